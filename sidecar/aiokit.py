@@ -1,0 +1,109 @@
+"""Small asyncio tools: owned tasks, back-off, single flight. No knowledge of the domain."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class TaskOwner:
+    """Owns background tasks: each has a name, a strong reference, and a death that is noticed.
+
+    An unexpected exception is logged and handed to `on_crash(task_name, error)`; `close()` cancels
+    what is left and waits for it. Use one owner per component and close it with the component.
+    """
+
+    def __init__(
+        self, owner: str, *, on_crash: Callable[[str, BaseException], None] | None = None
+    ) -> None:
+        self._owner = owner
+        self._on_crash = on_crash
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, name: str, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start `coro` as the task `<owner>:<name>`."""
+        task = asyncio.create_task(coro, name=f"{self._owner}:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    async def close(self) -> None:
+        """Cancel every task that still runs and wait until all have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        _log.error("background task died", task=task.get_name(), exc_info=error)
+        if self._on_crash is not None:
+            self._on_crash(task.get_name(), error)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Growing delays with full jitter on the upper half; `reset()` after stable time.
+
+    Delays are seconds: `first * factor**n`, at most `longest`, then scaled by 0.5 to 1.
+    """
+
+    first: float = 0.5
+    factor: float = 2.0
+    longest: float = 30.0
+    attempt: int = 0
+
+    def next_delay(self) -> float:
+        """Return the next delay in seconds and count the attempt."""
+        ceiling = min(self.longest, self.first * self.factor**self.attempt)
+        self.attempt += 1
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not secrecy
+
+    def reset(self) -> None:
+        """Start again from the first delay."""
+        self.attempt = 0
+
+
+class SingleFlight(Generic[T]):
+    """Callers that arrive while a run is under way share its result instead of starting another.
+
+    The run belongs to no single caller: cancelling one waiter does not cancel it for the others.
+    """
+
+    def __init__(self, owner: TaskOwner, name: str, run: Callable[[], Awaitable[T]]) -> None:
+        self._owner = owner
+        self._name = name
+        self._run = run
+        self._current: asyncio.Task[T] | None = None
+
+    async def __call__(self) -> T:
+        if self._current is None or self._current.done():
+            self._current = self._owner.start(self._name, self._call())
+            # The waiters below receive the error; without this a cancelled waiter would leave it unread.
+            self._current.add_done_callback(lambda t: t.cancelled() or t.exception())
+        return await asyncio.shield(self._current)
+
+    async def _call(self) -> T:
+        return await self._run()
+
+
+async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:
+    """Cancel `task` and wait for its end; a None or finished task is fine."""
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

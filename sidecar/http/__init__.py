@@ -1,0 +1,1 @@
+"""The HTTP face: protocol work only. Handlers parse, call the domain, answer or raise."""

@@ -1,0 +1,130 @@
+"""Answers and request parsing shared by all handlers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from sidecar.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    RequestTooLargeError,
+    SidecarError,
+)
+from sidecar.ids import Prefix, is_id
+
+M = TypeVar("M", bound=BaseModel)
+
+_COMPACT = (",", ":")
+
+
+def json_response(
+    body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with compact JSON."""
+    text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
+    return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+
+
+def error_response(error: SidecarError, request_id: str) -> web.Response:
+    """Make Anthropic's error envelope; `details.error_code` and `retry-after` when given."""
+    body: dict[str, Any] = {"type": error.type, "message": error.message}
+    if error.error_code:
+        body["details"] = {"error_code": error.error_code}
+    headers = {}
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
+    envelope = {"type": "error", "error": body, "request_id": request_id}
+    return json_response(envelope, status=error.status, headers=headers)
+
+
+async def read_object(request: web.Request, *, allow_empty: bool = False) -> dict[str, Any]:
+    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError."""
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise RequestTooLargeError(
+            "the request body is larger than this server accepts (32 MB unless configured)"
+        ) from error
+    if not raw.strip():
+        if allow_empty:
+            return {}
+        raise InvalidRequestError("the body is empty; send a JSON object")
+    try:
+        value = json.loads(raw)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"the body must be a JSON object, not {_kind(value)}")
+    return value
+
+
+def parse(model: type[M], value: Any) -> M:
+    """Validate with pydantic; the first problems become one sentence that names the fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        message, field = _explain(error)
+        raise InvalidRequestError(message, field=field) from error
+
+
+def path_id(request: web.Request, prefix: Prefix, kind: str, *, name: str = "id") -> str:
+    """Return the id from the path; a malformed one is simply not found and never reaches SQL."""
+    value = request.match_info[name]
+    if not is_id(value, prefix):
+        raise NotFoundError(f"{kind} {_shorten(value)!r} does not exist")
+    return value
+
+
+def query_int(request: web.Request, name: str, *, default: int, low: int, high: int) -> int:
+    """Return an integer query parameter in [low, high]. Raises InvalidRequestError."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.lstrip("-").isdecimal() or not low <= int(text) <= high:
+        raise InvalidRequestError(
+            f"{name}: must be an integer from {low} to {high}, got {_shorten(text)!r}", field=name
+        )
+    return int(text)
+
+
+def query_bool(request: web.Request, name: str, *, default: bool = False) -> bool:
+    """Return a `true`/`false` query parameter. Raises InvalidRequestError."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if text.lower() not in {"true", "false"}:
+        raise InvalidRequestError(f"{name}: must be true or false", field=name)
+    return text.lower() == "true"
+
+
+def query_list(request: web.Request, name: str) -> list[str]:
+    """Return a list parameter in the SDKs' bracket form `name[]=a&name[]=b` (or plain `name=a`)."""
+    return [*request.query.getall(f"{name}[]", []), *request.query.getall(name, [])]
+
+
+def _explain(error: ValidationError) -> tuple[str, str | None]:
+    problems = error.errors(include_input=False, include_url=False)
+    sentences = []
+    for problem in problems[:3]:
+        where = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        sentences.append(f"{where}: {text}" if where else text)
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    first = problems[0]["loc"] if problems else ()
+    return "; ".join(sentences) + more, str(first[0]) if first else None
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,115 @@
+"""What every request passes: a request id, the key check, the one maker of the envelope."""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+from pydantic import SecretStr
+
+from sidecar.errors import (
+    AuthenticationError,
+    NotFoundError,
+    RequestTooLargeError,
+    SidecarError,
+    TimedOutError,
+)
+from sidecar.http.answers import error_response
+from sidecar.ids import new_id
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("request_id", str)
+
+PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
+"""Probes carry no key; nothing here tells more than states and versions."""
+
+_log = structlog.get_logger(__name__)
+
+
+@web.middleware
+async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Bind a request id to the logs and the answer; turn exceptions into the envelope."""
+    request_id = new_id("req")
+    request[REQUEST_ID] = request_id
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    started = time.perf_counter()
+    try:
+        response = await handler(request)
+    except Exception as error:  # noqa: BLE001, RUF100  # the one mapping of errors to answers
+        response = error_response(_as_sidecar_error(error, request), request_id)
+    if not response.prepared:
+        response.headers["request-id"] = request_id
+    if request.path not in PUBLIC_PATHS:
+        _log.info(
+            "request answered",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            milliseconds=round((time.perf_counter() - started) * 1000, 1),
+            sdk_retry=request.headers.get("x-stainless-retry-count", "0"),
+        )
+    return response
+
+
+def require_key(
+    key: SecretStr | None,
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """Return the middleware that compares the caller's key in constant time; None lets all in."""
+    expected = key.get_secret_value().encode() if key else None
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if expected is not None and request.path not in PUBLIC_PATHS:
+            _check_key(request, expected)
+        return await handler(request)
+
+    return check
+
+
+def _check_key(request: web.Request, expected: bytes) -> None:
+    offered = request.headers.get("x-api-key")
+    scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if not offered and scheme.lower() == "bearer":
+        offered = bearer.strip()
+    if not offered:
+        raise AuthenticationError(
+            "no API key: send it as 'x-api-key: <key>' or 'Authorization: Bearer <key>'"
+        )
+    if not hmac.compare_digest(offered.encode(), expected):
+        raise AuthenticationError("invalid API key: it must equal the sidecar's RUNTIME_API_KEY")
+
+
+def _as_sidecar_error(error: Exception, request: web.Request) -> SidecarError:
+    if isinstance(error, SidecarError):
+        if error.status >= 500:
+            _log.warning("request failed", error=error.message, kind=type(error).__name__)
+        return error
+    if isinstance(error, web.HTTPException):
+        return _from_aiohttp(error, request)
+    _log.error("unexpected error", exc_info=error)
+    if isinstance(error, sqlite3.Error):
+        return SidecarError("the sidecar's store failed; see its log for this request id")
+    if isinstance(error, TimeoutError):
+        return TimedOutError("the request took too long inside the sidecar")
+    return SidecarError("unexpected error; see the sidecar's log for this request id")
+
+
+def _from_aiohttp(error: web.HTTPException, request: web.Request) -> SidecarError:
+    mapped: SidecarError
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return RequestTooLargeError("the request body is larger than this server accepts")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        mapped = NotFoundError(f"{request.method} is not offered here; allowed: {allowed}")
+    elif error.status == 404:
+        return NotFoundError(f"no such route: {request.method} {request.path}")
+    else:
+        mapped = SidecarError(error.reason)
+    mapped.status = error.status
+    return mapped

@@ -1,0 +1,90 @@
+"""Model names: look up, never guess.
+
+Pure. A slash says nothing about the provider: `openai/gpt-4o` is usually one id of the gateway.
+Every bug of the servers before us came from splitting at the first slash, so the only place that
+takes a name apart is here, and it asks the catalogue first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+GATEWAY_PROVIDER = "litellm"
+"""The provider entry in opencode's config behind which all gateway models stand."""
+
+_PREFIX = f"{GATEWAY_PROVIDER}/"
+_MAX_SUGGESTIONS = 3
+_SUGGESTION_CUTOFF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """opencode's form of a model: provider and model id. The id keeps its slashes and colons."""
+
+    provider: str
+    model_id: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model_id}"
+
+
+class UnknownModelError(LookupError):
+    """No rule resolves the name. `suggestions` holds up to three near matches, best first."""
+
+    def __init__(self, name: str, suggestions: list[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.suggestions = suggestions
+
+    def sentence(self) -> str:
+        """Return one sentence for the client: what is wrong and what to do."""
+        hint = f" Did you mean {', '.join(self.suggestions)}?" if self.suggestions else ""
+        return (
+            f"model: {self.name!r} is not offered by the gateway.{hint} GET /v1/models lists all."
+        )
+
+
+def qualify(
+    name: str,
+    gateway_ids: Collection[str],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
+) -> ModelRef:
+    """Resolve what a client typed to the one model it means.
+
+    1. the whole name is a gateway id (so an id that really begins with `litellm/` wins as it is);
+    2. one leading `litellm/` stripped, the rest is a gateway id;
+    3. either form is an alias of a gateway id;
+    4. the first segment is a provider the child really has, and the rest one of its models.
+
+    `child_models(provider)` returns the model ids of a provider in opencode's own config, None when
+    there is no such provider. Raises UnknownModelError.
+    """
+    rest = name.removeprefix(_PREFIX)
+    for candidate in dict.fromkeys((name, rest)):
+        if candidate and candidate in gateway_ids:
+            return ModelRef(GATEWAY_PROVIDER, candidate)
+    for candidate in dict.fromkeys((name, rest)):
+        target = (aliases or {}).get(candidate)
+        if target is not None and target in gateway_ids:
+            return ModelRef(GATEWAY_PROVIDER, target)
+    provider, slash, model_id = name.partition("/")
+    if slash and provider != GATEWAY_PROVIDER and model_id in (child_models(provider) or ()):
+        return ModelRef(provider, model_id)
+    raise UnknownModelError(name, near_matches(rest, gateway_ids))
+
+
+def near_matches(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three ids a person may have meant: same last segment first, then by likeness."""
+    ids = sorted(known)
+    wanted = name.lower()
+    tail = wanted.rsplit("/", 1)[-1]
+    same_tail = [i for i in ids if tail and i.lower().rsplit("/", 1)[-1] == tail]
+    containing = [i for i in ids if len(tail) > 3 and tail in i.lower()]
+    by_lower = {i.lower(): i for i in reversed(ids)}
+    alike = difflib.get_close_matches(wanted, by_lower, _MAX_SUGGESTIONS, _SUGGESTION_CUTOFF)
+    merged = [*same_tail, *containing, *(by_lower[a] for a in alike)]
+    return list(dict.fromkeys(merged))[:_MAX_SUGGESTIONS]

@@ -1,0 +1,1 @@
+"""Durable state: one SQLite file in WAL mode, one writer, grouped commits."""

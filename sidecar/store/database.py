@@ -1,0 +1,150 @@
+"""The SQLite file: one writer thread with grouped commits, one reader thread.
+
+Why not a connection per request: SQLite has one writer anyway, and a commit costs an fsync. Jobs
+that wait while the previous commit runs are executed together and committed once, so the cost of
+durability is shared by all sessions. Each job runs in a savepoint: one that fails is undone alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sidecar.store.migrations import migrate
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], Any]
+
+_MAX_JOBS_PER_COMMIT = 256
+_BUSY_TIMEOUT_SECONDS = 10.0
+
+
+class Database:
+    """Async front of the SQLite file at `path`.
+
+    `await write(job)` returns after the job's changes are committed; `await read(job)` sees every
+    committed write. A job is a function of a `sqlite3.Connection` (rows are `sqlite3.Row`) and must
+    not touch asyncio. Exceptions of a job reach its caller and undo only that job.
+    """
+
+    def __init__(self, path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "FULL") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
+        self._read_connection: sqlite3.Connection | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    async def open(self) -> None:
+        """Create or migrate the schema and start the threads. Raises sqlite3.Error."""
+        loop = asyncio.get_running_loop()
+        connection = await loop.run_in_executor(self._reader, self._connect_and_migrate)
+        self._read_connection = await loop.run_in_executor(self._reader, self._connect)
+        self._writer = threading.Thread(
+            target=self._run_writer, args=(connection,), name="store-writer", daemon=True
+        )
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Run what is queued, checkpoint the WAL into the main file, close."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(writer.join)
+        if self._read_connection is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._reader, self._read_connection.close)
+            self._read_connection = None
+        self._reader.shutdown()
+
+    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` in the next transaction; returns its result once committed.
+
+        Cancelling the caller does not take the job back: it is committed or refused as a whole.
+        """
+        if self._writer is None:
+            raise sqlite3.ProgrammingError("the store is closed")
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return await asyncio.wrap_future(future)
+
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job` on the read connection."""
+        connection = self._read_connection
+        if connection is None:
+            raise sqlite3.ProgrammingError("the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._reader, job, connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _connect_and_migrate(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._path.exists():
+            self._path.touch(mode=0o600)
+        connection = self._connect()
+        migrate(connection)
+        return connection
+
+    def _run_writer(self, connection: sqlite3.Connection) -> None:
+        open_for_jobs = True
+        while open_for_jobs:
+            batch = [self._jobs.get()]
+            with contextlib.suppress(queue.Empty):
+                while batch[-1] is not None and len(batch) < _MAX_JOBS_PER_COMMIT:
+                    batch.append(self._jobs.get_nowait())
+            open_for_jobs = batch[-1] is not None
+            _commit_together(connection, [item for item in batch if item is not None])
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+
+def _commit_together(connection: sqlite3.Connection, batch: list[tuple[Job, Future[Any]]]) -> None:
+    """Run the jobs in one transaction and resolve their futures after the commit."""
+    batch = [(job, future) for job, future in batch if future.set_running_or_notify_cancel()]
+    if not batch:
+        return
+    done: list[tuple[Future[Any], Any]] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for job, future in batch:
+            connection.execute("SAVEPOINT job")
+            try:
+                done.append((future, job(connection)))
+            except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
+                connection.execute("ROLLBACK TO job")
+                future.set_exception(error)
+            connection.execute("RELEASE job")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        for _job, future in batch:
+            if not future.done():
+                future.set_exception(error)
+        return
+    for future, result in done:
+        future.set_result(result)

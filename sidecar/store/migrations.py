@@ -1,0 +1,112 @@
+"""The schema, by version. A step is never edited after a release; a change is a new step."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+_V1 = """
+CREATE TABLE agents (
+    id          TEXT PRIMARY KEY,
+    version     INTEGER NOT NULL,
+    created_at  TEXT NOT NULL,
+    archived_at TEXT
+) STRICT;
+CREATE INDEX agents_by_creation ON agents (created_at, id);
+CREATE TABLE agent_versions (
+    agent_id   TEXT NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
+    version    INTEGER NOT NULL,
+    updated_at TEXT NOT NULL,
+    model_id   TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    PRIMARY KEY (agent_id, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE environments (
+    id          TEXT PRIMARY KEY,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    archived_at TEXT,
+    body        TEXT NOT NULL
+) STRICT;
+CREATE INDEX environments_by_creation ON environments (created_at, id);
+
+CREATE TABLE sessions (
+    id                  TEXT PRIMARY KEY,
+    agent_id            TEXT NOT NULL,
+    agent_version       INTEGER NOT NULL,
+    environment_id      TEXT NOT NULL,
+    thread_id           TEXT NOT NULL,
+    model_ref           TEXT NOT NULL,
+    status              TEXT NOT NULL,
+    created_at          TEXT NOT NULL,
+    updated_at          TEXT NOT NULL,
+    archived_at         TEXT,
+    last_seq            INTEGER NOT NULL DEFAULT 0,
+    last_processed_us   INTEGER NOT NULL DEFAULT 0,
+    child_session_id    TEXT,
+    usage               TEXT NOT NULL DEFAULT '{}',
+    active_us           INTEGER NOT NULL DEFAULT 0,
+    turn                TEXT,
+    body                TEXT NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_creation ON sessions (created_at, id);
+CREATE INDEX sessions_by_agent ON sessions (agent_id, agent_version);
+CREATE INDEX sessions_by_environment ON sessions (environment_id);
+
+CREATE TABLE events (
+    session_id   TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    seq          INTEGER NOT NULL,
+    id           TEXT NOT NULL UNIQUE,
+    type         TEXT NOT NULL,
+    processed_us INTEGER NOT NULL,
+    body         TEXT NOT NULL,
+    PRIMARY KEY (session_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE queued_events (
+    session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    position   INTEGER NOT NULL,
+    id         TEXT NOT NULL UNIQUE,
+    type       TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    PRIMARY KEY (session_id, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE vaults (
+    id          TEXT PRIMARY KEY,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    archived_at TEXT,
+    body        TEXT NOT NULL
+) STRICT;
+CREATE TABLE credentials (
+    id          TEXT PRIMARY KEY,
+    vault_id    TEXT NOT NULL REFERENCES vaults (id) ON DELETE CASCADE,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    archived_at TEXT,
+    body        TEXT NOT NULL,
+    secret      BLOB
+) STRICT;
+CREATE INDEX credentials_by_vault ON credentials (vault_id, created_at, id);
+"""
+
+MIGRATIONS: Sequence[str] = (_V1,)
+"""`MIGRATIONS[n]` takes schema version n to n + 1; `PRAGMA user_version` holds the version."""
+
+
+class SchemaTooNewError(RuntimeError):
+    """The file was written by a newer release; going back needs a copy from before the upgrade."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to the newest version; each step is one transaction."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SchemaTooNewError(
+            f"the database has schema version {version}, this release knows {len(MIGRATIONS)}: "
+            "run the newer release, or restore the data dir from before the upgrade"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
