@@ -329,7 +329,7 @@ def variables() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {name for _, name, _ in variables()}
-    known.add("SIDECAR_API_KEY")  # the SDK's key for reaching a sidecar
+    known |= {"SIDECAR_API_KEY", "SIDECAR_BASE_URL"}  # the SDK's, for reaching a sidecar
     known |= {
         name + _FILE_SUFFIX for _, name, f in variables() if "SecretStr" in repr(f.annotation)
     }

@@ -29,6 +29,12 @@ class ModelRef:
     def __str__(self) -> str:
         return f"{self.provider}/{self.model_id}"
 
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Read back what `str()` gave. Only for our own refs: a client's name goes to `qualify`."""
+        provider, _, model_id = text.partition("/")
+        return cls(provider, model_id)
+
 
 class UnknownModelError(LookupError):
     """No rule resolves the name. `suggestions` holds up to three near matches, best first."""

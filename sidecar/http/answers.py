@@ -16,6 +16,8 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.ids import Prefix, is_id
+from sidecar.managed import clock
+from sidecar.managed.pages import Order, Query
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -128,3 +130,37 @@ def _kind(value: object) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+def order_of(request: web.Request, *, default: Order) -> Order:
+    """Return the `order` parameter. Raises InvalidRequestError."""
+    text = request.query.get("order", default)
+    if text == "asc":
+        return "asc"
+    if text == "desc":
+        return "desc"
+    raise InvalidRequestError("order: must be asc or desc", field="order")
+
+
+def page_query(request: web.Request, *, highest: int, order: Order = "desc") -> Query:
+    """Return a list query from `limit` (default 20) and `page`."""
+    limit = query_int(request, "limit", default=20, low=1, high=highest)
+    return Query(select="", limit=limit, order=order, page=request.query.get("page"))
+
+
+def date_bounds(request: web.Request, name: str) -> list[tuple[str, int]]:
+    """Return (SQL operator, microseconds) for each `name[gt|gte|lt|lte]` parameter."""
+    return [
+        (operator, clock.parse_rfc3339(text, field=f"{name}[{suffix}]"))
+        for suffix, operator in _COMPARISONS.items()
+        for text in request.query.getall(f"{name}[{suffix}]", [])
+    ]
+
+
+def created_at_filters(request: web.Request, query: Query) -> None:
+    """Add the `created_at[...]` bounds to a list query."""
+    for operator, microseconds in date_bounds(request, "created_at"):
+        query.where(f"created_at {operator} ?", clock.rfc3339(microseconds))

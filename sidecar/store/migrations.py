@@ -17,7 +17,7 @@ CREATE TABLE agent_versions (
     agent_id   TEXT NOT NULL REFERENCES agents (id) ON DELETE CASCADE,
     version    INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
-    model_id   TEXT NOT NULL,
+    model_ref  TEXT NOT NULL,
     body       TEXT NOT NULL,
     PRIMARY KEY (agent_id, version)
 ) STRICT, WITHOUT ROWID;
@@ -45,7 +45,7 @@ CREATE TABLE sessions (
     last_seq            INTEGER NOT NULL DEFAULT 0,
     last_processed_us   INTEGER NOT NULL DEFAULT 0,
     child_session_id    TEXT,
-    usage               TEXT NOT NULL DEFAULT '{}',
+    usage               TEXT NOT NULL DEFAULT '[]',
     active_us           INTEGER NOT NULL DEFAULT 0,
     turn                TEXT,
     body                TEXT NOT NULL

@@ -1,0 +1,57 @@
+# What to do in a checkout. Every target installs what it needs, inside the checkout and only when
+# something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test e2e-litellm lint format types bench lock clean
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+UV := .cache/uv/bin/uv
+UV_VERSION := 0.13.9
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the sidecar and the pinned opencode (Python 3.11+, Node 20+, npm)
+	@tools/setup.sh run
+
+setup-dev: ## The same with the test and lint tools
+	@tools/setup.sh dev
+
+run: setup ## Serve: on LITELLM_BASE_URL if it is set, else on the embedded demo gateway
+	@exec $(BIN)/opencode-sidecar serve $(ARGS)
+
+test: setup-dev ## Unit, integration and end-to-end tests with the real opencode
+	@exec $(BIN)/pytest $(ARGS)
+
+e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (installs about 750 MB)
+	@tools/setup.sh litellm
+	@exec $(BIN)/pytest -m litellm tests/e2e $(ARGS)
+
+lint: setup-dev ## ruff, the formatting, and the layers of .importlinter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+format: setup-dev ## Let ruff fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup-dev ## mypy --strict
+	$(BIN)/mypy --strict -p sidecar -p bench
+
+bench: setup-dev ## Measure, print the tables and write bench/RESULTS.md
+	@exec $(BIN)/python -m bench.run $(ARGS)
+
+# uv writes one lock for all platforms and Pythons; pip installs from it. ARGS=--upgrade moves versions.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+lock: ## Make requirements/*.lock again from pyproject.toml
+	@test "$$($(UV) --version 2>/dev/null | cut -d' ' -f2)" = $(UV_VERSION) || \
+		{ python3 -m venv --clear .cache/uv && .cache/uv/bin/pip install --quiet uv==$(UV_VERSION); }
+	$(COMPILE) --group build pyproject.toml -o requirements/run.lock
+	$(COMPILE) --group build --group test --group lint -c requirements/run.lock pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --group litellm -o requirements/litellm.lock
+
+clean: ## Remove everything that was installed or cached here
+	rm -rf .venv .venv-litellm .cache .run build dist *.egg-info deploy/opencode/node_modules \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -path ./.git -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,1 @@
+"""The LiteLLM gateway: its client, the catalogue made from it, the relay in front of it."""

@@ -1,0 +1,151 @@
+"""`/v1/sessions/{id}/events`: send, list, stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import ClientConnectionResetError, hdrs, web
+
+from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.http.answers import (
+    date_bounds,
+    json_response,
+    order_of,
+    parse,
+    path_id,
+    query_int,
+    query_list,
+    read_object,
+)
+from sidecar.http.middleware import REQUEST_ID
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.history import EVENT_TYPES, EventQuery, list_events
+from sidecar.managed.turns import Turns
+from sidecar.store.database import Database
+from sidecar.wire.sessions import EventsSend
+
+_PREVIEWED = ("agent.message", "agent.thinking")
+_MAX_PREVIEW_VALUES = 100
+_SDK_HEADER = "x-stainless-lang"
+"""Every official SDK sends it; see `sidecar.managed.attendance` for why it matters."""
+
+STREAM_HEADERS = {
+    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+    hdrs.CACHE_CONTROL: "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class EventsApi:
+    """Events of sessions."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: EventLog,
+        turns: Turns,
+        heartbeat_seconds: float,
+        late_reader_seconds: float,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._turns = turns
+        self._heartbeat_seconds = heartbeat_seconds
+        self._late_reader_seconds = late_reader_seconds
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes; the thread's are the session's under another name."""
+        return [
+            web.post("/v1/sessions/{id}/events", self.send),
+            web.get("/v1/sessions/{id}/events", self.list),
+            web.get("/v1/sessions/{id}/events/stream", self.stream),
+            web.get("/v1/sessions/{id}/threads/{thread_id}/events", self.list),
+            web.get("/v1/sessions/{id}/threads/{thread_id}/stream", self.stream),
+        ]
+
+    async def send(self, request: web.Request) -> web.Response:
+        """`POST /v1/sessions/{id}/events`: answers once the events are durable, not processed."""
+        session_id = path_id(request, "sesn", "session")
+        body = parse(EventsSend, await read_object(request))
+        return json_response({"data": await self._turns.send(session_id, body.events)})
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/sessions/{id}/events`; without `limit` everything, because LAP reads one page."""
+        session_id = await self._session_of(request)
+        limit = None
+        if "limit" in request.query:
+            limit = query_int(request, "limit", default=1000, low=1, high=1000)
+        types = query_list(request, "types")
+        for type_ in types:
+            if type_ not in EVENT_TYPES:
+                raise InvalidRequestError(
+                    f"types: {type_[:60]!r} is not an event type of this server", field="types"
+                )
+        query = EventQuery(
+            limit=limit,
+            order=order_of(request, default="asc"),
+            page=request.query.get("page"),
+            types=types,
+            bounds=date_bounds(request, "created_at"),
+        )
+        return json_response(await list_events(self._database, session_id, query))
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
+        session_id = await self._session_of(request)
+        previews = _previews(request)
+        actor = await self._turns.actor(session_id)
+        async with actor.lock:
+            after = actor.attendance.join(
+                last_seq=actor.last_seq,
+                is_paused=actor.is_paused,
+                grace_seconds=self._late_reader_seconds,
+                replay_finished=_SDK_HEADER not in request.headers,
+            )
+            subscription = self._log.subscribe(session_id, after=after, previews=previews)
+        try:
+            with subscription as reader:
+                response = web.StreamResponse(headers=STREAM_HEADERS)
+                response.headers["request-id"] = request[REQUEST_ID]
+                await response.prepare(request)
+                # Some intermediaries pass headers on only with the first byte of the body.
+                await response.write(b": stream open\n\n")
+                async for frame in reader.frames(self._heartbeat_seconds):
+                    await response.write(frame)
+                await response.write_eof()
+        except (ClientConnectionResetError, ConnectionResetError, asyncio.CancelledError):
+            if not _is_gone(request):
+                raise
+        finally:
+            actor.attendance.leave()
+        return response
+
+    async def _session_of(self, request: web.Request) -> str:
+        """Return the session id; a thread in the path must be that session's own."""
+        session_id = path_id(request, "sesn", "session")
+        if "thread_id" in request.match_info:
+            thread_id = path_id(request, "sthr", "thread", name="thread_id")
+            actor = await self._turns.actor(session_id)
+            if actor.record.thread_id != thread_id:
+                raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
+        return session_id
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+def _previews(request: web.Request) -> frozenset[str]:
+    values = query_list(request, "event_deltas")
+    if len(values) > _MAX_PREVIEW_VALUES:
+        raise InvalidRequestError(
+            f"event_deltas: at most {_MAX_PREVIEW_VALUES} values", field="event_deltas"
+        )
+    for value in values:
+        if value not in _PREVIEWED:
+            raise InvalidRequestError(
+                f"event_deltas: {value[:60]!r} is none of {', '.join(_PREVIEWED)}",
+                field="event_deltas",
+            )
+    return frozenset(values)

@@ -1,0 +1,109 @@
+"""`/v1/sessions` and the one thread that each session has."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.http.answers import (
+    created_at_filters,
+    json_response,
+    order_of,
+    page_query,
+    parse,
+    path_id,
+    query_bool,
+    query_list,
+    read_object,
+)
+from sidecar.managed.sessions import Filters, Sessions
+from sidecar.wire.sessions import SessionCreate, SessionUpdate
+
+_STATUSES = ("rescheduling", "running", "idle", "terminated")
+
+
+class SessionsApi:
+    """Sessions."""
+
+    def __init__(self, *, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/v1/sessions", self.create),
+            web.get("/v1/sessions", self.list),
+            web.get("/v1/sessions/{id}", self.retrieve),
+            web.post("/v1/sessions/{id}", self.update),
+            web.delete("/v1/sessions/{id}", self.delete),
+            web.post("/v1/sessions/{id}/archive", self.archive),
+            web.get("/v1/sessions/{id}/threads", self.threads),
+            web.get("/v1/sessions/{id}/threads/{thread_id}", self.thread),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /v1/sessions`."""
+        body = parse(SessionCreate, await read_object(request))
+        return json_response(await self._sessions.create(body))
+
+    async def retrieve(self, request: web.Request) -> web.Response:
+        """`GET /v1/sessions/{id}`."""
+        return json_response(await self._sessions.get(path_id(request, "sesn", "session")))
+
+    async def update(self, request: web.Request) -> web.Response:
+        """`POST /v1/sessions/{id}`."""
+        session_id = path_id(request, "sesn", "session")
+        body = parse(SessionUpdate, await read_object(request))
+        return json_response(await self._sessions.update(session_id, body))
+
+    async def archive(self, request: web.Request) -> web.Response:
+        """`POST /v1/sessions/{id}/archive`."""
+        session_id = path_id(request, "sesn", "session")
+        await read_object(request, allow_empty=True)
+        return json_response(await self._sessions.archive(session_id))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /v1/sessions/{id}`."""
+        session_id = path_id(request, "sesn", "session")
+        await self._sessions.delete(session_id)
+        return json_response({"id": session_id, "type": "session_deleted"})
+
+    async def list(self, request: web.Request) -> web.Response:
+        """`GET /v1/sessions`, newest first unless `order=asc`."""
+        query = page_query(request, highest=1000, order=order_of(request, default="desc"))
+        created_at_filters(request, query)
+        statuses = query_list(request, "statuses")
+        for status in statuses:
+            if status not in _STATUSES:
+                raise InvalidRequestError(
+                    f"statuses: {status[:40]!r} is none of {', '.join(_STATUSES)}", field="statuses"
+                )
+        version = request.query.get("agent_version")
+        if version is not None and not (version.isdecimal() and "agent_id" in request.query):
+            raise InvalidRequestError(
+                "agent_version: must be an integer and be sent with agent_id", field="agent_version"
+            )
+        if {"deployment_id", "memory_store_id"} & request.query.keys():
+            return json_response({"data": [], "next_page": None, "prev_page": None})
+        filters = Filters(
+            statuses=statuses,
+            agent_id=request.query.get("agent_id"),
+            agent_version=int(version) if version else None,
+            include_archived=query_bool(request, "include_archived"),
+        )
+        return json_response(await self._sessions.list(query, filters))
+
+    async def threads(self, request: web.Request) -> web.Response:
+        """`GET /v1/sessions/{id}/threads`: the primary thread."""
+        record = await self._sessions.record(path_id(request, "sesn", "session"))
+        statuses = query_list(request, "statuses")
+        shown = not statuses or record.status in statuses
+        return json_response({"data": [record.thread()] if shown else [], "next_page": None})
+
+    async def thread(self, request: web.Request) -> web.Response:
+        """`GET /v1/sessions/{id}/threads/{thread_id}`."""
+        record = await self._sessions.record(path_id(request, "sesn", "session"))
+        thread_id = path_id(request, "sthr", "thread", name="thread_id")
+        if thread_id != record.thread_id:
+            raise NotFoundError(f"thread {thread_id} does not exist in session {record.id}")
+        return json_response(record.thread())

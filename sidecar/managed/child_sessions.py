@@ -1,0 +1,167 @@
+"""The child's side of a session: its directory, its opencode session, its events.
+
+The only place where the domain meets the `sidecar.opencode` room. Everything a turn needs from the
+child goes through a `ChildSession`, which is valid for one boot of the child.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sidecar.errors import ChildError
+from sidecar.managed.records import SessionRecord
+from sidecar.managed.tools import ToolPlan
+from sidecar.naming import ModelRef
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.config_file import AGENT_NAME
+from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
+from sidecar.opencode.instances import Instances
+from sidecar.opencode.supervisor import Supervisor
+
+Sink = Callable[[ChildEvent | ChildGap], None]
+
+
+class ChildSession:
+    """One opencode session in one boot of the child, ready for prompts."""
+
+    def __init__(self, *, client: ChildClient, directory: Path, session_id: str) -> None:
+        self._client = client
+        self._directory = directory
+        self.session_id = session_id
+
+    async def prompt(
+        self,
+        *,
+        message_id: str,
+        model: ModelRef,
+        parts: Sequence[Mapping[str, Any]],
+        system: str | None,
+        variant: str | None,
+    ) -> None:
+        """Send a prompt; its progress arrives at the sink."""
+        await self._client.prompt_async(
+            self.session_id,
+            message_id=message_id,
+            model=model,
+            parts=parts,
+            agent=AGENT_NAME,
+            system=system,
+            variant=variant,
+        )
+
+    async def abort(self) -> None:
+        """Stop the running turn."""
+        await self._client.abort(self.session_id)
+
+    async def is_busy(self) -> bool:
+        """Whether opencode is working on the session, retries included."""
+        return self.session_id in await self._client.session_status(self._directory)
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """Return the newest messages, oldest first, to repair a gap in the events."""
+        return await self._client.messages(self.session_id, limit=50)
+
+    async def reply_permission(
+        self, permission_id: str, reply: Literal["once", "reject"], message: str | None = None
+    ) -> None:
+        """Answer a permission request."""
+        await self._client.reply_permission(
+            permission_id, self._directory, reply=reply, message=message
+        )
+
+    async def reject_question(self, question_id: str) -> None:
+        """Refuse a question; nobody is there to answer it."""
+        await self._client.reject_question(question_id, self._directory)
+
+
+class ChildSessions:
+    """Opens `ChildSession`s."""
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        instances: Instances,
+        pump: EventPump,
+        workspaces_dir: Path,
+        prompt_wait_seconds: float,
+    ) -> None:
+        self._supervisor = supervisor
+        self._instances = instances
+        self._pump = pump
+        self._workspaces_dir = workspaces_dir
+        self._prompt_wait_seconds = prompt_wait_seconds
+
+    def directory(self, session_id: str) -> Path:
+        """Return the session's own directory. The id is one we made, never a client's text."""
+        return self._workspaces_dir / session_id
+
+    @asynccontextmanager
+    async def open(self, record: SessionRecord, sink: Sink) -> AsyncIterator[ChildSession]:
+        """Wait for the child, load the directory with the session's model, follow its events.
+
+        Sets `record.child_session_id` when opencode does not have the session yet. Raises
+        ChildUnavailableError when the child is not ready in time.
+        """
+        client = await self._supervisor.wait_ready(self._prompt_wait_seconds)
+        await self._pump.wait_connected(self._supervisor.boot)
+        directory = self.directory(record.id)
+        directory.mkdir(parents=True, exist_ok=True)
+        model = ModelRef.parse(record.model_ref)
+        async with self._instances.use(directory, model.model_id):
+            session_id = await self._ensure_session(client, record, directory)
+            with self._pump.subscribe(session_id, sink):
+                yield ChildSession(client=client, directory=directory, session_id=session_id)
+
+    async def forget(self, record: SessionRecord) -> None:
+        """Delete the session in the child, if the child is there; its data goes with the directory."""
+        client = self._supervisor.client
+        if client is not None and record.child_session_id is not None:
+            await client.delete_session(record.child_session_id)
+
+    async def _ensure_session(
+        self, client: ChildClient, record: SessionRecord, directory: Path
+    ) -> str:
+        if record.child_session_id is not None:
+            return record.child_session_id
+        plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
+        record.child_session_id = await client.create_session(
+            directory, title=record.body["title"] or record.id, permission=plan.rules()
+        )
+        return record.child_session_id
+
+
+def prompt_parts(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turn a user message's blocks into opencode's prompt parts. Raises ChildError for unknown ones."""
+    parts: list[dict[str, Any]] = []
+    for number, block in enumerate(content, start=1):
+        if block["type"] == "text":
+            parts.append({"type": "text", "text": block["text"]})
+        elif block["type"] in {"image", "document"}:
+            parts.append(_file_part(block, number))
+        else:
+            raise ChildError(f"content block {block['type']!r} cannot be given to opencode")
+    return parts
+
+
+def _file_part(block: Mapping[str, Any], number: int) -> dict[str, Any]:
+    source = block["source"]
+    name = block.get("title") or f"{block['type']}-{number}"
+    if source["type"] == "url":
+        mime = "image/*" if block["type"] == "image" else "application/pdf"
+        return {"type": "file", "mime": mime, "url": source["url"], "filename": name}
+    if source["type"] == "text":
+        heading = f"{name}\n{block['context']}" if block.get("context") else name
+        return {
+            "type": "text",
+            "text": f'<document title="{heading}">\n{source["data"]}\n</document>',
+        }
+    if source["media_type"] == "text/plain":
+        text = base64.b64decode(source["data"]).decode("utf-8", "replace")
+        return {"type": "text", "text": f'<document title="{name}">\n{text}\n</document>'}
+    url = f"data:{source['media_type']};base64,{source['data']}"
+    return {"type": "file", "mime": source["media_type"], "url": url, "filename": name}

@@ -1,0 +1,37 @@
+"""Time as the API shows it: microseconds since the epoch inside, RFC 3339 with `Z` outside."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from sidecar.errors import InvalidRequestError
+
+
+def now_us() -> int:
+    """Return the wall clock in microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+def rfc3339(microseconds: int) -> str:
+    """Return `2026-11-22T09:00:00.176000Z`; fixed width, so text order is time order."""
+    moment = datetime.fromtimestamp(microseconds // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds % 1_000_000:06d}Z"
+
+
+def now() -> str:
+    """Return the wall clock as RFC 3339."""
+    return rfc3339(now_us())
+
+
+def parse_rfc3339(text: str, *, field: str) -> int:
+    """Return microseconds since the epoch. Raises InvalidRequestError naming `field`."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequestError(
+            f"{field}: must be an RFC 3339 time such as 2026-11-22T09:00:00Z", field=field
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000)

@@ -1,0 +1,235 @@
+"""Tools: what the API shows, what the child is allowed, and how calls are named on either side.
+
+Clients know eight built-in tools; opencode has its own names and inputs for them. MCP tools are called
+`<server>_<tool>` by opencode, and a client's custom tools reach it as tools of a server of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sidecar.errors import InvalidRequestError
+from sidecar.wire.managed import AgentToolset, CustomTool, McpServer, McpToolset, Tool, ToolDefaults
+
+Policy = Literal["allow", "ask", "deny"]
+
+CHILD_TOOLS: Mapping[str, str] = {
+    "bash": "bash",
+    "read": "read",
+    "write": "write",
+    "edit": "edit",
+    "glob": "glob",
+    "grep": "grep",
+    "web_fetch": "webfetch",
+    "web_search": "websearch",
+}
+"""The API's built-in tools and what opencode calls them."""
+
+_API_TOOLS = {child: name for name, child in CHILD_TOOLS.items()}
+_API_TOOLS["apply_patch"] = "edit"
+
+_CHILD_PERMISSION = {"write": "edit", "edit": "edit"}
+"""opencode guards writing and editing by one permission, so the stricter policy holds for both."""
+
+CUSTOM_SERVER = "custom"
+"""Name, inside opencode, of our MCP server that offers a session's custom tools."""
+
+_STRICTNESS: Mapping[Policy, int] = {"allow": 0, "ask": 1, "deny": 2}
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+_FIELD_NAMES: Mapping[str, Mapping[str, str]] = {
+    "bash": {"timeout": "timeout_ms"},
+    "read": {"filePath": "file_path"},
+    "write": {"filePath": "file_path"},
+    "edit": {
+        "filePath": "file_path",
+        "oldString": "old_string",
+        "newString": "new_string",
+        "replaceAll": "replace_all",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call as the API shows it. `server` is set for MCP tools only."""
+
+    kind: Literal["builtin", "mcp", "custom"]
+    name: str
+    input: dict[str, Any]
+    policy: Policy
+    server: str | None = None
+
+
+def expand(
+    tools: Sequence[Tool] | None, servers: Sequence[McpServer] | None
+) -> list[dict[str, Any]]:
+    """Return the tools as the API answers them, every default written out.
+
+    Raises InvalidRequestError when toolsets and servers do not fit together.
+    """
+    names = [server.name for server in servers or ()]
+    _refuse_repeats(names, "mcp_servers", "server name")
+    referenced = [t.mcp_server_name for t in tools or () if isinstance(t, McpToolset)]
+    _refuse_repeats(referenced, "tools", "mcp_toolset for server")
+    _refuse_repeats(
+        [t.name for t in tools or () if isinstance(t, CustomTool)], "tools", "custom tool"
+    )
+    for name in referenced:
+        if name not in names:
+            raise InvalidRequestError(
+                f"tools: mcp_toolset names the server {name!r}, which mcp_servers does not have",
+                field="tools",
+            )
+    for name in names:
+        if name not in referenced:
+            raise InvalidRequestError(
+                f"mcp_servers: {name!r} is used by no mcp_toolset in tools; add one or drop it",
+                field="mcp_servers",
+            )
+    return [_expand_one(tool) for tool in tools or ()]
+
+
+def _expand_one(tool: Tool) -> dict[str, Any]:
+    if isinstance(tool, CustomTool):
+        return tool.model_dump(exclude_none=True)
+    built_in = isinstance(tool, AgentToolset)
+    fallback = "always_allow" if built_in else "always_ask"
+    default = _config(tool.default_config, enabled=True, policy=fallback)
+    _refuse_repeats([c.name for c in tool.configs or ()], "tools", "config for tool")
+    configs = []
+    for config in tool.configs or ():
+        if built_in and config.name not in CHILD_TOOLS:
+            raise InvalidRequestError(
+                f"tools: agent_toolset_20260401 has no tool {config.name!r}; "
+                f"it has {', '.join(CHILD_TOOLS)}",
+                field="tools",
+            )
+        extras = {k: v for k, v in (config.model_extra or {}).items() if k != "type"}
+        shown = _config(
+            config, enabled=default["enabled"], policy=default["permission_policy"]["type"]
+        )
+        typed = {"type": config.name} if built_in else {}
+        configs.append({"name": config.name, **typed, **shown, **extras})
+    server = {} if built_in else {"mcp_server_name": getattr(tool, "mcp_server_name", "")}
+    return {"type": tool.type, **server, "default_config": default, "configs": configs}
+
+
+def _config(given: ToolDefaults | None, *, enabled: bool, policy: str) -> dict[str, Any]:
+    if given is not None and given.enabled is not None:
+        enabled = given.enabled
+    if given is not None and given.permission_policy is not None:
+        policy = given.permission_policy.type
+    return {"enabled": enabled, "permission_policy": {"type": policy}}
+
+
+def _refuse_repeats(names: Sequence[str], field: str, kind: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequestError(
+                f"{field}: {kind} {name!r} appears more than once", field=field
+            )
+
+
+def sanitise(name: str) -> str:
+    """Return the name as opencode writes it inside tool names."""
+    return _UNSAFE.sub("_", name)
+
+
+class ToolPlan:
+    """What one session may do, made from the effective agent's `tools` and `mcp_servers`."""
+
+    def __init__(
+        self, tools: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self._tools = tools
+        self.server_keys = _server_keys([server["name"] for server in servers])
+        self.custom = [dict(tool) for tool in tools if tool["type"] == "custom"]
+        self._toolset = next((t for t in tools if t["type"] == "agent_toolset_20260401"), None)
+        self._mcp = {t["mcp_server_name"]: t for t in tools if t["type"] == "mcp_toolset"}
+
+    def rules(self) -> list[dict[str, str]]:
+        """Return opencode's permission ruleset (the last match wins): nothing but what is granted."""
+        rules = [_rule("*", "deny")]
+        if self._toolset is not None:
+            strictest: dict[str, Policy] = {}
+            for name, child in CHILD_TOOLS.items():
+                permission = _CHILD_PERMISSION.get(child, child)
+                policy = self._effective(self._toolset, name)
+                held = strictest.get(permission, "allow")
+                strictest[permission] = max(held, policy, key=_STRICTNESS.__getitem__)
+            rules += [_rule(permission, policy) for permission, policy in strictest.items()]
+            # The container is the sandbox: asking about paths would hang a headless session.
+            rules.append(_rule("external_directory", "allow"))
+        for server, toolset in self._mcp.items():
+            key = self.server_keys[server]
+            rules.append(_rule(f"{key}_*", _policy(toolset["default_config"])))
+            rules += [
+                _rule(f"{key}_{sanitise(config['name'])}", _policy(config))
+                for config in toolset["configs"]
+            ]
+        if self.custom:
+            rules.append(_rule(f"{CUSTOM_SERVER}_*", "allow"))
+        rules += [_rule("doom_loop", "allow"), _rule("question", "deny")]
+        return rules
+
+    def describe(self, child_tool: str, child_input: Mapping[str, Any]) -> ToolCall:
+        """Return the call as the API names it."""
+        if self.custom and child_tool.startswith(f"{CUSTOM_SERVER}_"):
+            return ToolCall(
+                "custom", child_tool.removeprefix(f"{CUSTOM_SERVER}_"), dict(child_input), "allow"
+            )
+        for server, key in self.server_keys.items():
+            if child_tool.startswith(f"{key}_") and server in self._mcp:
+                tool = child_tool.removeprefix(f"{key}_")
+                policy = self._effective(self._mcp[server], tool)
+                return ToolCall("mcp", tool, dict(child_input), policy, server)
+        name = _API_TOOLS.get(child_tool, child_tool)
+        policy = self._effective(self._toolset, name) if self._toolset else "deny"
+        return ToolCall("builtin", name, _api_input(name, child_input), policy)
+
+    def _effective(self, toolset: Mapping[str, Any], name: str) -> Policy:
+        for config in toolset["configs"]:
+            if name in {config["name"], sanitise(config["name"])}:
+                return _policy(config)
+        return _policy(toolset["default_config"])
+
+
+def _server_keys(names: Sequence[str]) -> dict[str, str]:
+    """Give each server a key that is no prefix of another, so that tool names can be taken apart."""
+    keys: dict[str, str] = {}
+    for name in names:
+        key, number = sanitise(name), 2
+        while any(_overlap(key, other) for other in [*keys.values(), CUSTOM_SERVER]):
+            key, number = f"{sanitise(name)}-{number}", number + 1
+        keys[name] = key
+    return keys
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}_") or other.startswith(f"{one}_")
+
+
+def _policy(config: Mapping[str, Any]) -> Policy:
+    if not config["enabled"]:
+        return "deny"
+    return "allow" if config["permission_policy"]["type"] == "always_allow" else "ask"
+
+
+def _rule(permission: str, action: Policy) -> dict[str, str]:
+    return {"permission": permission, "pattern": "*", "action": action}
+
+
+def _api_input(name: str, child_input: Mapping[str, Any]) -> dict[str, Any]:
+    names = _FIELD_NAMES.get(name, {})
+    shown = {names.get(key, key): value for key, value in child_input.items()}
+    if name == "read" and ("offset" in shown or "limit" in shown):
+        start = max(1, int(shown.pop("offset", None) or 1))
+        limit = shown.pop("limit", None)
+        shown["view_range"] = [start, start + int(limit) - 1 if limit else -1]
+    if name == "bash":
+        shown.pop("description", None)
+    return shown

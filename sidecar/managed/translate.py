@@ -1,0 +1,383 @@
+"""opencode's events of one turn become the API's events. Pure: no clock, no store, no sockets.
+
+What has to be right here, each point a bug of servers before us:
+- text and reasoning deltas look alike (`field: "text"` for both), only the part tells which it is;
+- a message is emitted when its part is complete, so identical fragments cannot be lost;
+- one `agent.tool_use` per call, when its input is known; its result always comes after the end of the
+  model request that made the call, and every call gets exactly one result;
+- the end of a step is not the end of the turn.
+
+Model requests are known exactly from the relay (`request_started`, `request_ended`). Its news of an
+end overtakes the child's last events of that request, so the end is held back until something that
+must come after it: a tool result, the end of a step, the next request, a pause, the end of the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sidecar.ids import new_id
+from sidecar.managed.event_log import Draft, Preview, to_json
+from sidecar.managed.tools import ToolCall, ToolPlan
+
+INTERRUPTED_TEXT = "interrupted before completion"
+_TOOL_ENDED = frozenset({"completed", "error"})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model request; input without the cached part."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+
+    def answer(self) -> dict[str, int]:
+        """Return the API's `model_usage`."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cache_creation_input_tokens": self.cache_creation_input_tokens,
+            "cache_read_input_tokens": self.cache_read_input_tokens,
+        }
+
+
+@dataclass(slots=True)
+class OpenTool:
+    """A call that has no result yet."""
+
+    event_id: str
+    call_id: str
+    call: ToolCall
+    permission_id: str | None = None
+    is_confirmed: bool = False
+    """The client, or our policy, has answered."""
+    is_granted: bool = False
+    """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
+    deny_message: str | None = None
+
+
+@dataclass(slots=True)
+class _Span:
+    event_id: str
+    request_id: str | None
+    ended: tuple[bool | None, Usage | None] | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """What one input led to."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
+    used: list[Usage] = field(default_factory=list)
+
+
+class TurnTranslator:
+    """The state of one turn's translation.
+
+    `message_id` is the id we gave the prompt: until the child echoes it, events belong to an earlier
+    turn and are ignored.
+    """
+
+    def __init__(self, *, plan: ToolPlan, message_id: str) -> None:
+        self._plan = plan
+        self._message_id = message_id
+        self.is_armed = False
+        self.failure: Mapping[str, Any] | None = None
+        """opencode's error object, when the turn failed."""
+        self.is_refused = False
+        self.open_tools: dict[str, OpenTool] = {}
+        """Calls without a result, by opencode's call id."""
+        self._assistants: set[str] = set()
+        self._summaries: set[str] = set()
+        self._announced: dict[str, str] = {}
+        self._finished_parts: set[str] = set()
+        self._closed_calls: set[str] = set()
+        self._asked: dict[str, str] = {}
+        self._held_text: dict[str, str] = {}
+        self._part_kinds: dict[str, Literal["text", "reasoning"]] = {}
+        self._span: _Span | None = None
+        self._messages = 0
+
+    @property
+    def is_request_over(self) -> bool:
+        """Whether the model has said all it will say before tools answer."""
+        span = self._span
+        return span is None or span.request_id is None or span.ended is not None
+
+    def take_stray_asks(self) -> list[str]:
+        """Return, once, the permission requests that belong to no call."""
+        stray = self._asked.pop("", None)
+        return [] if stray is None else [stray]
+
+    # -- the relay's news -------------------------------------------------------------------------
+
+    def request_started(self, request_id: str) -> Output:
+        """A model request of this session was forwarded to the gateway."""
+        out = Output()
+        self._end_span(out)
+        self._start_span(out, request_id)
+        return out
+
+    def request_ended(
+        self, request_id: str, *, is_error: bool | None, usage: Usage | None
+    ) -> Output:
+        """It ended. Nothing is emitted yet, see the module's docstring; a failed one has no more news."""
+        out = Output()
+        if self._span is not None and self._span.request_id == request_id:
+            self._span.ended = (is_error, usage)
+            if is_error:
+                self._end_span(out)
+        return out
+
+    # -- the child's events -----------------------------------------------------------------------
+
+    def child_event(self, type_: str, properties: Mapping[str, Any]) -> Output:
+        """Translate one event of the session itself (not of its sub-agents)."""
+        out = Output()
+        if type_ == "message.updated":
+            self._message(out, properties["info"])
+        elif type_ == "message.part.updated":
+            self._part(out, properties["part"])
+        elif type_ == "message.part.delta":
+            self._delta(out, properties)
+        elif type_ == "permission.asked":
+            self._permission(properties)
+        elif type_ == "session.error":
+            self._error(properties.get("error") or {})
+        return out
+
+    def _message(self, out: Output, info: Mapping[str, Any]) -> None:
+        if info.get("role") == "user":
+            self.is_armed = self.is_armed or info["id"] == self._message_id
+            return
+        if not self.is_armed or info["id"] in self._assistants:
+            return
+        if info.get("summary") is True:
+            if info["id"] not in self._summaries:
+                self._summaries.add(info["id"])
+                out.drafts.append(Draft("agent.thread_context_compacted"))
+            return
+        self._assistants.add(info["id"])
+
+    def _part(self, out: Output, part: Mapping[str, Any]) -> None:
+        if part["messageID"] not in self._assistants or part["id"] in self._finished_parts:
+            return
+        kind = part["type"]
+        if kind == "text" and not part.get("synthetic"):
+            self._text(out, part)
+        elif kind == "reasoning":
+            self._reasoning(out, part)
+        elif kind == "tool":
+            self._tool(out, part)
+        elif kind == "step-start":
+            if self._span is None:
+                self._start_span(out, None)
+        elif kind == "step-finish":
+            self._step_finish(out, part)
+
+    def _text(self, out: Output, part: Mapping[str, Any]) -> None:
+        event_id = self._announce(out, part["id"], "agent.message")
+        if not _is_finished(part):
+            return
+        self._finished_parts.add(part["id"])
+        text = part.get("text") or ""
+        if not text.strip():
+            return
+        self._messages += 1
+        # LAP joins messages without a separator and prefers `text`; `content` stays as the model wrote it.
+        joined = text if self._messages == 1 else f"\n\n{text}"
+        fields = {"content": [{"type": "text", "text": text}], "text": joined}
+        out.drafts.append(Draft("agent.message", fields, event_id))
+
+    def _reasoning(self, out: Output, part: Mapping[str, Any]) -> None:
+        event_id = self._announce(out, part["id"], "agent.thinking")
+        if _is_finished(part):
+            self._finished_parts.add(part["id"])
+            out.drafts.append(Draft("agent.thinking", {}, event_id))
+
+    def _announce(self, out: Output, part_id: str, type_: str) -> str:
+        """Return the id of the part's event, telling the previews about a new one."""
+        if part_id not in self._announced:
+            event_id = new_id("sevt")
+            self._announced[part_id] = event_id
+            self._part_kinds[part_id] = "text" if type_ == "agent.message" else "reasoning"
+            start = {"type": "event_start", "event": {"type": type_, "id": event_id}}
+            out.previews.append(Preview(type_, event_id, "event_start", to_json(start)))
+        return self._announced[part_id]
+
+    def _delta(self, out: Output, properties: Mapping[str, Any]) -> None:
+        part_id = properties["partID"]
+        if properties.get("field") != "text" or self._part_kinds.get(part_id) != "text":
+            return
+        # The finished text has no trailing blanks, and a preview must be a prefix of it.
+        text = self._held_text.pop(part_id, "") + properties["delta"]
+        shown = text.rstrip()
+        if len(shown) < len(text):
+            self._held_text[part_id] = text[len(shown) :]
+        if not shown:
+            return
+        event_id = self._announced[part_id]
+        body = {
+            "type": "event_delta",
+            "event_id": event_id,
+            "delta": {
+                "type": "content_delta",
+                "index": 0,
+                "content": {"type": "text", "text": shown},
+            },
+        }
+        out.previews.append(Preview("agent.message", event_id, "event_delta", to_json(body)))
+
+    # -- tools --------------------------------------------------------------------------------------
+
+    def _tool(self, out: Output, part: Mapping[str, Any]) -> None:
+        state, call_id = part["state"], part["callID"]
+        if state["status"] == "pending" or call_id in self._closed_calls:
+            return
+        tool = self.open_tools.get(call_id)
+        if tool is None:
+            call = self._plan.describe(part["tool"], state.get("input") or {})
+            tool = OpenTool(new_id("sevt"), call_id, call, self._asked.pop(call_id, None))
+            self.open_tools[call_id] = tool
+            out.drafts.append(tool_use_draft(tool))
+        if state["status"] in _TOOL_ENDED:
+            self._finished_parts.add(part["id"])
+            self._close_tool(out, tool, *_result(tool, state))
+
+    def _permission(self, properties: Mapping[str, Any]) -> None:
+        call_id = (properties.get("tool") or {}).get("callID", "")
+        tool = self.open_tools.get(call_id)
+        if tool is not None:
+            tool.permission_id = properties["id"]
+        else:
+            self._asked[call_id] = properties["id"]
+
+    def _close_tool(
+        self, out: Output, tool: OpenTool, content: Sequence[Mapping[str, Any]], is_error: bool
+    ) -> None:
+        self._end_span(out)
+        self.open_tools.pop(tool.call_id, None)
+        self._closed_calls.add(tool.call_id)
+        if tool.call.kind == "custom" and tool.is_confirmed:
+            return  # the client's own event is the result
+        out.drafts.append(tool_result_draft(tool.event_id, tool.call.kind, content, is_error))
+
+    def _step_finish(self, out: Output, part: Mapping[str, Any]) -> None:
+        self._finished_parts.add(part["id"])
+        if part.get("reason") in {"content-filter", "refusal"}:
+            self.is_refused = True
+        if self._span is None:
+            return
+        is_error, usage = self._span.ended or (False, None)
+        self._span.ended = (is_error, usage or _step_usage(part))
+        self._end_span(out)
+
+    def _error(self, error: Mapping[str, Any]) -> None:
+        # The first error is the cause; a second one repeats it with a stack trace.
+        if self.failure is None:
+            self.failure = error
+
+    # -- pauses and ends ----------------------------------------------------------------------------
+
+    def pause(self) -> Output:
+        """The turn stops for the client's answer: close the model request that made the call."""
+        out = Output()
+        self._end_span(out)
+        return out
+
+    def settle(self, text: str = INTERRUPTED_TEXT) -> Output:
+        """The turn is over: every open call gets an error result, every request its end."""
+        out = Output()
+        self._end_span(out, cut=True)
+        for tool in list(self.open_tools.values()):
+            self._close_tool(out, tool, [{"type": "text", "text": text}], is_error=True)
+        return out
+
+    def _start_span(self, out: Output, request_id: str | None) -> None:
+        self._span = _Span(new_id("sevt"), request_id)
+        out.drafts.append(Draft("span.model_request_start", {}, self._span.event_id))
+
+    def _end_span(self, out: Output, *, cut: bool = False) -> None:
+        span, self._span = self._span, None
+        if span is None:
+            return
+        is_error, usage = span.ended or ((None if cut else False), None)
+        used = usage or Usage()
+        out.used.append(used)
+        out.drafts.append(request_end_draft(span.event_id, is_error=is_error, usage=used))
+
+
+def tool_use_draft(tool: OpenTool) -> Draft:
+    """Make the event for a call; LAP also reads `status`."""
+    call = tool.call
+    if call.kind == "custom":
+        return Draft(
+            "agent.custom_tool_use", {"name": call.name, "input": call.input}, tool.event_id
+        )
+    fields: dict[str, Any] = {"name": call.name, "input": call.input}
+    if call.kind == "mcp":
+        fields["mcp_server_name"] = call.server
+    fields["evaluated_permission"] = call.policy
+    if call.policy != "deny":
+        fields["evaluation"] = {"type": f"always_{call.policy}"}
+    kind = "agent.mcp_tool_use" if call.kind == "mcp" else "agent.tool_use"
+    return Draft(kind, fields, tool.event_id)
+
+
+def tool_result_draft(
+    tool_use_id: str, kind: str, content: Sequence[Mapping[str, Any]], is_error: bool
+) -> Draft:
+    """Make the event for a result; `output` or `error` is the plain text that LAP shows."""
+    text = "\n".join(block["text"] for block in content if block.get("type") == "text")
+    fields: dict[str, Any] = {"content": list(content), "is_error": is_error}
+    fields["error" if is_error else "output"] = text
+    if kind == "custom":
+        return Draft("user.custom_tool_result", {"custom_tool_use_id": tool_use_id, **fields})
+    if kind == "mcp":
+        return Draft("agent.mcp_tool_result", {"mcp_tool_use_id": tool_use_id, **fields})
+    return Draft("agent.tool_result", {"tool_use_id": tool_use_id, **fields})
+
+
+def request_end_draft(start_id: str, *, is_error: bool | None, usage: Usage) -> Draft:
+    """Make the end of a model request."""
+    return Draft(
+        "span.model_request_end",
+        {"model_request_start_id": start_id, "is_error": is_error, "model_usage": usage.answer()},
+    )
+
+
+def _is_finished(part: Mapping[str, Any]) -> bool:
+    return (part.get("time") or {}).get("end") is not None
+
+
+def _result(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    if state["status"] == "error":
+        text = str(state.get("error") or "the tool failed")
+        if tool.deny_message is not None:
+            text = f"Call rejected by the user: {tool.deny_message}"
+        elif text == "Tool execution aborted":
+            text = INTERRUPTED_TEXT
+        return [{"type": "text", "text": text}], True
+    content: list[dict[str, Any]] = [{"type": "text", "text": str(state.get("output") or "")}]
+    for file in state.get("attachments") or ():
+        mime, url = str(file.get("mime") or ""), str(file.get("url") or "")
+        if mime.startswith("image/") and url.startswith("data:") and "," in url:
+            source = {"type": "base64", "media_type": mime, "data": url.split(",", 1)[1]}
+            content.append({"type": "image", "source": source})
+    return content, False
+
+
+def _step_usage(part: Mapping[str, Any]) -> Usage:
+    tokens = part.get("tokens") or {}
+    cache = tokens.get("cache") or {}
+    return Usage(
+        input_tokens=int(tokens.get("input") or 0),
+        output_tokens=int(tokens.get("output") or 0) + int(tokens.get("reasoning") or 0),
+        cache_creation_input_tokens=int(cache.get("write") or 0),
+        cache_read_input_tokens=int(cache.get("read") or 0),
+    )

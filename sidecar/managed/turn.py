@@ -1,0 +1,416 @@
+"""One turn: from an accepted user message to its one terminal event, whatever dies in between.
+
+A turn is a task with an inbox. Everything that happens (the child's events, the relay's, the client's
+answers, losses) is put into the inbox without blocking the sender; the task takes what is there,
+translates, and commits under the session's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import structlog
+
+from sidecar.errors import SidecarError
+from sidecar.managed import failures
+from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
+from sidecar.managed.event_log import Draft
+from sidecar.managed.failures import Failure
+from sidecar.managed.translate import OpenTool, Output, TurnTranslator, Usage
+from sidecar.naming import ModelRef
+from sidecar.opencode.events import ChildEvent, ChildGap
+
+if TYPE_CHECKING:
+    from sidecar.managed.actor import SessionActor
+
+_log = structlog.get_logger(__name__)
+
+PAUSE_QUIET_SECONDS = 0.15
+"""Calls of one model request arrive one by one; after this much quiet they are asked about together."""
+WATCHDOG_SECONDS = 30.0
+"""Silence after which opencode is asked whether it still works on the session."""
+ABORT_WAIT_SECONDS = 10.0
+"""Bound for opencode to confirm an abort; it takes 0.1 s."""
+
+_DENIED = "The user did not allow this call."
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """The relay forwards a model request of this session."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """It is over. `is_error` is None for one that was cut."""
+
+    request_id: str
+    is_error: bool | None
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """The client wants the turn to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The client's answer to a call that waits for permission."""
+
+    tool_use_id: str
+    result: Literal["allow", "deny"]
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLost:
+    """The child died or is being replaced."""
+
+    reason: str
+
+
+InboxItem: TypeAlias = (
+    ChildEvent | ChildGap | RequestStarted | RequestEnded | Interrupt | Confirmation | ChildLost
+)
+
+
+class _Detached(Exception):  # noqa: N818  # a way out, not an error
+    """The child is gone while the turn waits for the client: the wait outlives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a turn ended."""
+
+    stop_reason: Mapping[str, Any] = field(default_factory=lambda: {"type": "end_turn"})
+    failure: Failure | None = None
+    stop_details: Mapping[str, Any] | None = None
+    settle_text: str = "interrupted before completion"
+
+
+def failed(failure: Failure) -> Outcome:
+    """The turn is dead, the session lives on."""
+    return Outcome({"type": "retries_exhausted"}, failure)
+
+
+_REFUSED = Outcome(
+    {"type": "refusal"},
+    stop_details={"type": "refusal", "category": None, "explanation": None},
+)
+
+
+class Turn:
+    """Runs one prompt. `put` may be called by anyone on the loop at any time."""
+
+    def __init__(
+        self,
+        *,
+        actor: SessionActor,
+        child_sessions: ChildSessions,
+        content: Sequence[Mapping[str, Any]],
+        message_id: str,
+        max_seconds: float,
+        retry_notice_seconds: float,
+    ) -> None:
+        self._actor = actor
+        self._child_sessions = child_sessions
+        self._content = content
+        self._message_id = message_id
+        self._max_seconds = max_seconds
+        self._retry_notice_seconds = retry_notice_seconds
+        self.done = asyncio.Event()
+        self._inbox: asyncio.Queue[InboxItem] = asyncio.Queue()
+        self._preparation: asyncio.Timeout | None = None
+        self._is_interrupted = False
+        self._is_rescheduled = False
+        self._deadline = 0.0
+        self._translator = TurnTranslator(plan=actor.plan, message_id=message_id)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the turn waits for the client."""
+        return bool(self._actor.record.turn and self._actor.record.turn.blocked)
+
+    @property
+    def waiting_tools(self) -> list[OpenTool]:
+        """The calls that wait for the client."""
+        return [tool for tool in self._translator.open_tools.values() if _waits(tool)]
+
+    def put(self, item: InboxItem) -> None:
+        """Tell the turn what happened."""
+        self._inbox.put_nowait(item)
+        if isinstance(item, Interrupt) and self._preparation is not None:
+            self._preparation.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
+        """Run to the terminal event, or until a paused turn loses its child."""
+        self._deadline = asyncio.get_running_loop().time() + self._max_seconds
+        try:
+            outcome = await self._execute()
+        except _Detached:
+            self._actor.detach(self)
+            return
+        except SidecarError as error:
+            outcome = failed(Failure("unknown_error", error.message))
+        except TimeoutError:
+            outcome = Outcome()
+        except Exception as error:
+            _log.exception("turn crashed", session=self._actor.record.id)
+            outcome = failed(
+                Failure("unknown_error", f"the sidecar failed: {type(error).__name__}")
+            )
+        await self._finish(outcome)
+
+    async def _execute(self) -> Outcome:
+        record = self._actor.record
+        # Until the prompt is sent, an interrupt ends the preparation by letting this scope expire.
+        async with asyncio.timeout(None) as preparation:
+            self._preparation = preparation
+            async with self._child_sessions.open(record, self.put) as child:
+                await self._actor.mark_prompted(child.session_id)
+                preparation.reschedule(None)
+                self._preparation = None
+                await child.prompt(
+                    message_id=self._message_id,
+                    model=ModelRef.parse(record.model_ref),
+                    parts=prompt_parts(self._content),
+                    system=record.agent["system"],
+                    variant=(record.agent["model"].get("effort") or {}).get("type"),
+                )
+                return await self._consume(child)
+
+    async def _consume(self, child: ChildSession) -> Outcome:
+        while True:
+            items = await self._next_items()
+            if not items:
+                outcome = await self._on_silence(child)
+            else:
+                outcome = await self._on_items(child, items)
+            if outcome is not None:
+                return outcome
+
+    async def _next_items(self) -> list[InboxItem]:
+        """Wait for something to happen; return all that is there, or nothing after a silence."""
+        try:
+            async with asyncio.timeout(self._patience()):
+                items = [await self._inbox.get()]
+        except TimeoutError:
+            return []
+        while not self._inbox.empty():
+            items.append(self._inbox.get_nowait())
+        return items
+
+    def _patience(self) -> float | None:
+        if self.is_paused:
+            return None
+        if self._can_pause():
+            return PAUSE_QUIET_SECONDS
+        left = self._deadline - asyncio.get_running_loop().time()
+        return max(0.0, min(WATCHDOG_SECONDS, left))
+
+    def _can_pause(self) -> bool:
+        tools = self._translator.open_tools.values()
+        return bool(tools) and all(map(_waits, tools)) and self._translator.is_request_over
+
+    async def _on_items(self, child: ChildSession, items: Sequence[InboxItem]) -> Outcome | None:
+        out = Output()
+        outcome: Outcome | None = None
+        for item in items:
+            outcome = outcome or await self._take(child, item, out)
+        async with self._actor.lock:
+            await self._publish(out)
+        await self._answer_asks(child)
+        return outcome
+
+    async def _take(self, child: ChildSession, item: InboxItem, out: Output) -> Outcome | None:
+        match item:
+            case RequestStarted(request_id):
+                _extend(out, self._translator.request_started(request_id))
+            case RequestEnded(request_id, is_error, usage):
+                ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
+                _extend(out, ended)
+            case ChildEvent() if item.session_id != child.session_id:
+                await self._on_sub_agent(child, item)
+            case ChildEvent():
+                return await self._on_child_event(child, item, out)
+            case ChildGap():
+                return await self._repair(child, out)
+            case ChildLost(reason):
+                if self.is_paused:
+                    raise _Detached
+                return failed(Failure("unknown_error", f"opencode {reason}; the turn was cut"))
+            case Interrupt():
+                return await self._interrupt(child, out)
+            case Confirmation():
+                await self._confirm(child, item)
+        return None
+
+    async def _on_child_event(
+        self, child: ChildSession, event: ChildEvent, out: Output
+    ) -> Outcome | None:
+        if event.type == "session.status":
+            return self._on_status(event.properties["status"], out)
+        if event.type == "question.asked":
+            await child.reject_question(event.properties["id"])
+            return None
+        _extend(out, self._translator.child_event(event.type, event.properties))
+        return None
+
+    def _on_status(self, status: Mapping[str, Any], out: Output) -> Outcome | None:
+        if not self._translator.is_armed:
+            return None
+        if status["type"] == "idle":
+            return self._verdict()
+        record = self._actor.record
+        if status["type"] == "retry" and not self._is_rescheduled:
+            wait = float(status.get("next") or 0) / 1000 - self._actor.wall_clock()
+            if wait >= self._retry_notice_seconds:
+                self._is_rescheduled = True
+                record.status = "rescheduling"
+                out.drafts += [
+                    Draft("session.status_rescheduled"),
+                    self._actor.thread_draft("rescheduled"),
+                ]
+        elif status["type"] == "busy" and self._is_rescheduled:
+            self._is_rescheduled = False
+            record.status = "running"
+            out.drafts += self._actor.running_drafts()
+        return None
+
+    def _verdict(self) -> Outcome:
+        failure = self._translator.failure
+        if self._is_interrupted:
+            return Outcome()
+        if failure is not None:
+            if failure.get("name") == "MessageAbortedError":
+                text = "opencode aborted the turn, which nobody asked for"
+                return failed(Failure("unknown_error", text))
+            return failed(failures.from_child(failure))
+        return _REFUSED if self._translator.is_refused else Outcome()
+
+    async def _on_sub_agent(self, child: ChildSession, event: ChildEvent) -> None:
+        """Nobody is asked on behalf of a sub-agent: what its session may not do is refused."""
+        if event.type == "permission.asked":
+            await child.reply_permission(event.properties["id"], "reject", _DENIED)
+        elif event.type == "question.asked":
+            await child.reject_question(event.properties["id"])
+
+    async def _answer_asks(self, child: ChildSession) -> None:
+        """Answer what needs no client: calls that policy allows or denies, asks about no call."""
+        for tool in self._translator.open_tools.values():
+            if tool.permission_id is not None and not tool.is_confirmed and not _waits(tool):
+                tool.is_confirmed = True
+                if tool.call.policy == "allow" or tool.is_granted:
+                    await child.reply_permission(tool.permission_id, "once")
+                else:
+                    await child.reply_permission(tool.permission_id, "reject", _DENIED)
+        for permission_id in self._translator.take_stray_asks():
+            await child.reply_permission(permission_id, "reject", _DENIED)
+
+    async def _confirm(self, child: ChildSession, answer: Confirmation) -> None:
+        for tool in self._translator.open_tools.values():
+            if tool.event_id == answer.tool_use_id and tool.permission_id is not None:
+                tool.is_confirmed = True
+                if answer.result == "allow":
+                    await child.reply_permission(tool.permission_id, "once")
+                else:
+                    tool.deny_message = answer.message or _DENIED
+                    await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
+
+    async def _on_silence(self, child: ChildSession) -> Outcome | None:
+        if self._can_pause():
+            await self._pause()
+            return None
+        if asyncio.get_running_loop().time() >= self._deadline:
+            await child.abort()
+            text = f"the turn took longer than {self._max_seconds:g} s (SIDECAR_TURN_MAX_SECONDS)"
+            return failed(Failure("unknown_error", text))
+        if await child.is_busy():
+            return None
+        out = Output()
+        outcome = await self._repair(child, out)
+        async with self._actor.lock:
+            await self._publish(out)
+        return outcome
+
+    async def _repair(self, child: ChildSession, out: Output) -> Outcome | None:
+        """Events were missed: read the truth from the messages and the status."""
+        is_busy = await child.is_busy()
+        for message in await child.messages():
+            _extend(out, self._translator.child_event("message.updated", message))
+            for part in message["parts"]:
+                _extend(out, self._translator.child_event("message.part.updated", {"part": part}))
+            error = message["info"].get("error")
+            if error and self._translator.is_armed and message["info"]["role"] == "assistant":
+                properties = {"error": error}
+                _extend(out, self._translator.child_event("session.error", properties))
+        if is_busy:
+            return None
+        if not self._translator.is_armed and self._translator.failure is None:
+            return failed(Failure("unknown_error", "opencode lost the prompt"))
+        return self._verdict()
+
+    async def _pause(self) -> None:
+        async with self._actor.lock:
+            out = self._translator.pause()
+            await self._actor.pause(out, [tool.event_id for tool in self.waiting_tools])
+
+    async def _interrupt(self, child: ChildSession, out: Output) -> Outcome:
+        self._is_interrupted = True
+        await child.abort()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(loop.time() + ABORT_WAIT_SECONDS):
+                while True:
+                    item = await self._inbox.get()
+                    if isinstance(item, ChildEvent) and _is_idle(item, child.session_id):
+                        break
+                    if isinstance(item, ChildLost):
+                        break
+                    if isinstance(item, RequestEnded):
+                        await self._take(child, item, out)
+        except TimeoutError:
+            _log.warning("abort was not confirmed in time", session=self._actor.record.id)
+        return Outcome()
+
+    async def _publish(self, out: Output) -> None:
+        self._actor.preview(out.previews)
+        if out.drafts or out.used:
+            await self._actor.commit(out.drafts, used=out.used)
+
+    async def _finish(self, outcome: Outcome) -> None:
+        async with self._actor.lock:
+            out = self._translator.settle(outcome.settle_text)
+            await self._actor.end_turn(self, outcome, out)
+
+
+def _waits(tool: OpenTool) -> bool:
+    """Whether the client has to answer before the call can go on."""
+    if tool.call.kind == "custom":
+        return not tool.is_confirmed
+    return (
+        tool.call.policy == "ask"
+        and tool.permission_id is not None
+        and not tool.is_confirmed
+        and not tool.is_granted
+    )
+
+
+def _is_idle(event: ChildEvent, session_id: str) -> bool:
+    return (
+        event.type == "session.status"
+        and event.session_id == session_id
+        and event.properties["status"]["type"] == "idle"
+    )
+
+
+def _extend(out: Output, more: Output) -> None:
+    out.drafts += more.drafts
+    out.previews += more.previews
+    out.used += more.used

@@ -1,0 +1,175 @@
+"""All live sessions and their turns: finds the actor, starts turns, routes news, recovers, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import TurnSettings
+from sidecar.managed import inbox, recovery
+from sidecar.managed.actor import SessionActor
+from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.records import SessionRecord, select_queue, select_session
+from sidecar.managed.turn import ChildLost, InboxItem, Turn
+from sidecar.store.database import Database
+from sidecar.wire.sessions import ClientEvent
+
+_ACTORS_KEPT = 1000
+"""Sessions kept in memory; the longest unused idle one is dropped first (it is all in the store)."""
+_RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
+
+_log = structlog.get_logger(__name__)
+
+
+class Turns:
+    """The owner of every turn."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: EventLog,
+        child_sessions: ChildSessions,
+        settings: TurnSettings,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._child_sessions = child_sessions
+        self._settings = settings
+        self._tasks = TaskOwner("turns")
+        self._actors: OrderedDict[str, SessionActor] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[SessionActor]] = {}
+        self._by_child: dict[str, SessionActor] = {}
+        self._is_draining = False
+        self._idle = asyncio.Event()
+
+    @property
+    def busy_count(self) -> int:
+        """How many turns run; those that wait for a client do not count."""
+        return sum(actor.is_busy for actor in self._actors.values())
+
+    @property
+    def queued_count(self) -> int:
+        """How many client events wait behind running turns."""
+        return sum(len(actor.queue) for actor in self._actors.values())
+
+    async def actor(self, session_id: str) -> SessionActor:
+        """Return the session's actor. Raises NotFoundError."""
+        actor = self._actors.get(session_id)
+        if actor is not None:
+            self._actors.move_to_end(session_id)
+            return actor
+        loading = self._loading.get(session_id)
+        if loading is None:
+            loading = self._tasks.start(f"load {session_id}", self._load(session_id))
+            self._loading[session_id] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(session_id, None))
+            # The waiters below get the error; a cancelled one must not leave it unread.
+            loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(loading)
+
+    def peek(self, session_id: str) -> SessionActor | None:
+        """Return the actor if it is in memory."""
+        return self._actors.get(session_id)
+
+    async def send(self, session_id: str, events: Sequence[ClientEvent]) -> list[dict[str, Any]]:
+        """Accept a batch of client events, see `inbox.accept`."""
+        actor = await self.actor(session_id)
+        try:
+            return await inbox.accept(actor, events, max_queued=self._settings.max_queued_messages)
+        except sqlite3.Error:
+            # What is in memory may be ahead of the store now: read it again next time.
+            self.forget(session_id)
+            raise
+
+    def forget(self, session_id: str) -> None:
+        """Drop the actor; the store has everything."""
+        actor = self._actors.pop(session_id, None)
+        if actor is not None and actor.record.child_session_id is not None:
+            self._by_child.pop(actor.record.child_session_id, None)
+
+    def tell(self, child_session_id: str, item: InboxItem) -> None:
+        """Give the running turn of an opencode session a piece of news."""
+        actor = self._by_child.get(child_session_id)
+        if actor is not None and actor.turn is not None:
+            actor.turn.put(item)
+
+    def child_lost(self, reason: str) -> None:
+        """End all running turns: their child is gone."""
+        for actor in self._actors.values():
+            if actor.turn is not None:
+                actor.turn.put(ChildLost(reason))
+
+    async def recover(self) -> None:
+        """Settle the turns that an earlier process left open, and begin what waits."""
+        for session_id in await self._database.read(recovery.unfinished_sessions):
+            actor = await self.actor(session_id)
+            async with actor.lock:
+                await recovery.recover(actor, self._database, _RECOVERY_TEXT)
+
+    async def drain(self, seconds: float) -> None:
+        """Start nothing new, let running turns finish for `seconds`, settle the rest, stop."""
+        self._is_draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                while self.busy_count:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            _log.warning("turns cut by the drain bound", turns=self.busy_count)
+        self.child_lost("is being stopped with the sidecar")
+        running = [a.turn.done.wait() for a in self._actors.values() if a.turn is not None]
+        await asyncio.gather(*running)
+        await self._tasks.close()
+
+    async def _load(self, session_id: str) -> SessionActor:
+        def select(connection: sqlite3.Connection) -> tuple[SessionRecord, list[Any]]:
+            return select_session(connection, session_id), select_queue(connection, session_id)
+
+        record, queue = await self._database.read(select)
+        actor = SessionActor(
+            record=record,
+            queue=queue,
+            log=self._log,
+            start_turn=self._start_turn,
+            may_start=lambda: not self._is_draining,
+            bind_child=self._bind_child,
+        )
+        self._actors[session_id] = actor
+        self._drop_unused()
+        return actor
+
+    def _bind_child(self, child_session_id: str, actor: SessionActor) -> None:
+        self._by_child[child_session_id] = actor
+
+    def _drop_unused(self) -> None:
+        for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
+            if actor.turn is None and not actor.lock.locked():
+                self.forget(session_id)
+
+    def _start_turn(self, actor: SessionActor, content: Sequence[dict[str, Any]], /) -> Turn:
+        assert actor.record.turn is not None
+        turn = Turn(
+            actor=actor,
+            child_sessions=self._child_sessions,
+            content=content,
+            message_id=actor.record.turn.message_id,
+            max_seconds=self._settings.max_seconds,
+            retry_notice_seconds=self._settings.retry_notice_seconds,
+        )
+        self._tasks.start(f"turn {actor.record.id}", self._run(turn))
+        return turn
+
+    async def _run(self, turn: Turn) -> None:
+        try:
+            await turn.run()
+        finally:
+            turn.done.set()
+            self._idle.set()

@@ -1,0 +1,162 @@
+"""The file that `OPENCODE_CONFIG` names. The sidecar owns it; every write is one generation.
+
+opencode re-reads it whenever a directory is loaded, so adding a model is a write and nothing else. A file
+that is broken at the moment of a load poisons that directory until the child restarts; hence render,
+validate, write beside, sync, rename, and never anything in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from sidecar.errors import ChildError
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.provider import (
+    RELAY_TOKEN_REFERENCE,
+    RELAY_URL_REFERENCE,
+    ModelEntry,
+    provider_config,
+)
+from sidecar.wire import opencode as wire
+
+AGENT = "sidecar"
+"""The one agent of all prompts. What differs (model, system prompt, permissions, tools) travels with the
+session and the prompt, so that no new agent ever needs a reload."""
+
+MCP_REQUEST_MILLISECONDS = 600_000
+"""opencode's own bound for an MCP tool call is 30 s; the tools that people connect take longer."""
+
+MAX_BYTES = 16 * 1024 * 1024
+"""About thirty thousand models; more is a gateway gone mad."""
+
+_PERMISSION = {
+    "*": "allow",  # nobody is there to be asked: a question would park the turn for ever
+    "external_directory": "allow",
+    "doom_loop": "allow",
+    "question": "deny",
+    "plan_enter": "deny",
+    "plan_exit": "deny",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class ConfigFile:
+    """Renders, validates and replaces the file. `generation` counts the writes of this process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._models: dict[str, ModelEntry] = {}
+        self._default_model: str | None = None
+        self._written = b""
+        self.generation = 0
+
+    def knows(self, model_id: str) -> bool:
+        """Whether the current generation has that gateway model."""
+        return model_id in self._models
+
+    @property
+    def model_ids(self) -> frozenset[str]:
+        """The gateway models of the current generation."""
+        return frozenset(self._models)
+
+    async def register(self, models: Mapping[str, ModelEntry]) -> int:
+        """Make `models` the whole list; return the generation that has it. Equal content writes nothing.
+
+        Raises ChildError when the result would not be a valid config; the old file then stays.
+        """
+        return await self._replace(dict(models), self._default_model)
+
+    async def set_default(self, model_id: str | None) -> int:
+        """Choose the model for opencode's own small calls (titles, summaries); return the generation."""
+        return await self._replace(None, model_id)
+
+    async def _replace(self, models: dict[str, ModelEntry] | None, default: str | None) -> int:
+        async with self._lock:
+            wanted = self._models if models is None else models
+            content = render(wanted, default_model=default)
+            if content != self._written or not self._path.exists():
+                await asyncio.to_thread(_write, self._path, content)
+                self._written = content
+                self.generation += 1
+                _log.info(
+                    "opencode config written", generation=self.generation, models=len(wanted)
+                )
+            self._models, self._default_model = wanted, default
+            return self.generation
+
+
+def render(models: Mapping[str, ModelEntry], *, default_model: str | None) -> bytes:
+    """Return the file's bytes. Raises ChildError for anything that opencode would not load."""
+    document: dict[str, Any] = {
+        "enabled_providers": [GATEWAY_PROVIDER],
+        "default_agent": AGENT,
+        "snapshot": False,  # starts git for every step
+        "share": "disabled",
+        "autoupdate": False,
+        "permission": _PERMISSION,
+        "agent": {
+            AGENT: {
+                "mode": "primary",
+                "description": "Runs the sessions of the sidecar.",
+                "prompt": "You are an agent that works with the tools you are given.",
+            },
+            "title": {"disable": True},  # a model call per session for a name that nobody sees
+        },
+        "provider": provider_config(models),
+        "experimental": {"mcp_timeout": MCP_REQUEST_MILLISECONDS},
+    }
+    if default_model is None and models:
+        default_model = min(models)
+    if default_model is not None:
+        ref = str(ModelRef(GATEWAY_PROVIDER, default_model))
+        document |= {"model": ref, "small_model": ref}
+    content = _dump(document)
+    try:
+        wire.Config.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise ChildError(f"the model list makes no valid config: {where}: {first['msg']}") from error
+    if len(content) > MAX_BYTES:
+        raise ChildError(f"the model list makes a config of more than {MAX_BYTES} bytes")
+    return content
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    """Serialise with all `{env:` and `{file:` disarmed, except our own two references.
+
+    opencode substitutes these in the raw text, wherever they stand: a gateway could otherwise read our
+    files by the name of a model, or poison every directory with a missing one. Structural braces are
+    followed by a quote or a newline, so only strings are touched; unescaped quotes cannot occur in a
+    string, so only the two options are restored.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
+    text = text.replace("{env:", r"\u007benv:").replace("{file:", r"\u007bfile:")
+    for option, reference in (("baseURL", RELAY_URL_REFERENCE), ("apiKey", RELAY_TOKEN_REFERENCE)):
+        disarmed = reference.replace("{", r"\u007b")
+        text = text.replace(f'"{option}": "{disarmed}"', f'"{option}": "{reference}"', 1)
+    return text.encode("ascii") + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()

@@ -1,0 +1,200 @@
+"""What the child sees: its files, its environment, its executable. Nothing of ours leaks into it.
+
+The agent's bash tool can print the child's environment, so it is built from nothing: a short
+allow-list of ours plus what opencode needs. The gateway's key is not in it; the relay's token, which
+is worth nothing outside this machine and this boot, is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.errors import SettingsError
+from sidecar.opencode.orphans import MARKER_VARIABLE
+
+RELAY_URL_VARIABLE = "SIDECAR_RELAY_URL"
+RELAY_TOKEN_VARIABLE = "SIDECAR_RELAY_TOKEN"  # noqa: S105  # a name
+USERNAME = "opencode"
+
+INHERITED = frozenset(
+    {
+        "PATH",
+        "LANG",
+        "TZ",
+        "TERM",
+        "TMPDIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "NODE_EXTRA_CA_CERTS",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+    }
+)
+"""All that passes from our environment, besides `LC_*`. The agent's commands need a path, a locale and,
+behind a company proxy, a way out."""
+
+_SWITCHES = (
+    "OPENCODE_DISABLE_MODELS_FETCH",
+    "OPENCODE_DISABLE_AUTOUPDATE",
+    "OPENCODE_DISABLE_PROJECT_CONFIG",  # a file in a workspace could add plugins and providers
+    "OPENCODE_DISABLE_DEFAULT_PLUGINS",
+    "OPENCODE_DISABLE_LSP_DOWNLOAD",
+    "OPENCODE_DISABLE_SHARE",
+    "OPENCODE_DISABLE_CLAUDE_CODE",
+    "OPENCODE_DISABLE_EXTERNAL_SKILLS",
+    "OPENCODE_DISABLE_FFF",  # three threads per directory
+    "OPENCODE_DISABLE_EMBEDDED_WEB_UI",
+    "OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER",
+)
+_LOOPBACK = "127.0.0.1,localhost,::1"
+_PLUGIN = "@opencode-ai/plugin"
+_PLUGIN_VERSION = "1.18.33"
+_PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_MODULES = Path("deploy", "opencode", "node_modules")
+_STUB_BYTES = 1_000_000
+"""A real build has 180 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAccess:
+    """How the child reaches models: `url` ends in `/v1`; `token` is good for this boot only."""
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildFiles:
+    """Where the child's things are, all below `<DATA_DIR>/opencode`."""
+
+    root: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The file that `OPENCODE_CONFIG` names; `config_file.ConfigFile` owns it."""
+        return self.root / "opencode.json"
+
+    @property
+    def models_file(self) -> Path:
+        """An empty catalogue: opencode's own of thousands of models costs 20 MB per directory."""
+        return self.root / "models.json"
+
+    @property
+    def marker_file(self) -> Path:
+        """The marker of this data directory's processes."""
+        return self.root / "marker"
+
+    @property
+    def cwd(self) -> Path:
+        """The child's working directory: the instance of requests that name no other."""
+        return self.root / "cwd"
+
+    def xdg(self, kind: str) -> Path:
+        """Return one of the private XDG directories: config, data, state, cache."""
+        return self.root / kind
+
+    def prepare(self) -> None:
+        """Create what must be there before the first boot. Blocks. Raises OSError."""
+        for path in (self.cwd, self.root / "home", *map(self.xdg, _XDG)):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.models_file.write_text("{}", encoding="ascii")
+        self._seed_plugin_directory()
+
+    def _seed_plugin_directory(self) -> None:
+        """Make opencode believe that its plug-in package is installed.
+
+        Otherwise it runs npm in the background at the first load of a directory, which without a
+        network blocks that load for 70 s.
+        """
+        directory = self.xdg("config") / "opencode"
+        (directory / "node_modules").mkdir(parents=True, exist_ok=True)
+        dependencies = {"dependencies": {_PLUGIN: _PLUGIN_VERSION}}
+        lock = {"name": "opencode", "lockfileVersion": 3, "packages": {"": dependencies}}
+        (directory / "package.json").write_text(json.dumps(dependencies), encoding="ascii")
+        (directory / "package-lock.json").write_text(json.dumps(lock), encoding="ascii")
+
+
+_XDG = ("config", "data", "state", "cache")
+
+
+def build_environment(
+    files: ChildFiles,
+    *,
+    inherited: Mapping[str, str],
+    password: str,
+    marker: str,
+    relay: RelayAccess,
+) -> dict[str, str]:
+    """Return the child's whole environment."""
+    environment = {
+        name: value
+        for name, value in inherited.items()
+        if name in INHERITED or name.startswith("LC_")
+    }
+    environment.setdefault("PATH", os.defpath)
+    for name in ("NO_PROXY", "no_proxy"):  # the relay must never be reached through a proxy
+        environment[name] = ",".join(filter(None, (environment.get(name), _LOOPBACK)))
+    environment |= {f"XDG_{kind.upper()}_HOME": str(files.xdg(kind)) for kind in _XDG}
+    environment |= dict.fromkeys(_SWITCHES, "1")
+    return environment | {
+        "HOME": str(files.root / "home"),
+        "OPENCODE_CONFIG": str(files.config_file),
+        "OPENCODE_MODELS_PATH": str(files.models_file),
+        "OPENCODE_SERVER_USERNAME": USERNAME,
+        "OPENCODE_SERVER_PASSWORD": password,
+        RELAY_URL_VARIABLE: relay.url,
+        RELAY_TOKEN_VARIABLE: relay.token,
+        MARKER_VARIABLE: marker,
+    }
+
+
+def find_binary(
+    explicit: Path | None, *, search_path: str | None, project_root: Path = _PROJECT_ROOT
+) -> Path:
+    """Return the opencode executable: the named one, else the pinned one, else that on `search_path`.
+
+    npm's post-install step puts the build that suits this CPU and libc behind `.bin`; where scripts were
+    switched off, a stub is there and the platform package is taken directly.
+    Raises SettingsError that says what to run.
+    """
+    if explicit is not None:
+        if _is_executable(explicit):
+            return explicit.absolute()
+        raise SettingsError(f"SIDECAR_CHILD_BINARY: {explicit} is not an executable file")
+    modules = project_root / _MODULES
+    linked = modules / ".bin" / "opencode"
+    if _is_executable(linked) and linked.stat().st_size > _STUB_BYTES:
+        return linked.resolve()
+    packaged = modules / f"opencode-{_os_name()}-{_architecture()}" / "bin" / "opencode"
+    if _is_executable(packaged):
+        return packaged
+    if found := shutil.which("opencode", path=search_path):
+        return Path(found).absolute()
+    raise SettingsError(
+        "opencode is not installed: run `make setup` (or `npm ci` in deploy/opencode), "
+        "or name an executable with SIDECAR_CHILD_BINARY"
+    )
+
+
+def _is_executable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _os_name() -> str:
+    return {"win32": "windows"}.get(sys.platform, sys.platform)
+
+
+def _architecture() -> str:
+    machine = platform.machine().lower()
+    return {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(machine, machine)

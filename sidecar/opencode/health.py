@@ -1,0 +1,100 @@
+"""Is the child well? Answers, memory, and the dead that it leaves to us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildError
+from sidecar.opencode import orphans
+from sidecar.opencode.client import ChildClient
+
+_ATTEMPTS_PER_TIMEOUT = 4
+_PAUSE_SECONDS = 0.25
+"""Between attempts while the child does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the kernel says of the process. `maps` is 0 where there is no /proc."""
+
+    rss_bytes: int
+    maps: int
+
+    def complaint(self, settings: ChildSettings) -> str | None:
+        """Return why the process should be replaced when idle, None if it is fine."""
+        if settings.max_rss_bytes and self.rss_bytes > settings.max_rss_bytes:
+            return f"resident size {self.rss_bytes} bytes"
+        if settings.max_maps and self.maps > settings.max_maps:
+            return f"{self.maps} memory maps"
+        return None
+
+
+def read_vitals(pid: int) -> Vitals | None:
+    """Return the vitals of a process, None when it is gone. Blocks; reaps our orphans on the way."""
+    orphans.reap(owned=(pid,))
+    try:
+        rss_bytes = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return None
+    maps = 0
+    with contextlib.suppress(OSError):
+        maps = Path(f"/proc/{pid}/maps").read_bytes().count(b"\n")
+    return Vitals(rss_bytes, maps)
+
+
+class HealthWatch:
+    """Asks one boot of the child at intervals.
+
+    One unanswered check makes it unhealthy (`on_health(False)`), an answer heals it, and silence of
+    `health_timeout_seconds` since the first unanswered check ends in `on_dead()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: ChildClient,
+        pid: int,
+        settings: ChildSettings,
+        on_health: Callable[[bool], None],
+        on_dead: Callable[[], None],
+        on_vitals: Callable[[Vitals], None],
+    ) -> None:
+        self._client = client
+        self._pid = pid
+        self._settings = settings
+        self._on_health = on_health
+        self._on_dead = on_dead
+        self._on_vitals = on_vitals
+
+    async def run(self) -> None:
+        """Run until cancelled or the child is given up."""
+        while True:
+            await asyncio.sleep(self._settings.health_interval_seconds)
+            if not await self._answers():
+                self._on_dead()
+                return
+            vitals = await asyncio.to_thread(read_vitals, self._pid)
+            if vitals is not None:
+                self._on_vitals(vitals)
+
+    async def _answers(self) -> bool:
+        bound = self._settings.health_timeout_seconds
+        deadline = time.monotonic() + bound
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                await self._client.health(timeout_seconds=min(left, bound / _ATTEMPTS_PER_TIMEOUT))
+            except ChildError:
+                self._on_health(False)
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                self._on_health(True)
+                return True
+        return False

@@ -1,0 +1,137 @@
+"""One child process: spawn, read its lines, signal, wait. Mechanism only; rules are in `supervisor`.
+
+Built on asyncio's protocol interface rather than on `asyncio.subprocess.Process`, whose `wait()`
+also waits until the output pipes close: a grandchild that inherited them could hold it for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+Stream = Literal["stdout", "stderr"]
+LineCallback = Callable[[Stream, str], None]
+
+_STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
+_MAX_LINE_BYTES = 8192
+"""A longer line is passed on in pieces of this size; the child may print megabytes of JSON."""
+_OUTPUT_GRACE_SECONDS = 0.5
+"""How long after the exit we still wait for the pipes, for the sake of the last words."""
+_LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+class ChildProcess:
+    """A running child. Create with `spawn`.
+
+    It has a session of its own, so that Ctrl-C on our terminal reaches only us and we can drain, and
+    it dies with us (`launch`).
+    """
+
+    def __init__(self, transport: asyncio.SubprocessTransport, exited: asyncio.Future[int]) -> None:
+        self._transport = transport
+        self._exited = exited
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        on_line: LineCallback,
+    ) -> ChildProcess:
+        """Start `command` (first item: an absolute path) with exactly `env`.
+
+        Must run on the main thread: the parent-death signal is tied to the thread that forks.
+        `on_line(stream, text)` is called on the loop for each line. Raises OSError.
+        """
+        loop = asyncio.get_running_loop()
+        exited: asyncio.Future[int] = loop.create_future()
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
+        transport, _ = await loop.subprocess_exec(
+            lambda: _OutputProtocol(on_line, exited),
+            *launcher,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        return cls(transport, exited)
+
+    @property
+    def pid(self) -> int:
+        """The child's process id; after its exit possibly somebody else's."""
+        return cast("int", self._transport.get_pid())
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, minus the signal number for a signal, None while running."""
+        return self._exited.result() if self._exited.done() else None
+
+    async def wait(self) -> int:
+        """Wait for the exit and return the status. May be awaited by many."""
+        return await asyncio.shield(self._exited)
+
+    def terminate(self) -> None:
+        """Send SIGTERM; nothing happens if the child is gone."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL; nothing happens if the child is gone."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._transport.send_signal(number)
+
+
+class _OutputProtocol(asyncio.SubprocessProtocol):
+    """Cuts the output into lines and resolves `exited` once, with the last lines delivered if possible."""
+
+    def __init__(self, on_line: LineCallback, exited: asyncio.Future[int]) -> None:
+        self._on_line = on_line
+        self._exited = exited
+        self._pending = {1: b"", 2: b""}
+        self._transport: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, rest = (self._pending[fd] + data).split(b"\n")
+        while len(rest) > _MAX_LINE_BYTES:
+            lines.append(rest[:_MAX_LINE_BYTES])
+            rest = rest[_MAX_LINE_BYTES:]
+        self._pending[fd] = rest
+        for line in lines:
+            self._emit(fd, line)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002
+        rest, self._pending[fd] = self._pending.get(fd, b""), b""
+        self._emit(fd, rest)
+
+    def process_exited(self) -> None:
+        asyncio.get_running_loop().call_later(_OUTPUT_GRACE_SECONDS, self._finish)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._finish()
+
+    def _emit(self, fd: int, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
+        if text:
+            self._on_line(_STREAMS[fd], text[:_MAX_LINE_BYTES])
+
+    def _finish(self) -> None:
+        assert self._transport is not None
+        if not self._exited.done():
+            returncode = self._transport.get_returncode()
+            self._exited.set_result(-1 if returncode is None else returncode)
+            self._transport.close()

@@ -1,0 +1,74 @@
+"""The two shapes in which Anthropic, the sidecar and LiteLLM list models.
+
+Anthropic: `{"data": [{"type": "model", "id", "display_name", "created_at", ...}], "has_more",
+"first_id", "last_id"}`. OpenAI: `{"object": "list", "data": [{"id", "object": "model", "created",
+"owned_by", ...}]}`, to which LiteLLM adds `mode`, `max_input_tokens` and `max_output_tokens` per item.
+One reader takes both, and the sidecar's superset of the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sidecar.sdk.errors import BadAnswerError
+from sidecar.sdk.models import ModelInfo
+from sidecar.sdk.paging import Fetched, Walked, walk
+from sidecar.sdk.runtime import path_segment
+from sidecar.sdk.transport import Upstream
+
+_LITELLM_PLACEHOLDER_DATE = 1677610602
+"""LiteLLM gives every model this `created`; it says nothing, so it counts as unknown."""
+
+
+async def walk_anthropic(
+    upstream: Upstream, *, headers: dict[str, str], limit: int | None = None
+) -> Walked:
+    """Walk `GET /v1/models` by `after_id`; `limit` items a page, None for the server's choice."""
+
+    async def fetch(cursor: str | None) -> Fetched:
+        query = {} if limit is None else {"limit": str(limit)}
+        if cursor is not None:
+            query["after_id"] = cursor
+        body = await upstream.get_json("/v1/models", query=query, headers=headers)
+        items = data_of(upstream.runtime, body)
+        is_last = body.get("has_more") is not True or not items
+        last_id = body.get("last_id")
+        return Fetched(items, None if is_last or not isinstance(last_id, str) else last_id)
+
+    return await walk(fetch, max_pages=upstream.policy.max_pages, runtime=upstream.runtime)
+
+
+async def fetch_anthropic(
+    upstream: Upstream, model_id: str, *, headers: dict[str, str]
+) -> ModelInfo:
+    """Read `GET /v1/models/{id}`."""
+    path = f"/v1/models/{path_segment(upstream.runtime, model_id)}"
+    item = await upstream.get_json(path, headers=headers)
+    model = read_item(item, runtime=upstream.runtime)
+    if model is None:
+        raise BadAnswerError("the answer is not a model: it has no id", runtime=upstream.runtime)
+    return model
+
+
+def data_of(runtime: str, body: Any, *, key: str = "data") -> list[Any]:
+    """Return the array of items. Raises BadAnswerError when there is none."""
+    items = body.get(key) if isinstance(body, dict) else None
+    if not isinstance(items, list):
+        raise BadAnswerError(
+            f"the answer is JSON and not a list of models: it has no {key!r} array",
+            runtime=runtime,
+        )
+    return items
+
+
+def read_item(item: Any, *, runtime: str) -> ModelInfo | None:
+    """Read one item of either shape; what only OpenAI's names tell is moved to Anthropic's names."""
+    if not isinstance(item, dict):
+        return None
+    fields = dict(item)
+    if fields.get("created_at") is None:
+        created = fields.get("created")
+        fields["created_at"] = None if created == _LITELLM_PLACEHOLDER_DATE else created
+    if fields.get("max_tokens") is None:
+        fields["max_tokens"] = fields.get("max_output_tokens")
+    return ModelInfo.read(fields, runtime=runtime, raw=item)

@@ -1,0 +1,283 @@
+"""Request bodies of the Anthropic Managed Agents API: agents, environments, sessions, tools.
+
+Source: the parameter types of the official Python SDK 2.12.0 and the documented limits. Unknown fields
+are ignored, so that a newer client can talk to an older sidecar; known fields are checked strictly.
+Whether a field was sent at all (omitted keeps, null clears) is read from `model_fields_set`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MAX_TOOLS = 256
+MAX_MCP_SERVERS = 20
+MAX_SYSTEM_CHARS = 100_000
+
+
+class Body(BaseModel):
+    """Base of all request bodies: strict types, unknown fields ignored."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
+    if len(value) > 16:
+        raise ValueError("at most 16 pairs")
+    for key, item in value.items():
+        if not 1 <= len(key) <= 64:
+            raise ValueError(f"key {key[:70]!r} must have 1 to 64 characters")
+        if item is not None and len(item) > 512:
+            raise ValueError(f"value of {key!r} must have at most 512 characters")
+    return value
+
+
+def _no_nulls(value: dict[str, str | None]) -> dict[str, str | None]:
+    for key, item in value.items():
+        if item is None:
+            raise ValueError(f"value of {key!r} must be a string")
+    return value
+
+
+MetadataPatch = Annotated[dict[str, str | None], AfterValidator(_check_metadata)]
+"""Metadata of an update: a null value deletes the key."""
+Metadata = Annotated[MetadataPatch, AfterValidator(_no_nulls)]
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+System = Annotated[str, StringConstraints(max_length=MAX_SYSTEM_CHARS)]
+Description = Annotated[str, StringConstraints(max_length=2048)]
+ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+EffortLevel = Literal["low", "medium", "high", "xhigh", "max"]
+
+
+class Effort(Body):
+    """`{"type": "high"}`."""
+
+    type: EffortLevel
+
+
+def _effort_object(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class ModelConfig(Body):
+    """A model with options; a bare string is taken as its id."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    effort: Annotated[Effort | None, BeforeValidator(_effort_object)] = None
+    speed: Literal["standard", "fast"] | None = None
+    inference_geo: str | None = None
+
+
+def _model_object(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"id": value}
+    if isinstance(value, dict):
+        return value
+    raise ValueError('must be a model id or an object such as {"id": "claude-sonnet-4-5"}')
+
+
+ModelParam = Annotated[ModelConfig, BeforeValidator(_model_object)]
+
+
+class PermissionPolicy(Body):
+    """`always_allow`, `always_ask`, or `auto` (which the sidecar treats as `always_ask`)."""
+
+    type: Literal["always_allow", "always_ask", "auto"]
+
+
+class ToolDefaults(Body):
+    """`default_config` of a toolset."""
+
+    enabled: bool | None = None
+    permission_policy: PermissionPolicy | None = None
+
+
+class ToolConfig(ToolDefaults):
+    """One entry of `configs`; fields of single tools (domains and the like) are kept."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class AgentToolset(Body):
+    """The built-in tools."""
+
+    type: Literal["agent_toolset_20260401"]
+    default_config: ToolDefaults | None = None
+    configs: list[ToolConfig] | None = None
+
+
+class McpToolset(Body):
+    """The tools of one MCP server."""
+
+    type: Literal["mcp_toolset"]
+    mcp_server_name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    default_config: ToolDefaults | None = None
+    configs: list[ToolConfig] | None = None
+
+
+class InputSchema(BaseModel):
+    """JSON Schema of a custom tool's input; an object at the top, everything else passes."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["object"]
+    properties: dict[str, Any] | None = None
+    required: list[str] | None = None
+
+
+class CustomTool(Body):
+    """A tool that the client executes."""
+
+    type: Literal["custom"]
+    name: ToolName
+    description: Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
+    input_schema: InputSchema
+
+
+Tool = Annotated[AgentToolset | McpToolset | CustomTool, Field(discriminator="type")]
+
+
+class McpServer(Body):
+    """A remote MCP server over streamable HTTP or SSE."""
+
+    type: Literal["url"]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
+
+
+class Skill(Body):
+    """A skill reference; stored and answered."""
+
+    type: Literal["anthropic", "custom"]
+    skill_id: Annotated[str, StringConstraints(min_length=1)]
+    version: str | None = None
+
+
+class ExecutionIdentity(Body):
+    """Only the default principal exists here."""
+
+    type: Literal["service_account"]
+
+
+Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
+McpServers = Annotated[list[McpServer], Field(max_length=MAX_MCP_SERVERS)]
+Skills = Annotated[list[Skill], Field(max_length=20)]
+
+
+class AgentCreate(Body):
+    """`POST /v1/agents`."""
+
+    name: Name
+    model: ModelParam
+    system: System | None = None
+    description: Description | None = None
+    tools: Tools | None = None
+    mcp_servers: McpServers | None = None
+    skills: Skills | None = None
+    metadata: Metadata | None = None
+    multiagent: None = None
+    execution_identity: ExecutionIdentity | None = None
+
+
+class AgentUpdate(Body):
+    """`POST /v1/agents/{id}`: omitted keeps, null or empty clears where clearing is possible."""
+
+    version: Annotated[int, Field(ge=1)] | None = None
+    name: Name | None = None
+    model: ModelParam | None = None
+    system: System | None = None
+    description: Description | None = None
+    tools: Tools | None = None
+    mcp_servers: McpServers | None = None
+    skills: Skills | None = None
+    metadata: MetadataPatch | None = None
+    multiagent: None = None
+    execution_identity: ExecutionIdentity | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_clearable(cls, data: Any) -> Any:
+        for field in ("name", "model"):
+            if isinstance(data, dict) and field in data and data[field] is None:
+                raise ValueError(f"{field}: cannot be cleared; omit it to keep the current value")
+        return data
+
+
+PackageNames = list[Annotated[str, StringConstraints(min_length=1, max_length=256)]]
+
+
+class Packages(Body):
+    """Packages by manager; missing ones are empty."""
+
+    apt: PackageNames = []
+    cargo: PackageNames = []
+    gem: PackageNames = []
+    go: PackageNames = []
+    npm: PackageNames = []
+    pip: PackageNames = []
+
+
+class UnrestrictedNetwork(Body):
+    """No network policy."""
+
+    type: Literal["unrestricted"]
+
+
+class LimitedNetwork(Body):
+    """An allow-list; stored, enforced by the platform around the sidecar."""
+
+    type: Literal["limited"]
+    allowed_hosts: list[str] = []
+    allow_mcp_servers: bool = False
+    allow_package_managers: bool = False
+
+
+class CloudConfig(Body):
+    """Our own sandbox: the container the sidecar runs in."""
+
+    type: Literal["cloud"]
+    networking: Annotated[UnrestrictedNetwork | LimitedNetwork, Field(discriminator="type")] = (
+        UnrestrictedNetwork(type="unrestricted")
+    )
+    packages: Annotated[Packages, BeforeValidator(lambda value: value or {})] = Packages()
+
+
+class SelfHostedConfig(Body):
+    """Built-in tools run at the client; the sidecar has no such mode and says so at session create."""
+
+    type: Literal["self_hosted"]
+
+
+EnvironmentConfig = Annotated[CloudConfig | SelfHostedConfig, Field(discriminator="type")]
+
+
+class EnvironmentCreate(Body):
+    """`POST /v1/environments`."""
+
+    name: Name
+    config: EnvironmentConfig | None = None
+    description: Description | None = None
+    metadata: Metadata | None = None
+    scope: Literal["organization", "account"] | None = None
+
+
+class EnvironmentUpdate(Body):
+    """`POST /v1/environments/{id}`."""
+
+    name: Name | None = None
+    config: EnvironmentConfig | None = None
+    description: Description | None = None
+    metadata: MetadataPatch | None = None
+    scope: Literal["organization", "account"] | None = None

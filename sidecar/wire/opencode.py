@@ -1,0 +1,125 @@
+"""opencode's JSON, as far as we rely on it. Unknown fields are kept: opencode adds some in each release.
+
+Sources: `GET /doc` and recorded streams of opencode 1.18.33 (`tests/recordings/opencode`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Foreign(BaseModel):
+    """Somebody else's JSON: more fields than we know may come."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+
+class EventPayload(Foreign):
+    """One event; `type` tells what `properties` holds."""
+
+    type: str
+    properties: dict[str, Any] = {}
+
+
+class GlobalEvent(Foreign):
+    """One frame of `/global/event`. `directory` is absent for events of the whole process."""
+
+    directory: str | None = None
+    payload: EventPayload
+
+
+class Strict(BaseModel):
+    """Our own config file: a field that we did not mean is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Tokens = Annotated[int, Field(gt=0, le=2**53)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class Limit(Strict):
+    """Token limits of a model."""
+
+    context: Tokens
+    output: Tokens
+
+
+class Cost(Strict):
+    """USD per million tokens."""
+
+    input: Price
+    output: Price
+    cache_read: Price
+    cache_write: Price
+
+
+class Modalities(Strict):
+    """What a model reads and writes."""
+
+    input: list[Literal["text", "image", "audio", "video", "pdf"]]
+    output: list[Literal["text"]]
+
+
+class Package(Strict):
+    """The wire of one model, where it differs from its provider's."""
+
+    npm: Literal["@ai-sdk/anthropic"]
+
+
+class Model(Strict):
+    """One model of a provider."""
+
+    name: Text
+    limit: Limit
+    tool_call: bool
+    reasoning: bool
+    attachment: bool
+    modalities: Modalities
+    temperature: bool
+    cost: Cost
+    provider: Package | None = None
+
+
+class ProviderOptions(Strict):
+    """Where a provider is reached; both values are references to the environment."""
+
+    baseURL: Annotated[str, Field(pattern=r"^\{env:\w+\}$")]  # noqa: N815  # opencode's spelling
+    apiKey: Annotated[str, Field(pattern=r"^\{env:\w+\}$")]  # noqa: N815  # opencode's spelling
+
+
+class Provider(Strict):
+    """One provider."""
+
+    name: Text
+    npm: Literal["@ai-sdk/openai-compatible"]
+    options: ProviderOptions
+    models: dict[Text, Model]
+
+
+class Agent(Strict):
+    """One agent; `disable` alone switches a built-in one off."""
+
+    mode: Literal["primary", "subagent"] | None = None
+    description: str | None = None
+    prompt: str | None = None
+    disable: bool | None = None
+
+
+class Config(Strict):
+    """The file that `OPENCODE_CONFIG` names, as we write it."""
+
+    enabled_providers: list[Text]
+    model: Text | None = None
+    small_model: Text | None = None
+    default_agent: str | None = None
+    snapshot: Literal[False]
+    share: Literal["disabled"]
+    autoupdate: Literal[False]
+    permission: dict[str, Literal["allow", "deny"]]
+    agent: dict[str, Agent]
+    provider: dict[str, Provider]
+    experimental: dict[str, int]

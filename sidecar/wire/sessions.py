@@ -1,0 +1,284 @@
+"""Request bodies of the Managed Agents API: sessions and the events that clients send.
+
+Source: the parameter types of the official Python SDK 2.12.0 and the documented limits.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from sidecar.wire.managed import (
+    Body,
+    McpServers,
+    Metadata,
+    MetadataPatch,
+    ModelParam,
+    Skills,
+    System,
+    Tools,
+)
+
+MAX_INITIAL_EVENTS = 50
+MAX_EVENTS_PER_SEND = 1000
+
+
+def _check_base64(value: str) -> str:
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("must be base64") from error
+    return value
+
+
+Base64Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_base64)]
+
+
+class TextBlock(Body):
+    """`{"type":"text","text":...}`."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Base64Source(Body):
+    """Bytes in the request."""
+
+    type: Literal["base64"]
+    media_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+/[a-zA-Z0-9.+-]+$")]
+    data: Base64Text
+
+
+class UrlSource(Body):
+    """A URL that the gateway or the model fetches."""
+
+    type: Literal["url"]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+
+
+class TextSource(Body):
+    """A text document in the request."""
+
+    type: Literal["text"]
+    media_type: Literal["text/plain"] = "text/plain"
+    data: str
+
+
+class ImageBlock(Body):
+    """An image."""
+
+    type: Literal["image"]
+    source: Annotated[Base64Source | UrlSource, Field(discriminator="type")]
+
+
+class DocumentBlock(Body):
+    """A document: PDF bytes or plain text."""
+
+    type: Literal["document"]
+    source: Annotated[Base64Source | UrlSource | TextSource, Field(discriminator="type")]
+    title: str | None = None
+    context: str | None = None
+
+
+class SearchResultBlock(Body):
+    """A search result inside a tool result."""
+
+    type: Literal["search_result"]
+    source: str
+    title: str
+    content: list[TextBlock]
+    citations: dict[str, Any] | None = None
+
+
+def _text_shorthand(value: Any) -> Any:
+    """Accept a plain string where blocks are expected; it is harmless and people write it."""
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+UserContent = Annotated[
+    list[Annotated[TextBlock | ImageBlock | DocumentBlock, Field(discriminator="type")]],
+    BeforeValidator(_text_shorthand),
+    Field(min_length=1),
+]
+ResultContent = Annotated[
+    list[
+        Annotated[
+            TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
+        ]
+    ],
+    BeforeValidator(_text_shorthand),
+]
+
+
+class UserMessage(Body):
+    """Starts or continues the conversation."""
+
+    type: Literal["user.message"]
+    content: UserContent
+
+
+class UserInterrupt(Body):
+    """Stops the running turn."""
+
+    type: Literal["user.interrupt"]
+    session_thread_id: str | None = None
+
+
+class UserToolConfirmation(Body):
+    """Answers an `agent.tool_use` or `agent.mcp_tool_use` that waits for permission."""
+
+    type: Literal["user.tool_confirmation"]
+    tool_use_id: str
+    result: Literal["allow", "deny"]
+    deny_message: str | None = None
+
+    @model_validator(mode="after")
+    def _message_only_with_deny(self) -> UserToolConfirmation:
+        if self.deny_message is not None and self.result != "deny":
+            raise ValueError("deny_message is only allowed with result deny")
+        return self
+
+
+class UserCustomToolResult(Body):
+    """Answers an `agent.custom_tool_use`."""
+
+    type: Literal["user.custom_tool_result"]
+    custom_tool_use_id: str
+    content: ResultContent | None = None
+    is_error: bool | None = None
+
+
+class UserToolResult(Body):
+    """Answers a built-in tool in a self-hosted environment; refused elsewhere."""
+
+    type: Literal["user.tool_result"]
+    tool_use_id: str
+    content: ResultContent | None = None
+    is_error: bool | None = None
+
+
+class SystemMessage(Body):
+    """An instruction in the middle of a conversation."""
+
+    type: Literal["system.message"]
+    content: Annotated[list[TextBlock], Field(min_length=1, max_length=1000)]
+
+
+ClientEvent = Annotated[
+    UserMessage
+    | UserInterrupt
+    | UserToolConfirmation
+    | UserCustomToolResult
+    | UserToolResult
+    | SystemMessage,
+    Field(discriminator="type"),
+]
+
+
+class EventsSend(Body):
+    """`POST /v1/sessions/{id}/events`: all events are valid, or none is accepted."""
+
+    events: Annotated[list[ClientEvent], Field(min_length=1, max_length=MAX_EVENTS_PER_SEND)]
+
+
+class AgentReference(Body):
+    """An agent, optionally pinned to a version."""
+
+    type: Literal["agent"]
+    id: str
+    version: Annotated[int, Field(ge=1)] | None = None
+
+
+class AgentWithOverrides(Body):
+    """An agent with changes that hold for one session; null or [] clears, a value replaces."""
+
+    type: Literal["agent_with_overrides"]
+    id: str
+    version: Annotated[int, Field(ge=1)] | None = None
+    model: ModelParam | None = None
+    system: System | None = None
+    tools: Tools | None = None
+    mcp_servers: McpServers | None = None
+    skills: Skills | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_cannot_be_cleared(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "model" in data and data["model"] is None:
+            raise ValueError("model: cannot be cleared; omit it to use the agent's model")
+        return data
+
+
+def _agent_object(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"type": "agent", "id": value}
+    if isinstance(value, dict):
+        return value
+    raise ValueError(
+        'must be an agent id or an object such as {"type": "agent", "id": "agent_..."}'
+    )
+
+
+AgentParam = Annotated[
+    Annotated[AgentReference | AgentWithOverrides, Field(discriminator="type")],
+    BeforeValidator(_agent_object),
+]
+
+
+class BranchCheckout(Body):
+    """Check out a branch."""
+
+    type: Literal["branch"]
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]+$", max_length=255)]
+
+
+class CommitCheckout(Body):
+    """Check out a commit."""
+
+    type: Literal["commit"]
+    sha: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$")]
+
+
+class GithubRepository(Body):
+    """A repository cloned into the session's directory; the token is write-only."""
+
+    type: Literal["github_repository"]
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
+    authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = (
+        None
+    )
+    checkout: Annotated[BranchCheckout | CommitCheckout, Field(discriminator="type")] | None = None
+    mount_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=512)] | None = None
+
+
+class SessionCreate(Body):
+    """`POST /v1/sessions`."""
+
+    agent: AgentParam
+    environment_id: str
+    title: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    metadata: Metadata | None = None
+    initial_events: Annotated[list[UserMessage], Field(max_length=MAX_INITIAL_EVENTS)] | None = None
+    resources: Annotated[list[GithubRepository], Field(max_length=20)] | None = None
+    vault_ids: Annotated[list[str], Field(max_length=20)] | None = None
+    budget: None = None
+
+
+class SessionAgentUpdate(Body):
+    """`agent` of a session update: full replacement of its tools and servers."""
+
+    tools: Tools | None = None
+    mcp_servers: McpServers | None = None
+
+
+class SessionUpdate(Body):
+    """`POST /v1/sessions/{id}`."""
+
+    title: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    metadata: MetadataPatch | None = None
+    agent: SessionAgentUpdate | None = None
+    budget: None = None
+    vault_ids: None = None
