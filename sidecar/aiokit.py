@@ -29,11 +29,16 @@ class TaskOwner:
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, name: str, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start `coro` as the task `<owner>:<name>`."""
+    def start(
+        self, name: str, coro: Coroutine[Any, Any, T], *, is_awaited: bool = False
+    ) -> asyncio.Task[T]:
+        """Start `coro` as the task `<owner>:<name>`.
+
+        `is_awaited` says that somebody waits for the result: its error is theirs and not news here.
+        """
         task = asyncio.create_task(coro, name=f"{self._owner}:{name}")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget if is_awaited else self._ended)
         return task
 
     def __len__(self) -> int:
@@ -45,6 +50,11 @@ class TaskOwner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # read, so that a waiter which was cancelled leaves nothing unread
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -92,9 +102,7 @@ class SingleFlight(Generic[T]):
 
     async def __call__(self) -> T:
         if self._current is None or self._current.done():
-            self._current = self._owner.start(self._name, self._call())
-            # The waiters below receive the error; without this a cancelled waiter would leave it unread.
-            self._current.add_done_callback(lambda t: t.cancelled() or t.exception())
+            self._current = self._owner.start(self._name, self._call(), is_awaited=True)
         return await asyncio.shield(self._current)
 
     async def _call(self) -> T:

@@ -44,11 +44,11 @@ class UnknownModelError(LookupError):
         self.name = name
         self.suggestions = suggestions
 
-    def sentence(self) -> str:
-        """Return one sentence for the client: what is wrong and what to do."""
+    def sentence(self, field: str = "model") -> str:
+        """Return one sentence for the client: which field is wrong and what to do."""
         hint = f" Did you mean {', '.join(self.suggestions)}?" if self.suggestions else ""
         return (
-            f"model: {self.name!r} is not offered by the gateway.{hint} GET /v1/models lists all."
+            f"{field}: {self.name!r} is not offered by the gateway.{hint} GET /v1/models lists all."
         )
 
 

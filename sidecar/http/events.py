@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
+import structlog
 from aiohttp import ClientConnectionResetError, hdrs, web
 
 from sidecar.errors import InvalidRequestError, NotFoundError
@@ -34,6 +33,9 @@ STREAM_HEADERS = {
     hdrs.CACHE_CONTROL: "no-cache",
     "x-accel-buffering": "no",
 }
+
+
+_log = structlog.get_logger(__name__)
 
 
 class EventsApi:
@@ -114,9 +116,8 @@ class EventsApi:
                 async for frame in reader.frames(self._heartbeat_seconds):
                     await response.write(frame)
                 await response.write_eof()
-        except (ClientConnectionResetError, ConnectionResetError, asyncio.CancelledError):
-            if not _is_gone(request):
-                raise
+        except ClientConnectionResetError:
+            _log.debug("stream closed by its reader", session=session_id)
         finally:
             actor.attendance.leave()
         return response
@@ -130,10 +131,6 @@ class EventsApi:
             if actor.record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
         return session_id
-
-
-def _is_gone(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()
 
 
 def _previews(request: web.Request) -> frozenset[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 from pydantic import SecretStr
 
+from sidecar.aiokit import TaskOwner
 from sidecar.errors import (
     AuthenticationError,
     NotFoundError,
@@ -21,12 +23,12 @@ from sidecar.errors import (
 from sidecar.http.answers import error_response
 from sidecar.ids import new_id
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 REQUEST_ID = web.RequestKey("request_id", str)
 
 PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
 """Probes carry no key; nothing here tells more than states and versions."""
+
+_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 _log = structlog.get_logger(__name__)
 
@@ -57,9 +59,28 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     return response
 
 
-def require_key(
-    key: SecretStr | None,
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def finish_writes(tasks: TaskOwner) -> Middleware:
+    """Return the middleware that lets a begun write end even when its client has gone.
+
+    Handlers are cancelled when a client disconnects, so that streams end at once; a half-done write
+    must not be.
+    """
+
+    @web.middleware
+    async def shield(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method in _READS:
+            return await handler(request)
+        name = f"{request.method} {request.path}"
+        return await asyncio.shield(tasks.start(name, _call(handler, request), is_awaited=True))
+
+    return shield
+
+
+async def _call(handler: Handler, request: web.Request) -> web.StreamResponse:
+    return await handler(request)
+
+
+def require_key(key: SecretStr | None) -> Middleware:
     """Return the middleware that compares the caller's key in constant time; None lets all in."""
     expected = key.get_secret_value().encode() if key else None
 

@@ -15,14 +15,14 @@ from typing import Any, Literal
 from sidecar.errors import ChildError
 from sidecar.managed.records import SessionRecord
 from sidecar.managed.tools import ToolPlan
-from sidecar.naming import ModelRef
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.config_file import AGENT_NAME
-from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
+from sidecar.opencode.config_file import AGENT
+from sidecar.opencode.events import ChildEvent, EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.supervisor import Supervisor
 
-Sink = Callable[[ChildEvent | ChildGap], None]
+Sink = Callable[[ChildEvent], None]
 
 
 class ChildSession:
@@ -48,7 +48,7 @@ class ChildSession:
             message_id=message_id,
             model=model,
             parts=parts,
-            agent=AGENT_NAME,
+            agent=AGENT,
             system=system,
             variant=variant,
         )
@@ -107,15 +107,19 @@ class ChildSessions:
         Sets `record.child_session_id` when opencode does not have the session yet. Raises
         ChildUnavailableError when the child is not ready in time.
         """
-        client = await self._supervisor.wait_ready(self._prompt_wait_seconds)
+        await self._supervisor.wait_ready(self._prompt_wait_seconds)
         await self._pump.wait_connected(self._supervisor.boot)
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
         model = ModelRef.parse(record.model_ref)
-        async with self._instances.use(directory, model.model_id):
+        gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
+        async with self._instances.use(directory, gateway_model) as client:
             session_id = await self._ensure_session(client, record, directory)
-            with self._pump.subscribe(session_id, sink):
+            unsubscribe = self._pump.subscribe(session_id, sink)
+            try:
                 yield ChildSession(client=client, directory=directory, session_id=session_id)
+            finally:
+                unsubscribe()
 
     async def forget(self, record: SessionRecord) -> None:
         """Delete the session in the child, if the child is there; its data goes with the directory."""

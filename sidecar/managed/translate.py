@@ -101,6 +101,9 @@ class TurnTranslator:
         self._held_text: dict[str, str] = {}
         self._part_kinds: dict[str, Literal["text", "reasoning"]] = {}
         self._span: _Span | None = None
+        self._has_relay_news = False
+        self._open_parts: set[str] = set()
+        self._held_tools: list[Draft] = []
         self._messages = 0
 
     @property
@@ -120,6 +123,9 @@ class TurnTranslator:
         """A model request of this session was forwarded to the gateway."""
         out = Output()
         self._end_span(out)
+        self._has_relay_news = True
+        # What a failed request left half-said is void: its parts never end.
+        self._open_parts.clear()
         self._start_span(out, request_id)
         return out
 
@@ -175,7 +181,7 @@ class TurnTranslator:
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
-            if self._span is None:
+            if self._span is None and not self._has_relay_news:
                 self._start_span(out, None)
         elif kind == "step-finish":
             self._step_finish(out, part)
@@ -184,27 +190,41 @@ class TurnTranslator:
         event_id = self._announce(out, part["id"], "agent.message")
         if not _is_finished(part):
             return
-        self._finished_parts.add(part["id"])
+        self._finish_part(part["id"])
         text = part.get("text") or ""
         if not text.strip():
+            self._release_tools(out)
             return
         self._messages += 1
         # LAP joins messages without a separator and prefers `text`; `content` stays as the model wrote it.
         joined = text if self._messages == 1 else f"\n\n{text}"
         fields = {"content": [{"type": "text", "text": text}], "text": joined}
         out.drafts.append(Draft("agent.message", fields, event_id))
+        self._release_tools(out)
 
     def _reasoning(self, out: Output, part: Mapping[str, Any]) -> None:
         event_id = self._announce(out, part["id"], "agent.thinking")
         if _is_finished(part):
-            self._finished_parts.add(part["id"])
+            self._finish_part(part["id"])
             out.drafts.append(Draft("agent.thinking", {}, event_id))
+            self._release_tools(out)
+
+    def _finish_part(self, part_id: str) -> None:
+        self._finished_parts.add(part_id)
+        self._open_parts.discard(part_id)
+
+    def _release_tools(self, out: Output) -> None:
+        """Emit the calls that waited for the text before them: it may end after they began to run."""
+        if not self._open_parts:
+            out.drafts += self._held_tools
+            self._held_tools = []
 
     def _announce(self, out: Output, part_id: str, type_: str) -> str:
         """Return the id of the part's event, telling the previews about a new one."""
         if part_id not in self._announced:
             event_id = new_id("sevt")
             self._announced[part_id] = event_id
+            self._open_parts.add(part_id)
             self._part_kinds[part_id] = "text" if type_ == "agent.message" else "reasoning"
             start = {"type": "event_start", "event": {"type": type_, "id": event_id}}
             out.previews.append(Preview(type_, event_id, "event_start", to_json(start)))
@@ -244,7 +264,8 @@ class TurnTranslator:
             call = self._plan.describe(part["tool"], state.get("input") or {})
             tool = OpenTool(new_id("sevt"), call_id, call, self._asked.pop(call_id, None))
             self.open_tools[call_id] = tool
-            out.drafts.append(tool_use_draft(tool))
+            self._held_tools.append(tool_use_draft(tool))
+            self._release_tools(out)
         if state["status"] in _TOOL_ENDED:
             self._finished_parts.add(part["id"])
             self._close_tool(out, tool, *_result(tool, state))
@@ -278,8 +299,10 @@ class TurnTranslator:
         self._end_span(out)
 
     def _error(self, error: Mapping[str, Any]) -> None:
+        if error.get("name") == "ContentFilterError":
+            self.is_refused = True
         # The first error is the cause; a second one repeats it with a stack trace.
-        if self.failure is None:
+        elif self.failure is None:
             self.failure = error
 
     # -- pauses and ends ----------------------------------------------------------------------------
@@ -303,6 +326,8 @@ class TurnTranslator:
         out.drafts.append(Draft("span.model_request_start", {}, self._span.event_id))
 
     def _end_span(self, out: Output, *, cut: bool = False) -> None:
+        self._open_parts.clear()
+        self._release_tools(out)
         span, self._span = self._span, None
         if span is None:
             return

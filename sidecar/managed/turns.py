@@ -18,6 +18,7 @@ from sidecar.managed.child_sessions import ChildSessions
 from sidecar.managed.event_log import EventLog
 from sidecar.managed.records import SessionRecord, select_queue, select_session
 from sidecar.managed.turn import ChildLost, InboxItem, Turn
+from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
 from sidecar.wire.sessions import ClientEvent
 
@@ -68,11 +69,11 @@ class Turns:
             return actor
         loading = self._loading.get(session_id)
         if loading is None:
-            loading = self._tasks.start(f"load {session_id}", self._load(session_id))
+            loading = self._tasks.start(
+                f"load {session_id}", self._load(session_id), is_awaited=True
+            )
             self._loading[session_id] = loading
             loading.add_done_callback(lambda _: self._loading.pop(session_id, None))
-            # The waiters below get the error; a cancelled one must not leave it unread.
-            loading.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(loading)
 
     def peek(self, session_id: str) -> SessionActor | None:
@@ -100,6 +101,13 @@ class Turns:
         actor = self._by_child.get(child_session_id)
         if actor is not None and actor.turn is not None:
             actor.turn.put(item)
+
+    def gap(self, gap: ChildGap) -> None:
+        """Events may have been missed: each running turn looks what is true."""
+        if gap.reason == "reconnected":
+            for actor in self._actors.values():
+                if actor.turn is not None:
+                    actor.turn.put(gap)
 
     def child_lost(self, reason: str) -> None:
         """End all running turns: their child is gone."""

@@ -135,9 +135,7 @@ class ChildClient:
             bound=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_SECONDS),
         )
 
-    async def messages(
-        self, session_id: str, *, limit: int | None = None
-    ) -> list[dict[str, Any]]:
+    async def messages(self, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return `{info, parts}` per message, oldest first; with `limit` only the newest."""
         query = {} if limit is None else {"limit": str(limit)}
         return _objects(await self._call("GET", _session(session_id, "message"), query=query))
@@ -162,14 +160,19 @@ class ChildClient:
         reply: Literal["once", "always", "reject"],
         message: str | None = None,
     ) -> None:
-        """Answer a permission request. A reject with a message lets the model go on, one without ends the turn."""
+        """Answer a permission request.
+
+        A reject with a message lets the model go on, one without ends the turn.
+        """
         body = {"reply": reply} | ({} if message is None else {"message": message})
         path = f"/permission/{quote(permission_id, safe='')}/reply"
         await self._call("POST", path, directory=directory, body=body)
 
     async def reject_question(self, question_id: str, directory: Path) -> None:
         """Refuse a question that the model asks the user."""
-        await self._call("POST", f"/question/{quote(question_id, safe='')}/reject", directory=directory)
+        await self._call(
+            "POST", f"/question/{quote(question_id, safe='')}/reject", directory=directory
+        )
 
     async def providers(self, directory: Path) -> dict[str, Any]:
         """Return the usable providers and models of `directory`, loading it if need be.
@@ -178,7 +181,9 @@ class ChildClient:
         """
         return _object(await self._call("GET", "/config/providers", directory=directory))
 
-    async def add_mcp(self, directory: Path, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    async def add_mcp(
+        self, directory: Path, name: str, config: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Add an MCP server to the loaded instance; it is gone after a dispose. Return all statuses."""
         body = {"name": name, "config": dict(config)}
         return _object(await self._call("POST", "/mcp", directory=directory, body=body))

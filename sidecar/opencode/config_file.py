@@ -33,16 +33,17 @@ AGENT = "sidecar"
 session and the prompt, so that no new agent ever needs a reload."""
 
 MCP_REQUEST_MILLISECONDS = 600_000
-"""opencode's own bound for an MCP tool call is 30 s; the tools that people connect take longer."""
+"""Bound for one MCP tool call. A server's own `timeout` wins."""
 
 MAX_BYTES = 16 * 1024 * 1024
 """About thirty thousand models; more is a gateway gone mad."""
 
-_PERMISSION = {
+_PERMISSION: dict[str, Any] = {
     "*": "allow",  # nobody is there to be asked: a question would park the turn for ever
     "external_directory": "allow",
     "doom_loop": "allow",
     "question": "deny",
+    "skill": {"*": "allow", "customize-opencode": "deny"},  # a kilobyte in every prompt
     "plan_enter": "deny",
     "plan_exit": "deny",
 }
@@ -65,10 +66,9 @@ class ConfigFile:
         """Whether the current generation has that gateway model."""
         return model_id in self._models
 
-    @property
-    def model_ids(self) -> frozenset[str]:
-        """The gateway models of the current generation."""
-        return frozenset(self._models)
+    def entries(self) -> Mapping[str, ModelEntry]:
+        """Return the models of the current generation; the mapping itself never changes."""
+        return self._models
 
     async def register(self, models: Mapping[str, ModelEntry]) -> int:
         """Make `models` the whole list; return the generation that has it. Equal content writes nothing.
@@ -89,9 +89,7 @@ class ConfigFile:
                 await asyncio.to_thread(_write, self._path, content)
                 self._written = content
                 self.generation += 1
-                _log.info(
-                    "opencode config written", generation=self.generation, models=len(wanted)
-                )
+                _log.info("opencode config written", generation=self.generation, models=len(wanted))
             self._models, self._default_model = wanted, default
             return self.generation
 
@@ -127,7 +125,9 @@ def render(models: Mapping[str, ModelEntry], *, default_model: str | None) -> by
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise ChildError(f"the model list makes no valid config: {where}: {first['msg']}") from error
+        raise ChildError(
+            f"the model list makes no valid config: {where}: {first['msg']}"
+        ) from error
     if len(content) > MAX_BYTES:
         raise ChildError(f"the model list makes a config of more than {MAX_BYTES} bytes")
     return content
@@ -141,7 +141,7 @@ def _dump(document: dict[str, Any]) -> bytes:
     followed by a quote or a newline, so only strings are touched; unescaped quotes cannot occur in a
     string, so only the two options are restored.
     """
-    text = json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False)
+    text = json.dumps(document, indent=1, ensure_ascii=True)
     text = text.replace("{env:", r"\u007benv:").replace("{file:", r"\u007bfile:")
     for option, reference in (("baseURL", RELAY_URL_REFERENCE), ("apiKey", RELAY_TOKEN_REFERENCE)):
         disarmed = reference.replace("{", r"\u007b")

@@ -48,9 +48,7 @@ def become_subreaper() -> bool:
 def survivors(marker: str) -> list[int]:
     """Return the ids of live processes that carry the marker, except our own."""
     needle = f"{MARKER_VARIABLE}={marker}".encode()
-    return [
-        pid for pid in _pids() if pid != os.getpid() and needle in _environ(pid).split(b"\0")
-    ]
+    return [pid for pid in _pids() if pid != os.getpid() and needle in _environ(pid).split(b"\0")]
 
 
 def sweep(marker: str) -> int:

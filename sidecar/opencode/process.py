@@ -68,7 +68,7 @@ class ChildProcess:
     @property
     def pid(self) -> int:
         """The child's process id; after its exit possibly somebody else's."""
-        return cast("int", self._transport.get_pid())
+        return self._transport.get_pid()
 
     @property
     def returncode(self) -> int | None:
@@ -107,9 +107,9 @@ class _OutputProtocol(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, rest = (self._pending[fd] + data).split(b"\n")
-        while len(rest) > _MAX_LINE_BYTES:
-            lines.append(rest[:_MAX_LINE_BYTES])
-            rest = rest[_MAX_LINE_BYTES:]
+        if len(rest) > _MAX_LINE_BYTES:
+            lines.append(rest)
+            rest = b""
         self._pending[fd] = rest
         for line in lines:
             self._emit(fd, line)
@@ -125,9 +125,10 @@ class _OutputProtocol(asyncio.SubprocessProtocol):
         self._finish()
 
     def _emit(self, fd: int, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip()
-        if text:
-            self._on_line(_STREAMS[fd], text[:_MAX_LINE_BYTES])
+        for start in range(0, len(line), _MAX_LINE_BYTES):
+            text = line[start : start + _MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
+            if text:
+                self._on_line(_STREAMS[fd], text)
 
     def _finish(self) -> None:
         assert self._transport is not None

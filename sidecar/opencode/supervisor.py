@@ -192,9 +192,12 @@ class Supervisor:
             self._fail(error.message)
             return
         await asyncio.to_thread(self._prepare)
-        while not self._is_stopping:
+        while True:
             stable = await self._one_boot(binary)
-            if self._is_stopping or self._planned_end():
+            was_planned = self._planned_end()
+            if self._is_stopping:
+                return
+            if was_planned:
                 continue
             if stable:
                 self._backoff.reset()
@@ -204,7 +207,8 @@ class Supervisor:
                 words = "; ".join(list(self._lines)[-3:]) or "it printed nothing"
                 self._fail(f"it ended {self._crashes} times in a row; last words: {words}")
                 return
-            await self._back_off()
+            if not await self._backs_off():
+                return
 
     def _prepare(self) -> None:
         self._files.prepare()
@@ -217,18 +221,23 @@ class Supervisor:
         reason, self._restart_reason, self._restart_forced = self._restart_reason, None, False
         return reason is not None and self.last_exit is not None and self.last_exit.reason == reason
 
-    async def _back_off(self) -> None:
+    async def _backs_off(self) -> bool:
+        """Wait for the next try; return whether there is to be one."""
         delay = self._backoff.next_delay()
         self._retry_at = time.monotonic() + delay
         self._set_state("backing_off")
-        _log.warning("child ended, backing off", delay_seconds=round(delay, 2), crashes=self._crashes)
+        _log.warning(
+            "child ended, backing off", delay_seconds=round(delay, 2), crashes=self._crashes
+        )
         while not self._is_stopping and (left := self._retry_at - time.monotonic()) > 0:
             await self._pause(left)
+        return not self._is_stopping
 
     async def _one_boot(self, binary: Path) -> bool:
         """Run one child to its end; return whether it had been ready for long."""
         self._set_state("starting")
         self._is_dead = False
+        self._restart_reason, self._restart_forced = None, False  # this start is the restart
         password, port = secrets.token_urlsafe(24), self._settings.port or _free_port()
         try:
             process = await self._spawn(binary, port, password)
@@ -315,8 +324,8 @@ class Supervisor:
     async def _end(
         self, process: ChildProcess, client: ChildClient, reason: str, *, is_polite: bool
     ) -> None:
+        self._set_state("stopping" if process.returncode is None else "backing_off")
         if process.returncode is None:
-            self._set_state("stopping")
             if is_polite and not self._is_dead:
                 with contextlib.suppress(ChildError):
                     await client.global_dispose(timeout_seconds=_DISPOSE_TIMEOUT_SECONDS)

@@ -108,9 +108,15 @@ def _json_of_success(
 def _parse(body: bytes) -> Any:
     """Return the JSON or `_NOT_JSON`; the decoder's own error would keep the whole body alive."""
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         return _NOT_JSON
+
+
+def _finite(text: str) -> float | None:
+    """A number beyond a double's range counts as not told: infinity could not be sent on as JSON."""
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -109,6 +109,9 @@ class Agent(Strict):
     disable: bool | None = None
 
 
+Action = Literal["allow", "deny"]  # never "ask": nobody answers where no session asked for it
+
+
 class Config(Strict):
     """The file that `OPENCODE_CONFIG` names, as we write it."""
 
@@ -119,7 +122,7 @@ class Config(Strict):
     snapshot: Literal[False]
     share: Literal["disabled"]
     autoupdate: Literal[False]
-    permission: dict[str, Literal["allow", "deny"]]
+    permission: dict[str, Action | dict[str, Action]]
     agent: dict[str, Agent]
     provider: dict[str, Provider]
     experimental: dict[str, int]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class VendorFake:
     faults: deque[Fault] = field(default_factory=deque)
     requests: list[web.Request] = field(default_factory=list)
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: threading.Event = field(default_factory=threading.Event)
     _released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> web.Application:
@@ -48,12 +52,17 @@ class VendorFake:
     def add_routes(self, app: web.Application) -> None:
         raise NotImplementedError
 
-    async def _release(self, _app: web.Application) -> None:
+    def release(self) -> None:
+        """Let hanging answers go."""
         self._released.set()
+
+    async def _release(self, _app: web.Application) -> None:
+        self.release()
 
     @web.middleware
     async def _script(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.requests.append(request)
+        self.arrived.set()
         if not self.faults:
             return await handler(request)
         fault = self.faults.popleft()
@@ -66,6 +75,29 @@ class VendorFake:
             headers=fault.headers,
             content_type=fault.content_type,
         )
+
+
+@contextmanager
+def serving_in_a_thread(fake: VendorFake) -> Iterator[str]:
+    """Serve from a loop of its own, for tests that block theirs; yields the base URL."""
+    started = threading.Event()
+    state: dict[str, Any] = {}
+
+    async def main() -> None:
+        state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
+        async with TestServer(fake.app()) as server:
+            state["url"] = str(server.make_url("/")).rstrip("/")
+            started.set()
+            await state["stop"].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    started.wait()
+    try:
+        yield state["url"]
+    finally:
+        state["loop"].call_soon_threadsafe(state["stop"].set)
+        thread.join()
 
 
 def anthropic_error(kind: str, message: str) -> str:

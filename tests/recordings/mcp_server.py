@@ -10,7 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
-_SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}, "seconds": {"type": "number"}}}
+_SCHEMA = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "seconds": {"type": "number"}},
+}
 _TOOLS = [
     {"name": name, "description": f"The tool {name}.", "inputSchema": _SCHEMA}
     for name in ("echo", "slow", "boom")

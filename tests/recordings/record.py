@@ -26,16 +26,16 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sidecar.gateway.demo import DemoGateway  # noqa: E402
-from sidecar.gateway.demo.models import DemoModel  # noqa: E402
-from sidecar.naming import ModelRef  # noqa: E402
-from sidecar.opencode.client import ChildClient  # noqa: E402
-from sidecar.opencode.config_file import AGENT, ConfigFile  # noqa: E402
-from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary  # noqa: E402
-from sidecar.opencode.orphans import load_marker, sweep  # noqa: E402
-from sidecar.opencode.process import ChildProcess  # noqa: E402
-from sidecar.opencode.provider import Costs, ModelEntry  # noqa: E402
-from tests.recordings.mcp_server import McpServer  # noqa: E402
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.demo.models import DemoModel
+from sidecar.naming import ModelRef
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.config_file import AGENT, ConfigFile
+from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary
+from sidecar.opencode.orphans import load_marker, sweep
+from sidecar.opencode.process import ChildProcess
+from sidecar.opencode.provider import Costs, ModelEntry
+from tests.recordings.mcp_server import McpServer
 
 TARGET = Path(__file__).with_name("opencode")
 PASSWORD = "recording"
@@ -75,7 +75,9 @@ class Recorder:
         async with self._news:
             self._news.notify_all()
 
-    async def until(self, wanted: Callable[[dict[str, Any]], bool], count: int = 1) -> dict[str, Any]:
+    async def until(
+        self, wanted: Callable[[dict[str, Any]], bool], count: int = 1
+    ) -> dict[str, Any]:
         """Wait for the `count`-th payload that is wanted."""
 
         def found() -> list[dict[str, Any]]:
@@ -89,8 +91,9 @@ class Recorder:
     async def idle(self, count: int = 1) -> None:
         """Wait for the session's idle, then until what comes after it has come."""
         await self.until(
-            lambda p: p["type"] == "session.idle"
-            and p["properties"].get("sessionID") == self.session_id,
+            lambda p: (
+                p["type"] == "session.idle" and p["properties"].get("sessionID") == self.session_id
+            ),
             count,
         )
         await self.quiet()
@@ -157,7 +160,9 @@ def turn(name: str, text: str, **prompt: Any) -> None:
 
 turn("text", "[[slow: 5x0.1 word]]")
 turn("text-messages-wire", "[[slow: 5x0.1 word]]", model="messages-model")
-turn("bash", "[[say: Let me look.]] [[bash: echo one; sleep 0.3; echo two]] [[then]] [[say: Done.]]")
+turn(
+    "bash", "[[say: Let me look.]] [[bash: echo one; sleep 0.3; echo two]] [[then]] [[say: Done.]]"
+)
 turn(
     "bash-messages-wire",
     "[[say: Let me look.]] [[bash: echo one]] [[then]] [[say: Done.]]",
@@ -173,7 +178,9 @@ turn(
     'bash {"command": "echo quick", "description": "Quick"}]] [[then]] [[say: Both done.]]',
 )
 turn("tool-invalid-input", '[[tool: bash {"cmd": 1}]] [[then]] [[say: Sorry.]]')
-turn("tool-read-error", '[[tool: read {"filePath": "/nonexistent/x"}]] [[then]] [[say: Not there.]]')
+turn(
+    "tool-read-error", '[[tool: read {"filePath": "/nonexistent/x"}]] [[then]] [[say: Not there.]]'
+)
 turn("reasoning", "[[think: First I think about it.]] [[say: Then I speak.]]")
 turn(
     "reasoning-messages-wire",
@@ -306,7 +313,10 @@ async def permission_parallel(lab: Recorder) -> None:
     second = await lab.until(lambda p: p["type"] == "permission.asked", 2)
     first = await lab.until(lambda p: p["type"] == "permission.asked", 1)
     await lab.quiet(0.3)
-    for asked, reply in ((second, {"reply": "once"}), (first, {"reply": "reject", "message": "no"})):
+    for asked, reply in (
+        (second, {"reply": "once"}),
+        (first, {"reply": "reject", "message": "no"}),
+    ):
         lab.note(action="reply_permission", permission_id=asked["properties"]["id"], **reply)
         await lab.client.reply_permission(asked["properties"]["id"], lab.directory, **reply)
     await lab.idle()
@@ -350,7 +360,13 @@ async def abort_in_text(lab: Recorder) -> None:
 async def abort_in_tool(lab: Recorder) -> None:
     await lab.open()
     await lab.prompt("[[bash: echo started; sleep 300]] [[then]] [[say: Done.]]")
-    await lab.until(lambda p: p["type"] == "message.part.updated" and "started" in json.dumps(p["properties"]["part"].get("state", {}).get("metadata", "")))
+    await lab.until(
+        lambda p: (
+            p["type"] == "message.part.updated"
+            and "started"
+            in json.dumps(p["properties"]["part"].get("state", {}).get("metadata", ""))
+        )
+    )
     lab.note(action="abort")
     await lab.client.abort(lab.session_id)
     await lab.idle()
@@ -392,7 +408,9 @@ async def dispose_mid_turn(lab: Recorder) -> None:
     await lab.quiet(1.5)
 
 
-async def _pump(response: aiohttp.ClientResponse, feed: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+async def _pump(
+    response: aiohttp.ClientResponse, feed: Callable[[dict[str, Any]], Awaitable[None]]
+) -> None:
     async for raw in response.content:
         if raw.startswith(b"data:"):
             frame = json.loads(raw[5:])
@@ -408,18 +426,36 @@ async def child(root: Path, gateway: DemoGateway) -> AsyncIterator[ChildClient]:
     await ConfigFile(files.config_file).register(MODELS)
     marker = load_marker(files.marker_file)
     environment = build_environment(
-        files, inherited=os.environ, password=PASSWORD, marker=marker,
+        files,
+        inherited=os.environ,
+        password=PASSWORD,
+        marker=marker,
         relay=RelayAccess(f"{gateway.url}/v1", "relay-token"),
     )
     binary = find_binary(None, search_path=os.environ.get("PATH"))
     process = await ChildProcess.spawn(
-        [str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(PORT), "--print-logs", "--log-level", "WARN"],
-        env=environment, cwd=files.cwd, on_line=lambda _stream, line: print("  |", line[:300], file=sys.stderr),
+        [
+            str(binary),
+            "serve",
+            "--hostname",
+            "127.0.0.1",
+            "--port",
+            str(PORT),
+            "--print-logs",
+            "--log-level",
+            "WARN",
+        ],
+        env=environment,
+        cwd=files.cwd,
+        on_line=lambda _stream, line: print("  |", line[:300], file=sys.stderr),
     )
     try:
         async with aiohttp.ClientSession(read_bufsize=2**22) as session:
             client = ChildClient(
-                base_url=f"http://127.0.0.1:{PORT}", password=PASSWORD, session=session, request_timeout_seconds=30
+                base_url=f"http://127.0.0.1:{PORT}",
+                password=PASSWORD,
+                session=session,
+                request_timeout_seconds=30,
             )
             async with asyncio.timeout(30):
                 while True:

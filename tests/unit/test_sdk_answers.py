@@ -141,6 +141,17 @@ async def test_a_200_that_is_no_list_is_a_bad_answer(
         await client.models.list("cursor")
 
 
+async def test_a_number_beyond_range_does_not_spoil_the_list(
+    vendor: aioresponses, client: AsyncClient
+) -> None:
+    """`1e999` is JSON, but the infinity Python makes of it could not be served on."""
+    vendor.get(URL, body='{"items": [{"id": "m", "weight": 1e999, "size": 1.5}]}')
+
+    page = await client.models.list("cursor")
+
+    assert page.data[0].raw == {"id": "m", "weight": None, "size": 1.5}
+
+
 async def test_a_redirect_is_not_followed(vendor: aioresponses, client: AsyncClient) -> None:
     """The key is never carried to where a Location header points."""
     vendor.get(URL, status=302, headers={"location": "https://evil.example/v1/models"})
@@ -287,7 +298,7 @@ async def test_time_outs_and_refused_connections_differ(
 
     with pytest.raises(TimedOutError, match="within 20 s"):
         await client.models.list("cursor")
-    with pytest.raises(UnavailableError, match="cannot reach api.cursor.com") as caught:
+    with pytest.raises(UnavailableError, match=r"cannot reach api\.cursor\.com") as caught:
         await client.models.list("cursor")
     assert not isinstance(caught.value, TimedOutError)
 

@@ -1,0 +1,330 @@
+"""Wiring: every long-lived thing is built here, given what it needs, and closed in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import Settings
+from sidecar.errors import SettingsError
+from sidecar.gateway.catalogue import Catalogue
+from sidecar.gateway.client import GatewayClient
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.relay import Relay
+from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
+from sidecar.http.agents import AgentsApi
+from sidecar.http.environments import EnvironmentsApi
+from sidecar.http.events import EventsApi
+from sidecar.http.health import HealthApi
+from sidecar.http.middleware import finish_writes, request_context, require_key
+from sidecar.http.models import ModelsApi
+from sidecar.http.native import NativeApi
+from sidecar.http.sessions import SessionsApi
+from sidecar.managed.agents import Agents
+from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.environments import Environments
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.model_registry import ModelRegistry
+from sidecar.managed.sessions import Sessions
+from sidecar.managed.translate import Usage
+from sidecar.managed.turn import RequestEnded, RequestStarted
+from sidecar.managed.turns import Turns
+from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.events import EventPump
+from sidecar.opencode.instances import Instances
+from sidecar.opencode.supervisor import State, Supervisor
+from sidecar.store.database import Database
+
+_log = structlog.get_logger(__name__)
+
+_LOST: Mapping[State, str] = {
+    "backing_off": "stopped unexpectedly",
+    "failed": "cannot be kept running",
+    "stopping": "is being restarted",
+    "stopped": "is being restarted",
+}
+"""States of the child in which its turns are over, and how clients are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Where models come from. `is_demo` is announced wherever people look."""
+
+    url: str
+    key: str | None
+    is_demo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A running sidecar."""
+
+    url: str
+    gateway: Gateway
+    supervisor: Supervisor
+    catalogue: Catalogue
+    turns: Turns
+    relay: Relay
+    log: EventLog
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Sidecar]:
+    """Start everything, serve, and on leaving drain, checkpoint and stop.
+
+    The HTTP face answers first; the child comes last and is not waited for. Raises SettingsError when
+    something cannot be opened as configured.
+    """
+    async with AsyncExitStack() as stack:
+        database = Database(
+            settings.storage.database_file, synchronous=settings.storage.synchronous
+        )
+        await _open_storage(settings, database)
+        stack.push_async_callback(database.close)
+        session = await stack.enter_async_context(_client_session())
+        gateway = await _gateway(settings, stack)
+        tasks = TaskOwner("sidecar")
+        stack.push_async_callback(tasks.close)
+
+        client = GatewayClient(
+            settings=settings.gateway,
+            base_url=gateway.url,
+            api_key=gateway.key,
+            session=session,
+        )
+        catalogue = Catalogue(
+            client=client,
+            settings=settings.gateway,
+            file=settings.storage.data_dir / "catalogue.json",
+            tasks=tasks,
+        )
+        relay = Relay(settings=settings.gateway, base_url=gateway.url, api_key=gateway.key)
+        await relay.start()
+        stack.push_async_callback(relay.close)
+
+        files = ChildFiles(settings.storage.data_dir / "opencode")
+        await asyncio.to_thread(files.prepare)
+        turns: Turns
+        supervisor = Supervisor(
+            settings=settings.child,
+            files=files,
+            session=session,
+            relay=lambda: RelayAccess(relay.url, relay.token),
+            inherited=os.environ,
+            is_busy=lambda: turns.busy_count > 0,
+        )
+        config_file = ConfigFile(files.config_file)
+        registry = ModelRegistry(
+            catalogue=catalogue,
+            config_file=config_file,
+            default_model=settings.gateway.default_model,
+        )
+        pump = EventPump(supervisor=supervisor)
+        instances = Instances(
+            config_file=config_file,
+            client_provider=lambda: supervisor.wait_ready(settings.child.prompt_wait_seconds),
+            settings=settings.child,
+            on_poison=supervisor.report_poison,
+        )
+        child_sessions = ChildSessions(
+            supervisor=supervisor,
+            instances=instances,
+            pump=pump,
+            workspaces_dir=settings.storage.workspaces_dir.resolve(),
+            prompt_wait_seconds=settings.child.prompt_wait_seconds,
+        )
+        log = EventLog(database=database)
+        turns = Turns(
+            database=database, log=log, child_sessions=child_sessions, settings=settings.turn
+        )
+        agents = Agents(database=database, resolve_model=registry.resolve)
+        sessions = Sessions(
+            database=database,
+            log=log,
+            turns=turns,
+            agents=agents,
+            child_sessions=child_sessions,
+            resolve_model=registry.resolve,
+        )
+        _connect(supervisor, pump, relay, turns, instances)
+        catalogue.on_change(lambda _snapshot: _start_update(tasks, registry))
+
+        await catalogue.start()
+        await registry.start(await agents.model_refs())
+        drain = _Drain()
+        apis = (
+            HealthApi(
+                child=supervisor,
+                describe_gateway=lambda: _describe(gateway, catalogue),
+                is_draining=lambda: drain.has_begun,
+            ),
+            ModelsApi(catalogue=catalogue),
+            AgentsApi(agents=agents),
+            EnvironmentsApi(environments=Environments(database=database)),
+            SessionsApi(sessions=sessions),
+            EventsApi(
+                database=database,
+                log=log,
+                turns=turns,
+                heartbeat_seconds=settings.http.heartbeat_seconds,
+                late_reader_seconds=settings.http.late_reader_seconds,
+            ),
+        )
+        routes = [route for api in apis for route in api.routes()]
+        if settings.child.forward_native:
+            native = NativeApi(
+                wait_ready=lambda: supervisor.wait_ready(settings.child.prompt_wait_seconds),
+                boot=lambda: supervisor.boot,
+                use_directory=instances.use,
+                resolve_model=registry.resolve,
+                workspaces_dir=settings.storage.workspaces_dir,
+            )
+            routes += native.routes()
+        url = await _serve(settings, routes, tasks, stack)
+
+        stack.push_async_callback(supervisor.stop)
+        tasks.start("events", pump.run())
+        tasks.start("eviction", instances.run_eviction())
+        await supervisor.start()
+        tasks.start("recovery", turns.recover())
+        # Left first: turns end and streams close while the child and the store are still there.
+        stack.push_async_callback(drain.run, turns, log, supervisor, settings.child.drain_seconds)
+        yield Sidecar(url, gateway, supervisor, catalogue, turns, relay, log)
+
+
+class _Drain:
+    """The end, in order."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    async def run(
+        self, turns: Turns, log: EventLog, supervisor: Supervisor, seconds: float
+    ) -> None:
+        """Let turns finish, settle the rest, close the streams."""
+        self.has_begun = True
+        _log.info("draining", turns=turns.busy_count, seconds=seconds)
+        supervisor.drain()
+        await turns.drain(seconds)
+        log.close()
+
+
+def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:
+    tasks.start("config update", registry.update())
+
+
+def _connect(
+    supervisor: Supervisor, pump: EventPump, relay: Relay, turns: Turns, instances: Instances
+) -> None:
+    """Let the parts hear of each other."""
+
+    def on_state(state: State, _boot: int) -> None:
+        if state in _LOST:
+            turns.child_lost(_LOST[state])
+            instances.forget_all()
+
+    def on_request(event: ModelRequestStarted | ModelRequestEnded) -> None:
+        if isinstance(event, ModelRequestStarted):
+            turns.tell(event.child_session_id, RequestStarted(event.request_id))
+            return
+        is_cut = event.failure is not None and event.failure.kind == "cancelled"
+        has_failed = event.failure is not None and event.failure.kind != "refusal"
+        usage = (
+            Usage(**{name: getattr(event.usage, name) for name in Usage.__slots__})
+            if event.usage
+            else None
+        )
+        turns.tell(
+            event.child_session_id,
+            RequestEnded(event.request_id, None if is_cut else has_failed, usage),
+        )
+
+    supervisor.on_state_change(on_state)
+    pump.on_gap(turns.gap)
+    relay.listen(on_request)
+
+
+async def _open_storage(settings: Settings, database: Database) -> None:
+    storage = settings.storage
+    try:
+        for directory in (storage.data_dir, storage.workspaces_dir):
+            await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+        await database.open()
+    except OSError as error:
+        raise SettingsError(
+            f"DATA_DIR: cannot use {storage.data_dir}: {error.strerror}; set DATA_DIR to a writable directory"
+        ) from error
+
+
+@asynccontextmanager
+async def _client_session() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+async def _gateway(settings: Settings, stack: AsyncExitStack) -> Gateway:
+    if settings.gateway.base_url:
+        key = settings.gateway.api_key
+        shown = key.get_secret_value() if key else None
+        return Gateway(settings.gateway.base_url, shown, is_demo=False)
+    demo = DemoGateway()
+    await demo.start()
+    stack.push_async_callback(demo.close)
+    _log.warning("demo gateway: no LITELLM_BASE_URL is set, answers are scripted", url=demo.url)
+    return Gateway(demo.url, None, is_demo=True)
+
+
+def _describe(gateway: Gateway, catalogue: Catalogue) -> dict[str, Any]:
+    snapshot = catalogue.snapshot
+    return {
+        "demo": gateway.is_demo,
+        "models": len(snapshot.listed) if snapshot else 0,
+        "age_seconds": round(snapshot.age_seconds, 1) if snapshot else None,
+    }
+
+
+async def _serve(
+    settings: Settings, routes: list[web.RouteDef], tasks: TaskOwner, stack: AsyncExitStack
+) -> str:
+    app = web.Application(
+        middlewares=[
+            request_context,
+            require_key(settings.http.runtime_api_key),
+            finish_writes(tasks),
+        ],
+        client_max_size=settings.http.body_limit_bytes,
+    )
+    app.add_routes(routes)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        keepalive_timeout=settings.http.keepalive_seconds,
+        shutdown_timeout=5.0,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    host = settings.http.effective_host()
+    site = web.TCPSite(runner, host, settings.http.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise SettingsError(
+            f"PORT: cannot listen on {host}:{settings.http.port}: {error.strerror}; "
+            "stop what uses it or set another PORT"
+        ) from error
+    port = runner.addresses[0][1]
+    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
+    return f"http://{shown}:{port}"

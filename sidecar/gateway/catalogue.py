@@ -1,0 +1,348 @@
+"""The catalogue: our merged, filtered, aged view of what the gateway offers.
+
+Refreshed on a timer and on demand, single-flight. The last good copy is served from memory, and after a
+restart from disk, whatever the gateway does; nobody who reads waits for the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import structlog
+from pydantic import ValidationError
+
+from sidecar.aiokit import Backoff, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.config import GatewaySettings
+from sidecar.errors import (
+    GatewayError,
+    GatewayUnavailableError,
+    InvalidRequestError,
+    SettingsError,
+    SidecarError,
+)
+from sidecar.gateway import catalogue_file, merge
+from sidecar.gateway.client import GatewayClient
+from sidecar.gateway.merge import CatalogueEntry, Override, Rules
+from sidecar.naming import (
+    GATEWAY_PROVIDER,
+    ModelRef,
+    UnknownModelError,
+    near_matches,
+    qualify,
+)
+
+__all__ = ["Catalogue", "CatalogueEntry", "CatalogueSnapshot"]
+
+Origin = Literal["gateway", "disk", "fallback"]
+ChangeCallback = Callable[["CatalogueSnapshot"], object]
+SourceFacts = dict[str, dict[str, Any]]
+
+_UNAVAILABLE_RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueSnapshot:
+    """The catalogue at one moment. Immutable; replaced as a whole.
+
+    `entries` has hidden models too, `listed` the ids to show in their order. `fetched_at` is seconds
+    since the epoch. `generation` changes only when `entries` do. `failed_sources` tells per source why
+    it failed in the last refresh.
+    """
+
+    entries: Mapping[str, CatalogueEntry]
+    listed: tuple[str, ...]
+    aliases: Mapping[str, str]
+    fetched_at: float
+    generation: int
+    failed_sources: Mapping[str, str]
+    origin: Origin
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the gateway said this."""
+        return max(0.0, time.time() - self.fetched_at)
+
+    def find(self, name: str) -> CatalogueEntry | None:
+        """Return the entry of an id, a `litellm/`-prefixed id or an alias; None when there is none."""
+        try:
+            ref = qualify(name, self.entries, aliases=self.aliases)
+        except UnknownModelError:
+            return None
+        return self.entries[ref.model_id]
+
+
+class Catalogue:
+    """Owns the snapshot and everything that replaces it.
+
+    `child_models(provider)` tells the model ids of a provider in opencode's own config (None when there is
+    no such provider), for names that mean no gateway model. Raises SettingsError for a wrong override.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: GatewayClient,
+        settings: GatewaySettings,
+        file: Path,
+        tasks: TaskOwner,
+        child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._file = file
+        self._tasks = tasks
+        self._child_models = child_models
+        self._rules = _rules(settings)
+        self._snapshot: CatalogueSnapshot | None = None
+        self._facts: dict[str, SourceFacts] = {}
+        self._saved: dict[str, SourceFacts] | None = None
+        self._callbacks: list[ChangeCallback] = []
+        self._flight = SingleFlight(tasks, "refresh", self._refresh_once)
+        self._timer: asyncio.Task[None] | None = None
+        self._last_error: SidecarError | None = None
+        self._has_answered_empty = False
+
+    @property
+    def snapshot(self) -> CatalogueSnapshot | None:
+        """What is known now, None while nothing ever was."""
+        return self._snapshot
+
+    @property
+    def last_error(self) -> SidecarError | None:
+        """Why the last refresh failed, None when it did not."""
+        return self._last_error
+
+    @property
+    def stale_seconds(self) -> float | None:
+        """The age of what is served if it is only the last good, None while it is fresh."""
+        snapshot = self._snapshot
+        if snapshot is None or (snapshot.origin == "gateway" and self._last_error is None):
+            return None
+        return snapshot.age_seconds
+
+    def on_change(self, callback: ChangeCallback) -> None:
+        """Call `callback(snapshot)` whenever the entries change. It must not block."""
+        self._callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Take the disk copy, else the fallback list, and begin refreshing. Never waits for the gateway."""
+        saved = catalogue_file.load(self._file, gateway_url=self._client.root)
+        if saved is not None:
+            self._facts = {name: saved.facts.get(name, {}) for name in merge.SOURCES}
+            self._saved = dict(self._facts)
+            self._publish(fetched_at=saved.fetched_at, origin="disk", failed={})
+        elif self._settings.models:
+            names = (n.removeprefix(f"{GATEWAY_PROVIDER}/") for n in self._settings.models)
+            self._facts = {"models": {name: {} for name in names}}
+            self._publish(fetched_at=time.time(), origin="fallback", failed={})
+        self._timer = self._tasks.start("catalogue timer", self._run_timer())
+
+    async def close(self) -> None:
+        """Stop refreshing."""
+        await cancel_and_wait(self._timer)
+
+    async def refresh(self) -> CatalogueSnapshot:
+        """Read the gateway now, or share the read under way, and return the result.
+
+        Raises GatewayError or one of its kinds when it fails; what was known stays.
+        """
+        error = await self._flight()
+        if error is not None:
+            raise error
+        assert self._snapshot is not None
+        return self._snapshot
+
+    async def resolve(
+        self, name: str, field: str = "model"
+    ) -> tuple[ModelRef, CatalogueEntry | None]:
+        """Return the model that a client's name means; its entry is None for a provider of the child.
+
+        An unknown name forces one refresh when the catalogue is not brand new. Raises
+        InvalidRequestError that names `field` and near matches, and GatewayUnavailableError while the
+        gateway has never answered.
+        """
+        try:
+            return self._lookup(name)
+        except UnknownModelError:
+            snapshot = self._snapshot
+            if snapshot is None or snapshot.age_seconds > self._settings.miss_refresh_seconds:
+                await self._flight()
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.origin == "fallback":
+            why = f": {self._last_error.message}" if self._last_error else ""
+            raise GatewayUnavailableError(
+                f"{field}: the gateway has not told its models yet{why}",
+                field=field,
+                retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
+            )
+        try:
+            return self._lookup(name)
+        except UnknownModelError as error:
+            wanted = name.removeprefix(f"{GATEWAY_PROVIDER}/")
+            named = UnknownModelError(name, near_matches(wanted, snapshot.listed))
+            raise InvalidRequestError(named.sentence(field), field=field) from error
+
+    def _lookup(self, name: str) -> tuple[ModelRef, CatalogueEntry | None]:
+        snapshot = self._snapshot
+        ref = qualify(
+            name,
+            snapshot.entries if snapshot else (),
+            aliases=self._settings.aliases,
+            child_models=self._child_models,
+        )
+        if snapshot is None or ref.provider != GATEWAY_PROVIDER:
+            return ref, None
+        return ref, snapshot.entries[ref.model_id]
+
+    async def _run_timer(self) -> None:
+        backoff = Backoff(first=1.0, longest=self._settings.refresh_seconds)
+        while True:
+            if await self._flight() is None:
+                backoff.reset()
+                await asyncio.sleep(self._settings.refresh_seconds)
+            else:
+                await asyncio.sleep(backoff.next_delay())
+
+    async def _refresh_once(self) -> SidecarError | None:
+        """Refresh; return what went wrong rather than raise it, for failing is this task's everyday."""
+        try:
+            await self._read_gateway()
+        except GatewayError as error:
+            if self._last_error is None or type(self._last_error) is not type(error):
+                has_list = self._snapshot is not None
+                _log.warning("catalogue refresh failed", error=error.message, serving_last=has_list)
+            self._last_error = error
+            return error
+        except Exception as error:
+            _log.error("catalogue refresh broke", exc_info=error)
+            self._last_error = GatewayError("the gateway's list of models could not be understood")
+            return self._last_error
+        if self._last_error is not None:
+            _log.info("catalogue refresh works again")
+        self._last_error = None
+        return None
+
+    async def _read_gateway(self) -> None:
+        asked: dict[str, Awaitable[SourceFacts]] = {
+            "models": _told(self._client.list_models, merge.facts_of_list),
+            "model_group_info": _told(self._client.model_group_info, merge.facts_of_groups),
+            "model_info": _told(self._client.model_info, merge.facts_of_deployments),
+        }
+        answers = dict(
+            zip(asked, await asyncio.gather(*asked.values(), return_exceptions=True), strict=True)
+        )
+        models = answers["models"]
+        if isinstance(models, BaseException):
+            raise models
+        self._check_empty(models)
+        failed = {}
+        facts: dict[str, SourceFacts] = {}
+        for name, answer in answers.items():
+            if isinstance(answer, GatewayError):
+                failed[name] = answer.message
+                # What the richer source said last is better than an entry that changes to and fro.
+                facts[name] = self._facts.get(name, {})
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                facts[name] = answer
+            facts[name] = {model: facts[name][model] for model in models if model in facts[name]}
+        self._log_sources(failed)
+        self._facts = facts
+        self._publish(fetched_at=time.time(), origin="gateway", failed=failed)
+        await self._save()
+
+    def _check_empty(self, models: SourceFacts) -> None:
+        """Refuse an empty list once: a gateway that just restarted tells one. Raises GatewayError."""
+        is_new = not self._has_answered_empty
+        self._has_answered_empty = not models
+        had_none = self._snapshot is None or self._snapshot.origin == "fallback"
+        if not models and (is_new or had_none):
+            raise GatewayUnavailableError(
+                "the gateway lists no models", retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS
+            )
+
+    def _publish(self, *, fetched_at: float, origin: Origin, failed: Mapping[str, str]) -> None:
+        models = self._facts.get("models", {})
+        layers = {
+            model: {name: facts[model] for name, facts in self._facts.items() if model in facts}
+            for model in models
+        }
+        entries = merge.merge(layers, self._rules)
+        old = self._snapshot
+        has_changed = old is None or dict(old.entries) != entries
+        generation = old.generation if old is not None else 0
+        snapshot = CatalogueSnapshot(
+            entries=MappingProxyType(entries),
+            listed=merge.listed_order(entries.values()),
+            aliases=self._settings.aliases,
+            fetched_at=fetched_at,
+            generation=generation + 1 if has_changed else generation,
+            failed_sources=MappingProxyType(dict(failed)),
+            origin=origin,
+        )
+        self._snapshot = snapshot
+        if not has_changed:
+            return
+        _log.info(
+            "catalogue changed", listed=len(snapshot.listed), known=len(entries), origin=origin
+        )
+        for callback in self._callbacks:
+            callback(snapshot)
+
+    def _log_sources(self, failed: Mapping[str, str]) -> None:
+        before = self._snapshot.failed_sources if self._snapshot else {}
+        for name in failed.keys() - before.keys():
+            _log.warning("catalogue source failed", catalogue_source=name, error=failed[name])
+
+    async def _save(self) -> None:
+        if self._facts == self._saved:
+            return
+        facts = self._facts
+        try:
+            await asyncio.to_thread(
+                catalogue_file.save,
+                self._file,
+                gateway_url=self._client.root,
+                fetched_at=time.time(),
+                facts=facts,
+            )
+        except OSError as error:
+            _log.warning("catalogue not saved", file=str(self._file), error=str(error))
+            return
+        self._saved = facts
+
+
+async def _told(
+    ask: Callable[[], Awaitable[list[Any]]], read: Callable[[list[Any]], SourceFacts]
+) -> SourceFacts:
+    return read(await ask())
+
+
+def _rules(settings: GatewaySettings) -> Rules:
+    overrides = {}
+    for model_id, raw in settings.overrides.items():
+        try:
+            overrides[model_id] = Override.model_validate(raw)
+        except ValidationError as error:
+            problem = error.errors(include_input=False, include_url=False)[0]
+            where = ".".join(str(part) for part in (model_id, *problem["loc"]))
+            raise SettingsError(
+                f"SIDECAR_GATEWAY_OVERRIDES: {where}: {problem['msg']}; known fields: "
+                f"{', '.join(Override.model_fields)}"
+            ) from error
+    return Rules(
+        include=settings.include,
+        exclude=settings.exclude,
+        overrides=overrides,
+        claude_wire=settings.claude_wire,
+        default_wire=settings.default_wire,
+    )

@@ -1,0 +1,31 @@
+"""Facts shared by everything that talks to the gateway: its root, its key, what may be logged. Pure."""
+
+from __future__ import annotations
+
+import re
+
+EXCERPT_CHARS = 256
+
+_KEY_LIKE = re.compile(r"\b(sk|pk|key|Bearer)([-_ ])[A-Za-z0-9_\-.]{6,}")
+
+
+def api_root(base_url: str) -> str:
+    """Return the gateway's URL without `/v1`: some of LiteLLM's routes stand beside it."""
+    return base_url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def key_headers(api_key: str | None, *, is_messages: bool = False) -> dict[str, str]:
+    """Return the headers that carry the gateway's key; the Messages route also wants `x-api-key`."""
+    if not api_key:
+        return {}
+    headers = {"authorization": f"Bearer {api_key}"}
+    return headers | {"x-api-key": api_key} if is_messages else headers
+
+
+def excerpt(body: bytes | str, api_key: str | None) -> str:
+    """Return the beginning of a foreign body, on one line, with keys masked."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    if api_key:
+        text = text.replace(api_key, "***")
+    text = _KEY_LIKE.sub(r"\1\2***", " ".join(text.split()))
+    return text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}..."

@@ -1,0 +1,84 @@
+"""Logs: structlog, JSON lines in production, a readable console on a terminal.
+
+Everything on stdout is a log line. Secrets are masked here once more, by value, as the last step before
+rendering: whatever slipped into a message, a URL or a traceback does not get out.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import structlog
+
+from sidecar.config import LogSettings
+
+_MASK = "***"
+_MIN_SECRET_LENGTH = 6
+"""Shorter values would mask ordinary words."""
+
+
+class SecretMasker:
+    """A structlog processor that replaces known secrets in every string of an event."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH]
+
+    def add(self, secret: str) -> None:
+        """Mask this too from now on."""
+        if len(secret) >= _MIN_SECRET_LENGTH and secret not in self._secrets:
+            self._secrets.append(secret)
+
+    def __call__(
+        self, _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        for key, value in event.items():
+            event[key] = self._masked(value)
+        return event
+
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, _MASK)
+            return value
+        if isinstance(value, dict):
+            return {key: self._masked(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._masked(item) for item in value]
+        return value
+
+
+def configure(settings: LogSettings, *, secrets: Iterable[str] = ()) -> SecretMasker:
+    """Set up structlog and the standard library's logging behind it; return the masker."""
+    masker = SecretMasker(secrets)
+    is_console = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    ending: list[Any] = (
+        [masker, structlog.dev.ConsoleRenderer()]
+        if is_console
+        else [structlog.processors.format_exc_info, masker, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))
+    return masker

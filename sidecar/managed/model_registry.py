@@ -1,0 +1,96 @@
+"""Makes a model that a client picked usable by the child: resolve it, write it into the child's config.
+
+The config holds the models in use (agents, sessions, the default), not the whole catalogue: a gateway
+with wildcards lists thousands, and opencode would load them all for every directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from sidecar.gateway.catalogue import Catalogue, CatalogueEntry, CatalogueSnapshot
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.provider import Costs, ModelEntry
+
+_PER_MILLION = 1_000_000
+
+
+class ModelRegistry:
+    """Knows which models the child must know."""
+
+    def __init__(
+        self, *, catalogue: Catalogue, config_file: ConfigFile, default_model: str | None
+    ) -> None:
+        self._catalogue = catalogue
+        self._config_file = config_file
+        self._default_model = default_model
+        self._in_use: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def start(self, refs: Iterable[str]) -> None:
+        """Write the first generation: the models of stored agents and sessions, and the default."""
+        parsed = map(ModelRef.parse, refs)
+        self._in_use = {ref.model_id for ref in parsed if ref.provider == GATEWAY_PROVIDER}
+        await self.update()
+
+    async def resolve(self, name: str) -> ModelRef:
+        """Return the model that a client's name means, and see that the child can use it.
+
+        Raises InvalidRequestError for a name nobody offers (with near matches) and
+        GatewayUnavailableError while no list of models was ever seen.
+        """
+        ref, entry = await self._catalogue.resolve(name)
+        if ref.provider == GATEWAY_PROVIDER and not self._is_current(ref.model_id, entry):
+            self._in_use.add(ref.model_id)
+            await self.update()
+        return ref
+
+    async def update(self) -> None:
+        """Write the config for the models in use as the catalogue has them now."""
+        async with self._lock:
+            snapshot = self._catalogue.snapshot
+            default = self._default(snapshot)
+            wanted = self._in_use | ({default} if default else set())
+            await self._config_file.register({name: self._entry(name, snapshot) for name in wanted})
+            await self._config_file.set_default(default)
+
+    def _is_current(self, model_id: str, entry: CatalogueEntry | None) -> bool:
+        wanted = model_entry(entry) if entry is not None else ModelEntry(model_id)
+        return self._config_file.entries().get(model_id) == wanted
+
+    def _entry(self, model_id: str, snapshot: CatalogueSnapshot | None) -> ModelEntry:
+        entry = snapshot.entries.get(model_id) if snapshot is not None else None
+        if entry is not None:
+            return model_entry(entry)
+        # Gone from the gateway, or not seen since the start: what was known is better than nothing.
+        return self._config_file.entries().get(model_id) or ModelEntry(model_id)
+
+    def _default(self, snapshot: CatalogueSnapshot | None) -> str | None:
+        if snapshot is None:
+            return self._default_model
+        name = (self._default_model or "").removeprefix(f"{GATEWAY_PROVIDER}/")
+        if name in snapshot.entries:
+            return name
+        return next(iter(snapshot.listed), None)
+
+
+def model_entry(entry: CatalogueEntry) -> ModelEntry:
+    """Return what opencode is told of a catalogue entry."""
+    return ModelEntry(
+        id=entry.id,
+        display_name=entry.display_name,
+        max_input_tokens=entry.max_input_tokens,
+        max_output_tokens=entry.max_output_tokens,
+        input_modalities=frozenset(entry.input_modalities),
+        supports_tools=entry.supports_tools is not False,
+        supports_reasoning=entry.supports_reasoning is True,
+        costs=Costs(
+            input=(entry.input_cost_per_token or 0.0) * _PER_MILLION,
+            output=(entry.output_cost_per_token or 0.0) * _PER_MILLION,
+            cache_read=(entry.cache_read_cost_per_token or 0.0) * _PER_MILLION,
+            cache_write=(entry.cache_write_cost_per_token or 0.0) * _PER_MILLION,
+        ),
+        wire=entry.wire,
+    )

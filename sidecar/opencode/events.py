@@ -1,0 +1,208 @@
+"""The one subscription to `/global/event`: reconnect, fan-out by session, and word of every gap.
+
+Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
+no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
+child's queue for a slow reader grows without bound, so reading never waits for anybody: callbacks are
+synchronous and must be cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import aiohttp
+import structlog
+
+from sidecar.aiokit import Backoff
+from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.opencode.client import ChildClient
+
+_SILENCE_SECONDS = 25.0
+"""Two heartbeats missed and some."""
+_IGNORED = frozenset({"sync", "server.heartbeat"})
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEvent:
+    """One event of a session. For a sub-agent `session_id` differs from `root_session_id`."""
+
+    type: str
+    properties: dict[str, Any]
+    directory: str | None
+    session_id: str
+    root_session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildGap:
+    """Events may have been missed. After `restarted` statuses and open questions of before are void."""
+
+    reason: Literal["reconnected", "restarted"]
+    boot: int
+
+
+EventCallback = Callable[[ChildEvent], None]
+GapCallback = Callable[[ChildGap], None]
+
+
+class Boots(Protocol):
+    """What the pump needs of the supervisor."""
+
+    boot: int
+
+    @property
+    def client(self) -> ChildClient | None:
+        """The client of the current boot while it serves."""
+
+    def on_state_change(self, callback: Callable[[Any, int], None]) -> None:
+        """Register a callback."""
+
+
+class EventPump:
+    """Reads the events of each boot and hands them on. `run` is to be run as a task."""
+
+    def __init__(self, *, supervisor: Boots, silence_seconds: float = _SILENCE_SECONDS) -> None:
+        self._supervisor = supervisor
+        self._silence_seconds = silence_seconds
+        self._subscribers: defaultdict[str, list[EventCallback]] = defaultdict(list)
+        self._gap_callbacks: list[GapCallback] = []
+        self._roots: dict[str, str] = {}
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._last_boot = 0
+        self.connected_boot = 0
+        """The boot whose events are being read, 0 when none."""
+        self.events_seen = 0
+        self.reconnects = 0
+        supervisor.on_state_change(lambda _state, _boot: self._wake.set())
+
+    def subscribe(self, child_session_id: str, callback: EventCallback) -> Callable[[], None]:
+        """Call `callback` with each event of the session and its sub-agents, in order, until the returned
+        function is called."""
+        self._subscribers[child_session_id].append(callback)
+
+        def unsubscribe() -> None:
+            callbacks = self._subscribers.get(child_session_id, [])
+            if callback in callbacks:
+                callbacks.remove(callback)
+            if not callbacks:
+                self._subscribers.pop(child_session_id, None)
+                self._roots = {s: r for s, r in self._roots.items() if r != child_session_id}
+
+        return unsubscribe
+
+    def adopt(self, session_id: str, root_session_id: str) -> None:
+        """Deliver a sub-agent's session that was found during a repair to its root's subscribers."""
+        self._roots[session_id] = root_session_id
+
+    def on_gap(self, callback: GapCallback) -> None:
+        """Call `callback` after each reconnect or restart, when events flow again."""
+        self._gap_callbacks.append(callback)
+
+    async def wait_connected(self, boot: int, *, timeout_seconds: float = 10.0) -> None:
+        """Wait until the events of `boot` are read; a prompt sent before would be answered unseen.
+
+        Raises ChildUnavailableError when that does not happen in time or the boot is over.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(
+                    lambda: self.connected_boot == boot or self._supervisor.boot != boot
+                )
+        if self.connected_boot != boot:
+            raise ChildUnavailableError(
+                "opencode's events are not connected", retry_after_seconds=2.0
+            )
+
+    async def run(self) -> None:
+        """Follow boot after boot until cancelled."""
+        backoff = Backoff(first=0.05, longest=2.0)
+        while True:
+            client, boot = await self._next_client()
+            try:
+                await self._follow(client, boot, backoff)
+            except (
+                ChildError,
+                aiohttp.ClientError,
+                OSError,
+            ) as error:  # TimeoutError is an OSError
+                _log.info("event stream lost", boot=boot, error=repr(error))
+            finally:
+                self.connected_boot = 0
+            await asyncio.sleep(backoff.next_delay())
+
+    async def _next_client(self) -> tuple[ChildClient, int]:
+        while (client := self._supervisor.client) is None:
+            self._wake.clear()
+            await self._wake.wait()
+        return client, self._supervisor.boot
+
+    async def _follow(self, client: ChildClient, boot: int, backoff: Backoff) -> None:
+        async with asyncio.timeout(self._silence_seconds):
+            response = await client.open_events()
+        async with response:
+            if response.status != 200:
+                raise ChildError("opencode refuses its events", upstream_status=response.status)
+            pending = b""
+            while True:
+                async with asyncio.timeout(self._silence_seconds):
+                    data = await response.content.readany()
+                if not data:
+                    return
+                *frames, pending = (pending + data).split(b"\n\n")
+                for frame in frames:
+                    if frame.startswith(b"data:"):
+                        event = json.loads(frame[5:])
+                        if event["payload"]["type"] == "server.connected":
+                            backoff.reset()
+                            await self._note_connected(boot)
+                        else:
+                            self._dispatch(event)
+
+    async def _note_connected(self, boot: int) -> None:
+        is_first, is_same = self._last_boot == 0, self._last_boot == boot
+        self._last_boot = self.connected_boot = boot
+        async with self._changed:
+            self._changed.notify_all()
+        _log.debug("event stream connected", boot=boot)
+        if is_first:
+            return
+        self.reconnects += 1
+        gap = ChildGap("reconnected" if is_same else "restarted", boot)
+        for callback in self._gap_callbacks:
+            callback(gap)
+
+    def _dispatch(self, frame: dict[str, Any]) -> None:
+        payload = frame["payload"]
+        if payload["type"] in _IGNORED:
+            return
+        self.events_seen += 1
+        properties = payload.get("properties", {})
+        session_id = properties.get("sessionID")
+        if not isinstance(session_id, str):
+            return
+        if payload["type"] == "session.created":
+            parent = properties.get("info", {}).get("parentID")
+            if (
+                parent is not None
+                and (root := self._roots.get(parent, parent)) in self._subscribers
+            ):
+                self._roots[session_id] = root
+        root_id = self._roots.get(session_id, session_id)
+        callbacks = self._subscribers.get(root_id)
+        if not callbacks:
+            return
+        event = ChildEvent(payload["type"], properties, frame.get("directory"), session_id, root_id)
+        for callback in list(callbacks):
+            try:
+                callback(event)
+            except Exception:  # one subscriber's mistake must not silence the others
+                _log.exception("event subscriber failed", type=event.type, session_id=session_id)

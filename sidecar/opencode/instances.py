@@ -1,0 +1,263 @@
+"""Which directories the child has loaded, with which models, and when they may be unloaded.
+
+opencode loads config, models and MCP servers once per directory and never again until that directory is
+disposed, which aborts its turns. So every turn goes through `Instances.use`: it makes sure that the
+directory knows the model, disposing only when nobody is in it. Unrelated directories never wait.
+
+Directories are given in canonical form (opencode resolves symbolic links). Whoever else makes the child load
+a directory (the forwarded API) goes through `use` too, or these books are wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.provider import ModelEntry
+
+OnLoaded = Callable[[ChildClient], Awaitable[None]]
+"""Awaited after each load, before anyone may use the directory: MCP servers are added here, because a
+dispose drops them. If it raises, the directory counts as not loaded."""
+
+_MAX_EVICTION_PAUSE_SECONDS = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Instance:
+    directory: Path
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the directory is loaded or disposed."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    loaded_by: ChildClient | None = None
+    """The boot that has it loaded, None when not loaded."""
+    models: Mapping[str, ModelEntry] = field(default_factory=dict)
+    """The config file's models at the load."""
+    claims: int = 0
+    """Callers inside `use`, waiting ones included; keeps the entry alive."""
+    users: int = 0
+    holds: int = 0
+    last_used: float = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        return self.users > 0 or self.holds > 0
+
+    def count(self, *, users: int = 0, holds: int = 0) -> None:
+        """Add to the counters; the last one out rings the bell."""
+        self.users += users
+        self.holds += holds
+        if self.is_busy:
+            self.idle.clear()
+        else:
+            self.idle.set()
+
+
+class Instances:
+    """The books of loaded directories. `run_eviction` is to be run as a task."""
+
+    def __init__(
+        self,
+        *,
+        config_file: ConfigFile,
+        client_provider: Callable[[], Awaitable[ChildClient]],
+        settings: ChildSettings,
+        on_poison: Callable[[Path], None] = lambda _directory: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config_file = config_file
+        self._client_provider = client_provider
+        self._settings = settings
+        self._on_poison = on_poison
+        self._clock = clock
+        self._instances: dict[Path, _Instance] = {}
+
+    @contextlib.asynccontextmanager
+    async def use(
+        self, directory: Path, model_id: str | None, *, on_loaded: OnLoaded | None = None
+    ) -> AsyncIterator[ChildClient]:
+        """Keep `directory` loaded, with the gateway model known in it, while the block runs.
+
+        `model_id` None asks for no model. Raises ChildUnavailableError when the child is down or the
+        directory stays busy with an older model list, ChildError when it cannot load the model.
+        """
+        instance = self._instances.setdefault(directory, _Instance(directory))
+        instance.claims += 1
+        try:
+            client = await self._enter(instance, model_id, on_loaded)
+            try:
+                yield client
+            finally:
+                instance.last_used = self._clock()
+                instance.count(users=-1)
+        finally:
+            instance.claims -= 1
+            self._drop_if_unused(instance)
+
+    def hold(self, directory: Path) -> Callable[[], None]:
+        """Forbid unloading (somebody is asked for a confirmation) until the returned function is called."""
+        instance = self._instances.setdefault(directory, _Instance(directory))
+        instance.count(holds=1)
+        is_held = True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                instance.last_used = self._clock()
+                instance.count(holds=-1)
+                self._drop_if_unused(instance)
+
+        return release
+
+    def held(self) -> int:
+        """How many directories are held."""
+        return sum(1 for instance in self._instances.values() if instance.holds)
+
+    def busy(self) -> int:
+        """How many directories are used or held."""
+        return sum(1 for instance in self._instances.values() if instance.is_busy)
+
+    def loaded(self) -> int:
+        """How many directories the child has loaded for us."""
+        return sum(1 for instance in self._instances.values() if instance.loaded_by is not None)
+
+    def forget_all(self) -> None:
+        """The child was replaced: nothing is loaded. Users and holds end by themselves."""
+        for instance in list(self._instances.values()):
+            instance.loaded_by = None
+            self._drop_if_unused(instance)
+
+    async def unload(self, directory: Path) -> bool:
+        """Dispose the directory unless it is busy; return whether it is unloaded now."""
+        instance = self._instances.get(directory)
+        if instance is None:
+            return True
+        async with instance.lock:
+            if not instance.is_busy and instance.loaded_by is not None:
+                await self._dispose(instance, instance.loaded_by)
+        self._drop_if_unused(instance)
+        return instance.loaded_by is None
+
+    async def run_eviction(self) -> None:
+        """Unload what nobody used for `idle_dispose_seconds`. Runs until cancelled."""
+        pause = min(self._settings.idle_dispose_seconds / 4, _MAX_EVICTION_PAUSE_SECONDS)
+        while True:
+            await asyncio.sleep(pause)
+            oldest = self._clock() - self._settings.idle_dispose_seconds
+            for instance in self._evictable():
+                if instance.last_used <= oldest:
+                    await self._evict(instance)
+
+    async def _enter(
+        self, instance: _Instance, model_id: str | None, on_loaded: OnLoaded | None
+    ) -> ChildClient:
+        """Make the directory current and count the caller in, waiting for idle if need be."""
+        deadline = self._clock() + self._settings.prompt_wait_seconds
+        while True:
+            client = await self._client_provider()
+            async with instance.lock:
+                if await self._is_made_current(instance, client, model_id, on_loaded):
+                    instance.count(users=1)
+                    return client
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline - self._clock()):
+                    await instance.idle.wait()
+                    continue
+            raise ChildUnavailableError(
+                "the session's directory is busy with an older model list", retry_after_seconds=5.0
+            )
+
+    async def _is_made_current(
+        self,
+        instance: _Instance,
+        client: ChildClient,
+        model_id: str | None,
+        on_loaded: OnLoaded | None,
+    ) -> bool:
+        """Load or reload as needed; False when that must wait until nobody is in the directory."""
+        if instance.loaded_by is client and self._is_current(instance, model_id):
+            return True
+        if not (model_id is None or self._config_file.knows(model_id)):
+            raise ChildError(f"the model {model_id!r} is not in opencode's config")
+        if instance.loaded_by is client:
+            if instance.is_busy:
+                # Usable though not the newest (a limit or a price changed) is good enough here.
+                return model_id in instance.models
+            await self._dispose(instance, client)
+        await self._make_room(instance)
+        await self._load(instance, client)
+        if on_loaded is not None:
+            await on_loaded(client)
+        instance.loaded_by = client
+        return True
+
+    def _is_current(self, instance: _Instance, model_id: str | None) -> bool:
+        if model_id is None:
+            return True
+        known = instance.models.get(model_id)
+        return known is not None and self._config_file.entries().get(model_id, known) == known
+
+    async def _load(self, instance: _Instance, client: ChildClient) -> None:
+        """Have the child read the config for this directory, by its cheapest request."""
+        began = self._clock()
+        models = self._config_file.entries()
+        try:
+            await client.mcp_status(instance.directory)
+        except ChildError as error:
+            if error.upstream_status == 400:  # ConfigJsonError, ConfigInvalidError
+                self._on_poison(instance.directory)
+                raise ChildUnavailableError(
+                    "opencode cannot read its config here and will be restarted",
+                    retry_after_seconds=5.0,
+                ) from error
+            raise
+        instance.models = models
+        instance.last_used = self._clock()
+        _log.debug(
+            "directory loaded",
+            directory=str(instance.directory),
+            seconds=round(self._clock() - began, 3),
+        )
+
+    async def _dispose(self, instance: _Instance, client: ChildClient) -> None:
+        instance.loaded_by = None
+        await client.dispose(instance.directory)
+
+    async def _make_room(self, newcomer: _Instance) -> None:
+        for victim in self._evictable():
+            if self.loaded() < self._settings.max_instances:
+                return
+            if victim is not newcomer:
+                await self._evict(victim)
+
+    def _evictable(self) -> list[_Instance]:
+        """Loaded directories in which nobody is, longest unused first."""
+        found = [i for i in self._instances.values() if i.loaded_by is not None and not i.is_busy]
+        return sorted((i for i in found if not i.claims), key=lambda i: i.last_used)
+
+    async def _evict(self, instance: _Instance) -> None:
+        try:
+            is_unloaded = await self.unload(instance.directory)
+        except ChildError as error:
+            _log.warning(
+                "cannot unload directory", directory=str(instance.directory), error=error.message
+            )
+            return
+        if is_unloaded:
+            _log.debug("directory unloaded", directory=str(instance.directory))
+
+    def _drop_if_unused(self, instance: _Instance) -> None:
+        if instance.loaded_by is None and not instance.claims and not instance.is_busy:
+            self._instances.pop(instance.directory, None)

@@ -1,0 +1,70 @@
+"""The `serve` command: run until a signal, or until the child cannot be kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from sidecar import banner, logs
+from sidecar.app import Sidecar, running
+from sidecar.config import Settings
+from sidecar.errors import SettingsError
+
+EXIT_OK = 0
+EXIT_SETTINGS = 2
+EXIT_CHILD_FAILED = 3
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    """Serve; return the process's exit code."""
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
+        return EXIT_SETTINGS
+    secrets = (settings.http.runtime_api_key, settings.gateway.api_key)
+    logs.configure(settings.log, secrets=[s.get_secret_value() for s in secrets if s is not None])
+    try:
+        return asyncio.run(serve(settings))
+    except SettingsError as error:
+        print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
+        return EXIT_SETTINGS
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; a child in a crash loop ends the process with an error."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as sidecar:
+        _log.info("serving", url=sidecar.url, demo_gateway=sidecar.gateway.is_demo)
+        if sys.stderr.isatty() or sidecar.gateway.is_demo:
+            print(_banner(sidecar, settings), file=sys.stderr, flush=True)  # noqa: T201  # for people
+        failed = asyncio.ensure_future(sidecar.supervisor.failed.wait())
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
+            stopped.cancel()
+        if stop.is_set():
+            _log.info("stopping on a signal")
+            return EXIT_OK
+        _log.critical("opencode cannot be kept running", reason=sidecar.supervisor.failure)
+        return EXIT_CHILD_FAILED
+
+
+def _banner(sidecar: Sidecar, settings: Settings) -> str:
+    snapshot = sidecar.catalogue.snapshot
+    return banner.text(
+        url=sidecar.url,
+        gateway_url=None if sidecar.gateway.is_demo else sidecar.gateway.url,
+        model=next(iter(snapshot.listed), None) if snapshot else None,
+        has_key=settings.http.runtime_api_key is not None,
+    )

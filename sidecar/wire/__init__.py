@@ -1,0 +1,1 @@
+"""Other programs' JSON, as pydantic models."""

@@ -1,0 +1,102 @@
+"""What the integration and end-to-end tests share: a sidecar in this process, and readers of streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pydantic import SecretStr
+
+from sidecar.app import Sidecar, running
+from sidecar.config import (
+    ChildSettings,
+    GatewaySettings,
+    HttpSettings,
+    LogSettings,
+    Settings,
+    StorageSettings,
+    TurnSettings,
+)
+
+RUNTIME_KEY = "runtime-key-of-the-tests"
+GATEWAY_KEY = "gateway-key-of-the-tests"
+
+
+def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, Any]) -> Settings:
+    """Return settings for a sidecar on a free port; keyword groups override single fields."""
+    http = {"host": "127.0.0.1", "port": 0, "runtime_api_key": SecretStr(RUNTIME_KEY)}
+    gateway = {"base_url": gateway_url, "api_key": SecretStr(GATEWAY_KEY), "refresh_seconds": 3600.0}
+    return Settings(
+        http=HttpSettings(**(http | groups.get("http", {}))),
+        storage=StorageSettings(data_dir=data_dir, **groups.get("storage", {})),
+        gateway=GatewaySettings(**(gateway | groups.get("gateway", {}))),
+        child=ChildSettings(**groups.get("child", {})),
+        turn=TurnSettings(**groups.get("turn", {})),
+        log=LogSettings(**groups.get("log", {})),
+    )
+
+
+@asynccontextmanager
+async def sidecar_for(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[Sidecar]:
+    """Run a sidecar; by default wait until its child is ready."""
+    async with running(settings) as sidecar:
+        if is_ready:
+            await sidecar.supervisor.wait_ready(60)
+        yield sidecar
+
+
+@asynccontextmanager
+async def http_client(url: str, key: str | None = RUNTIME_KEY) -> AsyncIterator[aiohttp.ClientSession]:
+    """A plain HTTP client with our key."""
+    headers = {"x-api-key": key} if key else {}
+    async with aiohttp.ClientSession(url, headers=headers) as session:
+        yield session
+
+
+async def read_frames(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Yield the data of each frame of an event stream; checks that `event:` names its type."""
+    name = ""
+    async for raw in response.content:
+        line = raw.decode("ascii").rstrip("\n")
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            event = json.loads(line.removeprefix("data: "))
+            assert event["type"] == name
+            yield event
+
+
+async def until_idle(
+    response: aiohttp.ClientResponse, *, idles: int = 1, seconds: float = 60
+) -> list[dict[str, Any]]:
+    """Read a stream to the `idles`-th `session.status_idle`."""
+    events: list[dict[str, Any]] = []
+    async with asyncio.timeout(seconds):
+        async for event in read_frames(response):
+            events.append(event)
+            idles -= event["type"] == "session.status_idle"
+            if not idles:
+                return events
+    raise AssertionError(f"the stream ended without an idle: {[e['type'] for e in events]}")
+
+
+def types_of(events: list[Any]) -> list[str]:
+    """Return the types, for comparing orders."""
+    return [event["type"] if isinstance(event, dict) else event.type for event in events]
+
+
+def text_of(events: list[Any]) -> str:
+    """Return the agent's text."""
+    plain = [event if isinstance(event, dict) else event.model_dump() for event in events]
+    messages = [event for event in plain if event["type"] == "agent.message"]
+    return "".join(block["text"] for event in messages for block in event["content"])
+
+
+def user_message(text: str) -> dict[str, Any]:
+    """Return a `user.message` event."""
+    return {"type": "user.message", "content": [{"type": "text", "text": text}]}

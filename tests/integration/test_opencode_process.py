@@ -1,0 +1,348 @@
+"""Child processes and their supervision, with small programs as children."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildUnavailableError
+from sidecar.opencode import orphans
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.process import ChildProcess
+from sidecar.opencode.supervisor import State, Supervisor
+
+FAKES = Path(__file__).parents[1] / "fakes"
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    """Poll until the condition holds; a process of somebody else sends no event."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Stage:
+    """A supervisor over one of the fakes, with the states it went through."""
+
+    def __init__(
+        self, root: Path, session: aiohttp.ClientSession, program: str, **settings: object
+    ):
+        launcher = root / "fake-opencode"
+        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKES / program}" "$@"\n')
+        launcher.chmod(0o755)
+        values = {
+            "binary": launcher,
+            "restart_first_delay_seconds": 0.05,
+            "health_interval_seconds": 0.1,
+            "health_timeout_seconds": 1.0,
+        }
+        self.files = ChildFiles(root / "opencode")
+        self.busy = False
+        self.states: list[State] = []
+        self.supervisor = Supervisor(
+            settings=ChildSettings(**(values | settings)),  # type: ignore[arg-type]  # test values
+            files=self.files,
+            session=session,
+            relay=lambda: RelayAccess("http://127.0.0.1:9/v1", "token"),
+            inherited=os.environ,
+            is_busy=lambda: self.busy,
+        )
+        self.supervisor.on_state_change(lambda state, _boot: self.states.append(state))
+
+    async def until(self, state: State, boot: int | None = None) -> None:
+        """Wait for a state, of a certain boot if given."""
+        s = self.supervisor
+        await eventually(lambda: s.state == state and boot in (None, s.boot))
+
+
+Stages = Callable[..., Stage]
+
+
+@pytest.fixture
+async def stages(tmp_path: Path) -> AsyncIterator[Stages]:
+    """Make supervisors that are stopped after the test, their processes swept."""
+    made: list[Stage] = []
+    async with aiohttp.ClientSession() as session:
+
+        def make(program: str, **settings: object) -> Stage:
+            made.append(Stage(tmp_path, session, program, **settings))
+            return made[-1]
+
+        yield make
+        for stage in made:
+            await stage.supervisor.stop()
+            assert stage.supervisor.state in ("stopped", "failed")
+            if stage.files.marker_file.exists():
+                assert orphans.survivors(orphans.load_marker(stage.files.marker_file)) == []
+
+
+async def _tell(client: ChildClient, what: str) -> None:
+    with contextlib.suppress(aiohttp.ClientError):
+        (await client.forward("POST", f"/test/{what}")).close()
+
+
+async def test_lines_and_exit_status_arrive(tmp_path: Path) -> None:
+    """Every line comes with its stream, unfinished last lines and invalid UTF-8 included, then the status."""
+    lines: list[tuple[str, str]] = []
+    code = (
+        "import sys; sys.stdout.buffer.write(b'one\\ntwo \\xff'); sys.stdout.flush();"
+        "sys.stderr.write('x' * 20000 + '\\n'); sys.exit(5)"
+    )
+    process = await ChildProcess.spawn(
+        [sys.executable, "-c", code],
+        env={},
+        cwd=tmp_path,
+        on_line=lambda s, t: lines.append((s, t)),
+    )
+    assert await process.wait() == 5
+    assert [text for stream, text in lines if stream == "stdout"] == ["one", "two \ufffd"]
+    assert "".join(text for stream, text in lines if stream == "stderr") == "x" * 20000
+
+
+async def test_environment_is_exactly_what_was_given(tmp_path: Path) -> None:
+    """Nothing of our environment is added."""
+    lines: list[str] = []
+    process = await ChildProcess.spawn(
+        [sys.executable, "-I", "-c", "import os; print(sorted(os.environ))"],
+        env={"ONLY": "this", "LC_CTYPE": "C.UTF-8"},
+        cwd=tmp_path,
+        on_line=lambda _s, text: lines.append(text),
+    )
+    await process.wait()
+    assert lines == ["['LC_CTYPE', 'ONLY']"]
+
+
+async def test_a_grandchild_with_our_pipes_does_not_delay_wait(tmp_path: Path) -> None:
+    """The exit is noticed though somebody else still holds the output open."""
+    pids: list[str] = []
+    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
+    process = await ChildProcess.spawn(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"]},
+        cwd=tmp_path,
+        on_line=lambda _s, text: pids.append(text),
+    )
+    async with asyncio.timeout(5):
+        assert await process.wait() == 0
+    psutil.Process(int(pids[0])).kill()
+
+
+async def test_sweep_kills_only_its_own_marker(tmp_path: Path) -> None:
+    """Processes with our marker die and are reaped; those with another data directory's live on."""
+    orphans.become_subreaper()
+    ours, other = "a" * 32, "b" * 32
+    started = []
+    for marker in (ours, other):
+        code = (
+            "import subprocess; p = subprocess.Popen(['sleep', '60'], start_new_session=True);"
+            "print(p.pid, flush=True)"
+        )
+        process = await ChildProcess.spawn(
+            [sys.executable, "-c", code],
+            env={"PATH": os.environ["PATH"], orphans.MARKER_VARIABLE: marker},
+            cwd=tmp_path,
+            on_line=lambda _s, text: started.append(int(text)),
+        )
+        await process.wait()
+    try:
+        assert await asyncio.to_thread(orphans.sweep, ours) == 1
+        assert not psutil.pid_exists(started[0]), "killed and reaped, not left as a zombie"
+        assert psutil.Process(started[1]).status() != psutil.STATUS_ZOMBIE
+    finally:
+        assert await asyncio.to_thread(orphans.sweep, other) == 1
+
+
+def test_marker_is_stable_per_directory(tmp_path: Path) -> None:
+    """The marker survives restarts and differs between data directories."""
+    first = orphans.load_marker(tmp_path / "a")
+    assert orphans.load_marker(tmp_path / "a") == first
+    assert orphans.load_marker(tmp_path / "b") != first
+
+
+async def test_start_to_stop(stages: Stages) -> None:
+    """A healthy child goes stopped, starting, ready, stopping, stopped; stop disposes first."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    client = await stage.supervisor.wait_ready(20)
+    assert (stage.supervisor.boot, stage.supervisor.restarts) == (1, 0)
+    assert stage.supervisor.version == "fake"
+    pid = stage.supervisor.pid
+    assert pid is not None
+    assert client is stage.supervisor.client
+    await stage.supervisor.stop()
+    assert stage.states == ["starting", "ready", "stopping", "stopped"]
+    assert _is_gone(pid)
+    with pytest.raises(ChildUnavailableError):
+        await stage.supervisor.wait_ready(1)
+
+
+async def test_crash_is_followed_by_a_new_boot(stages: Stages) -> None:
+    """A child that dies is replaced after a delay; there is no client in between, and the exit is on record."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    client = await stage.supervisor.wait_ready(20)
+    await _tell(client, "exit")
+    await stage.until("ready", boot=2)
+    assert stage.states == ["starting", "ready", "backing_off", "starting", "ready"]
+    assert stage.supervisor.restarts == 1
+    assert stage.supervisor.last_exit is not None
+    assert (stage.supervisor.last_exit.code, stage.supervisor.last_exit.reason) == (7, "exited")
+    assert stage.supervisor.client is not client
+
+
+async def test_wait_ready_spans_the_crashes(stages: Stages) -> None:
+    """A prompt that waits gets the client of the first boot that works."""
+    stage = stages("child_recovers.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    assert stage.supervisor.boot == 3
+    assert not stage.supervisor.failed.is_set()
+
+
+async def test_crash_loop_fails_visibly(stages: Stages) -> None:
+    """After the limit of crashes the state is failed, with the child's last words, and nobody waits any more."""
+    stage = stages("child_crasher.py", crash_loop_limit=3)
+    await stage.supervisor.start()
+    async with asyncio.timeout(20):
+        await stage.supervisor.failed.wait()
+    assert stage.supervisor.state == "failed"
+    assert stage.supervisor.boot == 3
+    assert "no room for me" in stage.supervisor.failure
+    began = time.monotonic()
+    with pytest.raises(ChildUnavailableError, match="no room for me"):
+        await stage.supervisor.wait_ready(30)
+    assert time.monotonic() - began < 1
+
+
+async def test_missing_binary_fails_at_once(stages: Stages, tmp_path: Path) -> None:
+    """A missing executable is no crash loop but one sentence."""
+    stage = stages("child_healthy.py", binary=tmp_path / "nothing")
+    await stage.supervisor.start()
+    async with asyncio.timeout(5):
+        await stage.supervisor.failed.wait()
+    assert stage.supervisor.boot == 0
+    assert "SIDECAR_CHILD_BINARY" in stage.supervisor.failure
+
+
+async def test_a_child_that_never_listens_is_killed(stages: Stages) -> None:
+    """The start time-out ends a child that ignores SIGTERM, and counts as a crash."""
+    stage = stages("child_never_ready.py", start_timeout_seconds=0.5, crash_loop_limit=1)
+    await stage.supervisor.start()
+    async with asyncio.timeout(20):
+        await stage.supervisor.failed.wait()
+    assert stage.supervisor.last_exit is not None
+    assert (stage.supervisor.last_exit.code, stage.supervisor.last_exit.reason) == (
+        -9,
+        "start time-out",
+    )
+
+
+async def test_wait_ready_gives_up_in_time(stages: Stages) -> None:
+    """A prompt that waits too long is told when to come back."""
+    stage = stages("child_never_ready.py")
+    await stage.supervisor.start()
+    with pytest.raises(ChildUnavailableError) as caught:
+        await stage.supervisor.wait_ready(0.3)
+    assert caught.value.retry_after_seconds
+
+
+async def test_silence_degrades_then_kills(stages: Stages) -> None:
+    """A child that stops answering is degraded first, then killed and replaced."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await _tell(await stage.supervisor.wait_ready(20), "hang")
+    await stage.until("ready", boot=2)
+    assert stage.states[:5] == ["starting", "ready", "degraded", "stopping", "backing_off"]
+    assert stage.supervisor.last_exit is not None
+    assert stage.supervisor.last_exit.reason == "no answer to health checks"
+
+
+async def test_requested_restart_waits_for_idle(stages: Stages) -> None:
+    """A planned restart does not touch a busy child, happens when idle, and is no crash."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    stage.busy = True
+    stage.supervisor.report_poison(Path("/somewhere"))
+    seen = stage.supervisor.last_exit
+    await eventually(lambda: stage.supervisor.vitals is not None)
+    assert stage.supervisor.restart_pending == "poisoned directory"
+    assert (stage.supervisor.boot, stage.supervisor.last_exit) == (1, seen)
+    stage.busy = False
+    await stage.until("ready", boot=2)
+    assert "backing_off" not in stage.states
+    assert stage.supervisor.restart_pending is None
+
+
+async def test_forced_restart_does_not_wait(stages: Stages) -> None:
+    """With force a busy child is replaced."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    stage.busy = True
+    stage.supervisor.request_restart("changed environment", force=True)
+    await stage.until("ready", boot=2)
+
+
+async def test_heavy_child_is_replaced_when_idle(stages: Stages) -> None:
+    """A resident size above the limit is a reason to restart; it is not repeated while the child is busy."""
+    stage = stages("child_healthy.py", max_rss_bytes=1)
+    stage.busy = True
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    await eventually(lambda: stage.supervisor.restart_pending is not None)
+    assert stage.supervisor.vitals is not None
+    assert stage.supervisor.vitals.rss_bytes > 1
+    assert stage.supervisor.boot == 1
+    stage.busy = False
+    await stage.until("ready", boot=2)
+
+
+async def test_stop_ends_stubborn_children_and_what_they_left(stages: Stages) -> None:
+    """SIGTERM ignored ends in SIGKILL, and processes in sessions of their own are swept."""
+    stage = stages("child_stubborn.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    pid, left = stage.supervisor.pid, int((stage.files.cwd / "left.pid").read_text())
+    assert pid is not None
+    assert not _is_gone(left)
+    await stage.supervisor.stop()
+    assert _is_gone(pid)
+    assert not psutil.pid_exists(left)
+
+
+async def test_drain_keeps_the_client_and_refuses_newcomers(stages: Stages) -> None:
+    """While draining, running turns can still talk to the child, new ones cannot."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    client = await stage.supervisor.wait_ready(20)
+    stage.supervisor.drain()
+    assert stage.supervisor.client is client
+    with pytest.raises(ChildUnavailableError, match="draining"):
+        await stage.supervisor.wait_ready(1)
+
+
+async def test_stop_while_backing_off_is_quick(stages: Stages) -> None:
+    """Stopping does not sit out a long delay."""
+    stage = stages("child_crasher.py", restart_first_delay_seconds=60.0)
+    await stage.supervisor.start()
+    await stage.until("backing_off")
+    async with asyncio.timeout(3):
+        await stage.supervisor.stop()
+    assert stage.supervisor.state == "stopped"

@@ -1,0 +1,365 @@
+"""The relay between a real client and the demo gateway, on real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sidecar.config import GatewaySettings
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.relay import Relay
+from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted, RelayEvent
+from sidecar.gateway.usage import TokenUsage
+
+KEY = "real-gateway-key-77"
+MakeRelay = Callable[..., Awaitable[Relay]]
+
+
+class Listener:
+    """Keeps events and lets a test wait for the end of a request."""
+
+    def __init__(self) -> None:
+        self.events: list[RelayEvent] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, event: RelayEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def ended(self) -> ModelRequestEnded:
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.events:
+                    if isinstance(event, ModelRequestEnded):
+                        return event
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[DemoGateway]:
+    gateway = DemoGateway(key=KEY)
+    await gateway.start()
+    yield gateway
+    await gateway.close()
+
+
+@pytest.fixture
+async def make_relay(gateway: DemoGateway) -> AsyncIterator[MakeRelay]:
+    relays = []
+
+    async def make(base_url: str = gateway.url, key: str = KEY, **settings: Any) -> Relay:
+        relay = Relay(
+            settings=GatewaySettings(**settings), base_url=base_url, api_key=key
+        )
+        await relay.start()
+        relays.append(relay)
+        return relay
+
+    yield make
+    for relay in relays:
+        await relay.close()
+
+
+@pytest.fixture
+async def relay(make_relay: MakeRelay) -> Relay:
+    return await make_relay()
+
+
+@pytest.fixture
+def listener(relay: Relay) -> Listener:
+    listener = Listener()
+    relay.listen(listener)
+    return listener
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    options = {"include_usage": True}
+    messages = [{"role": "user", "content": text}]
+    return {
+        "model": "openai/gpt-4o",
+        "messages": messages,
+        "stream": True,
+        "stream_options": options,
+        **more,
+    }
+
+
+def claude(text: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": messages, **more}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "messages"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_bytes_pass_untouched(
+    gateway: DemoGateway, relay: Relay, http: aiohttp.ClientSession, route: str, stream: bool
+) -> None:
+    """Through the relay an answer has exactly the bytes the gateway sent, streamed or whole."""
+    text = "[[think: hm]][[repeat: ha 5]][[say: grüße 你好]]"
+    body = (chat if route.startswith("chat") else claude)(text, stream=stream)
+    async with http.post(f"{gateway.url}/v1/{route}", json=body, headers=bearer(KEY)) as response:
+        direct = await response.read()
+        direct_type = response.headers["content-type"]
+    headers = bearer(relay.token)
+    async with http.post(f"{relay.url}/{route}", json=body, headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["content-type"] == direct_type
+        assert await response.read() == direct
+
+
+async def test_the_key_is_swapped(
+    gateway: DemoGateway, relay: Relay, http: aiohttp.ClientSession
+) -> None:
+    """The gateway sees the real key and never the token; other headers pass, and so do its own."""
+    headers = {
+        "x-api-key": relay.token,
+        "x-session-id": "ses_1",
+        "traceparent": "00-1-2-01",
+        "anthropic-beta": "b1",
+        "cookie": "a=b",
+        "accept-encoding": "br",
+    }
+    body = claude("[[say: hi]]", stream=True)
+    async with http.post(f"{relay.url}/messages?beta=true", json=body, headers=headers) as response:
+        assert response.headers["x-litellm-model-group"] == "claude-sonnet-4-5"
+        await response.read()
+    seen = gateway.requests[-1]
+    assert seen.headers["x-api-key"] == KEY
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert seen.headers["x-session-id"] == "ses_1"
+    assert seen.headers["traceparent"] == "00-1-2-01"
+    assert seen.headers["anthropic-beta"] == "b1"
+    assert seen.headers["accept-encoding"] == "identity"
+    assert "cookie" not in seen.headers
+    assert relay.token not in str(seen)
+    assert seen.body == body
+
+
+@pytest.mark.parametrize("token", ["", "wrong", KEY])
+async def test_only_the_token_opens(
+    gateway: DemoGateway, relay: Relay, http: aiohttp.ClientSession, token: str
+) -> None:
+    """Without this boot's token the answer is 401 and nothing reaches the gateway."""
+    async with http.get(f"{relay.url}/models", headers=bearer(token)) as response:
+        assert response.status == 401
+    assert not gateway.requests
+
+
+@pytest.mark.parametrize("path", ["model/info", "key/generate", "%2e%2e/key/generate", "files"])
+async def test_only_model_routes_are_forwarded(
+    gateway: DemoGateway, relay: Relay, http: aiohttp.ClientSession, path: str
+) -> None:
+    """The token does not open the gateway's administration."""
+    async with http.get(f"{relay.url}/{path}", headers=bearer(relay.token)) as response:
+        assert response.status == 404
+    assert not gateway.requests
+
+
+async def test_events_of_a_request(
+    relay: Relay, listener: Listener, http: aiohttp.ClientSession
+) -> None:
+    """Start and end name the session, its parent and the model; the end has usage and times."""
+    headers = bearer(relay.token) | {"x-session-id": "ses_2", "x-parent-session-id": "ses_1"}
+    body = chat("[[cached: 7]][[repeat: ha 5]]")
+    async with http.post(f"{relay.url}/chat/completions", json=body, headers=headers) as response:
+        await response.read()
+    ended = await listener.ended()
+    started = listener.events[0]
+    assert isinstance(started, ModelRequestStarted)
+    assert started.request_id == ended.request_id
+    for event in (started, ended):
+        assert event.child_session_id == "ses_2"
+        assert event.parent_session_id == "ses_1"
+        assert event.model == "openai/gpt-4o"
+    assert ended.status == 200
+    assert ended.failure is None
+    assert ended.first_byte_seconds is not None
+    assert 0 < ended.first_byte_seconds <= ended.seconds
+    assert isinstance(ended.usage, TokenUsage)
+    assert (ended.usage.output_tokens, ended.usage.cache_read_input_tokens) == (5, 7)
+
+
+async def test_messages_usage(
+    relay: Relay, listener: Listener, http: aiohttp.ClientSession
+) -> None:
+    """Usage of the Messages format has the same meaning."""
+    body = claude("[[cached: 7]][[say: a b c]]", stream=True)
+    url = f"{relay.url}/messages"
+    async with http.post(url, json=body, headers=bearer(relay.token)) as response:
+        await response.read()
+    usage = (await listener.ended()).usage
+    assert usage is not None
+    assert (usage.output_tokens, usage.cache_read_input_tokens) == (3, 7)
+
+
+async def test_a_broken_listener_harms_nobody(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """An exception in one listener reaches neither the stream nor the other listeners."""
+
+    def broken(_event: RelayEvent) -> None:
+        raise RuntimeError("broken listener")
+
+    remove = relay.listen(broken)
+    good = Listener()
+    relay.listen(good)
+    async with http.post(
+        f"{relay.url}/chat/completions", json=chat("[[say: hi]]"), headers=bearer(relay.token)
+    ) as response:
+        assert b'"hi"' in await response.read()
+    assert (await good.ended()).failure is None
+    remove()
+    remove()
+
+
+async def test_chunks_are_not_held_back(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """What the gateway has sent is with the child while the stream is still open."""
+    body = chat("[[say: early]][[hang]]")
+    async with http.post(
+        f"{relay.url}/chat/completions", json=body, headers=bearer(relay.token)
+    ) as response:
+        async with asyncio.timeout(5):
+            received = b""
+            while b"early" not in received:
+                received += await response.content.readany()
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "kind"),
+    [
+        ("[[error: 401]]", 401, "authentication"),
+        ("[[error: 402]]", 402, "billing"),
+        ("[[error: 429]]", 429, "rate_limited"),
+        ("[[error: 500]]", 500, "failed"),
+        ("[[error: 529]]", 529, "overloaded"),
+        ("[[refuse]]", 200, "refusal"),
+        ("[[non-sse]][[say: hi]]", 502, "not_sse"),
+    ],
+)
+async def test_failures_are_typed(
+    relay: Relay,
+    listener: Listener,
+    http: aiohttp.ClientSession,
+    script: str,
+    status: int,
+    kind: str,
+) -> None:
+    """The gateway's status passes to the child; listeners learn the kind of failure."""
+    async with http.post(
+        f"{relay.url}/chat/completions", json=chat(script), headers=bearer(relay.token)
+    ) as response:
+        assert response.status == status
+        await response.read()
+    ended = await listener.ended()
+    assert ended.status == status
+    assert ended.failure is not None
+    assert ended.failure.kind == kind
+
+
+async def test_retry_after_passes(relay: Relay, http: aiohttp.ClientSession) -> None:
+    """opencode paces its retries by the gateway's own `retry-after`."""
+    async with http.post(
+        f"{relay.url}/chat/completions", json=chat("[[error: 429 x1]]"), headers=bearer(relay.token)
+    ) as response:
+        assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "messages"])
+async def test_silence_is_bounded(
+    make_relay: MakeRelay, http: aiohttp.ClientSession, route: str
+) -> None:
+    """A stream that falls silent ends with an error event in the route's format."""
+    relay = await make_relay(idle_timeout_seconds=0.2)
+    listener = Listener()
+    relay.listen(listener)
+    body = (chat if route.startswith("chat") else claude)("[[say: a b]][[hang]]", stream=True)
+    async with http.post(
+        f"{relay.url}/{route}", json=body, headers=bearer(relay.token)
+    ) as response:
+        frames = (await response.text()).strip().split("\n\n")
+    last = json.loads(frames[-1].split("data: ")[1])
+    assert "silent" in last["error"]["message"]
+    assert frames[-1].startswith("event: error") == (route == "messages")
+    ended = await listener.ended()
+    assert ended.failure is not None
+    assert ended.failure.kind == "timeout"
+
+
+async def test_first_byte_is_bounded(make_relay: MakeRelay, http: aiohttp.ClientSession) -> None:
+    """A gateway that accepts the connection and never answers gives 504, not an endless turn."""
+    silent = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    relay = await make_relay(f"http://127.0.0.1:{port}/v1", first_byte_timeout_seconds=0.2)
+    async with http.post(
+        f"{relay.url}/messages", json=claude("hi", stream=True), headers=bearer(relay.token)
+    ) as response:
+        assert response.status == 504
+        assert (await response.json())["type"] == "error"
+    silent.close()
+
+
+async def test_a_cut_stays_a_cut(
+    relay: Relay, listener: Listener, http: aiohttp.ClientSession
+) -> None:
+    """When the gateway drops the connection the child's answer is broken too, never complete."""
+    async with http.post(
+        f"{relay.url}/chat/completions", json=chat("[[say: a]][[cut]]"), headers=bearer(relay.token)
+    ) as response:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    ended = await listener.ended()
+    assert ended.failure is not None
+    assert ended.failure.kind == "failed"
+
+
+async def test_gateway_down(make_relay: MakeRelay, http: aiohttp.ClientSession) -> None:
+    """A refused connection is 503 in the route's format, at once."""
+    relay = await make_relay("http://127.0.0.1:9")
+    listener = Listener()
+    relay.listen(listener)
+    async with http.post(
+        f"{relay.url}/chat/completions", json=chat("hi"), headers=bearer(relay.token)
+    ) as response:
+        assert response.status == 503
+        assert "cannot be reached" in (await response.json())["error"]["message"]
+    assert (await listener.ended()).status == 503
+
+
+async def test_hanging_up_is_heard_upstream(
+    gateway: DemoGateway, relay: Relay, listener: Listener, http: aiohttp.ClientSession
+) -> None:
+    """When the child closes its connection (an aborted turn) the request ends as cancelled."""
+    async with http.post(
+        f"{relay.url}/chat/completions",
+        json=chat("[[say: a]][[hang]]"),
+        headers=bearer(relay.token),
+    ) as response:
+        await response.content.readany()
+        response.close()
+    ended = await listener.ended()
+    assert ended.failure is not None
+    assert ended.failure.kind == "cancelled"
+    await asyncio.wait_for(gateway.close(), 5)
+
+
+async def test_bodies_that_are_not_json_pass(
+    gateway: DemoGateway, relay: Relay, http: aiohttp.ClientSession
+) -> None:
+    """Judging the body is the gateway's business."""
+    async with http.post(
+        f"{relay.url}/chat/completions", data=b"{nope", headers=bearer(relay.token)
+    ) as response:
+        assert response.status == 400
+    assert gateway.requests[-1].body == "{nope"

@@ -1,0 +1,165 @@
+"""The model entries and the file that opencode reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import ChildError
+from sidecar.opencode.config_file import AGENT, ConfigFile, render
+from sidecar.opencode.provider import Costs, ModelEntry, model_config
+
+
+def test_entry_becomes_opencodes_fields() -> None:
+    """Limits, modalities, abilities and prices of a model reach opencode under its names."""
+    entry = ModelEntry(
+        "openai/gpt-4o",
+        display_name="GPT-4o",
+        max_input_tokens=100_000,
+        max_output_tokens=4_000,
+        input_modalities=frozenset({"text", "image", "pdf", "smell"}),
+        supports_reasoning=True,
+        costs=Costs(2.5, 10.0, 1.25),
+    )
+    assert model_config(entry) == {
+        "name": "GPT-4o",
+        "limit": {"context": 100_000, "output": 4_000},
+        "tool_call": True,
+        "reasoning": True,
+        "attachment": True,
+        "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]},
+        "temperature": True,
+        "cost": {"input": 2.5, "output": 10.0, "cache_read": 1.25, "cache_write": 0.0},
+    }
+
+
+def test_unknown_limits_get_conservative_defaults() -> None:
+    """A model without known limits still has a context limit, because without one nothing is compacted."""
+    config = model_config(ModelEntry("m"))
+    assert config["limit"] == {"context": 128_000, "output": 8192}
+    assert config["name"] == "m"
+    assert config["attachment"] is False
+
+
+def test_messages_wire_overrides_the_package() -> None:
+    """A model on the messages wire gets the Anthropic package, the others the provider's default."""
+    document = json.loads(
+        render({"a": ModelEntry("a", wire="messages"), "b": ModelEntry("b")}, default_model=None)
+    )
+    provider = document["provider"]["litellm"]
+    assert provider["npm"] == "@ai-sdk/openai-compatible"
+    assert provider["models"]["a"]["provider"] == {"npm": "@ai-sdk/anthropic"}
+    assert "provider" not in provider["models"]["b"]
+
+
+def test_static_parts_never_ask_and_never_phone_home() -> None:
+    """The file allows everything but questions, names our agent, and switches off what calls out."""
+    document = json.loads(render({"x/y:z": ModelEntry("x/y:z")}, default_model=None))
+    assert document["enabled_providers"] == ["litellm"]
+    assert document["model"] == document["small_model"] == "litellm/x/y:z"
+    assert (document["share"], document["autoupdate"], document["snapshot"]) == (
+        "disabled",
+        False,
+        False,
+    )
+    assert document["permission"]["question"] == "deny"
+    assert "ask" not in json.dumps(document["permission"])
+    assert document["agent"][AGENT]["mode"] == "primary"
+    assert document["agent"]["title"] == {"disable": True}
+
+
+def test_no_models_still_make_a_valid_file() -> None:
+    """Before the gateway has answered there is a file without models and without a default."""
+    document = json.loads(render({}, default_model=None))
+    assert document["provider"]["litellm"]["models"] == {}
+    assert "model" not in document
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=40).filter(lambda s: s.isprintable()),
+        st.text(alphabet=st.characters(codec="utf-8"), max_size=30),
+        max_size=5,
+    ),
+    st.sampled_from(
+        ["{env:HOME}", "{file:/etc/passwd}", '"baseURL": "{env:SIDECAR_RELAY_URL}"', "\\{env:X}"]
+    ),
+)
+def test_names_survive_and_never_substitute(names: dict[str, str], poison: str) -> None:
+    """Whatever the gateway calls its models comes back from the file, and the only references in its text
+    are our two."""
+    models = {
+        key + poison: ModelEntry(key + poison, display_name=name + poison)
+        for key, name in names.items()
+    }
+    content = render(models, default_model=None)
+    document = json.loads(content)
+    assert {
+        key: value["name"] for key, value in document["provider"]["litellm"]["models"].items()
+    } == {key: entry.display_name for key, entry in models.items()}
+    assert content.count(b"{env:") == 2
+    assert content.count(b"{file:") == 0
+    assert document["provider"]["litellm"]["options"] == {
+        "baseURL": "{env:SIDECAR_RELAY_URL}",
+        "apiKey": "{env:SIDECAR_RELAY_TOKEN}",
+    }
+
+
+async def test_register_writes_once_per_content(tmp_path: Path) -> None:
+    """Equal content is no new generation and no new file; other content is."""
+    path = tmp_path / "opencode.json"
+    file = ConfigFile(path)
+    assert await file.register({"a": ModelEntry("a")}) == 1
+    before = path.stat()
+    assert await file.register({"a": ModelEntry("a")}) == 1
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert await file.register({"a": ModelEntry("a"), "b": ModelEntry("b")}) == 2
+    assert path.stat().st_ino != before.st_ino, "replaced by rename, never rewritten in place"
+    assert file.knows("b")
+    assert [p.name for p in tmp_path.iterdir()] == ["opencode.json"]
+
+
+async def test_default_model_is_written(tmp_path: Path) -> None:
+    """The chosen default serves opencode's own calls."""
+    path = tmp_path / "opencode.json"
+    file = ConfigFile(path)
+    await file.register({"a": ModelEntry("a"), "b": ModelEntry("b")})
+    assert await file.set_default("b") == 2
+    assert json.loads(path.read_bytes())["small_model"] == "litellm/b"
+
+
+async def test_a_vanished_file_is_written_again(tmp_path: Path) -> None:
+    """If somebody deletes the file, the next registration restores it even with equal content."""
+    path = tmp_path / "opencode.json"
+    file = ConfigFile(path)
+    await file.register({"a": ModelEntry("a")})
+    path.unlink()
+    await file.register({"a": ModelEntry("a")})
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ModelEntry("m", max_input_tokens=-5),
+        ModelEntry("m", costs=Costs(float("nan"))),
+        ModelEntry("m", costs=Costs(-1.0)),
+        ModelEntry("m", display_name="x" * 5000),
+    ],
+)
+async def test_nonsense_is_refused_and_the_old_file_stays(
+    tmp_path: Path, entry: ModelEntry
+) -> None:
+    """A list that would make a broken file is refused, and file, generation and models stay."""
+    path = tmp_path / "opencode.json"
+    file = ConfigFile(path)
+    await file.register({"good": ModelEntry("good")})
+    before = path.read_bytes()
+    with pytest.raises(ChildError):
+        await file.register({"m": entry})
+    assert path.read_bytes() == before
+    assert file.generation == 1
+    assert file.knows("good")
+    assert not file.knows("m")

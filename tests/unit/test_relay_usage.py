@@ -1,0 +1,162 @@
+"""The tap on passing answers, and the kinds of failures."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.gateway.failures import classify, classify_event
+from sidecar.gateway.upstream import api_root, excerpt
+from sidecar.gateway.usage import AnswerTap, TokenUsage, read_usage
+
+OPENAI = (
+    b'data: {"choices":[{"delta":{"content":"say \\"usage\\" {"}}]}\n\n'
+    b'data: {"choices":[{"delta":{},"finish_reason":"stop"}],"usage":null}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":7,'
+    b'"prompt_tokens_details":{"cached_tokens":60}}}\n\ndata: [DONE]\n\n'
+)
+ANTHROPIC = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":40,'
+    b'"cache_creation_input_tokens":5,"cache_read_input_tokens":60,"output_tokens":1}}}\r\n\r\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"hi"}}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},'
+    b'"usage":{"output_tokens":7}}\n\n'
+)
+
+
+@given(cuts=st.lists(st.integers(0, max(len(OPENAI), len(ANTHROPIC))), max_size=12))
+def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
+    """However the bytes are cut into chunks, both formats give the same meaning of the numbers."""
+    for stream, expected in (
+        (OPENAI, TokenUsage(40, 7, 0, 60)),
+        (ANTHROPIC, TokenUsage(40, 7, 5, 60)),
+    ):
+        tap = AnswerTap(is_sse=True)
+        edges = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
+        for start, end in itertools.pairwise(edges):
+            tap.feed(stream[start:end])
+        tap.finish()
+        assert tap.usage == expected
+        assert tap.error is None
+        assert not tap.is_refusal
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, TokenUsage(3, 4)),
+        ({"prompt_tokens": 3.0, "completion_tokens": None}, TokenUsage(3, 0)),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 1,
+                "cache_read_input_tokens": 60,
+                "cache_creation_input_tokens": 30,
+                "prompt_tokens_details": {"cached_tokens": 60},
+            },
+            TokenUsage(10, 1, 30, 60),
+        ),
+        (
+            {
+                "input_tokens": 100,
+                "output_tokens": 2,
+                "input_tokens_details": {"cached_tokens": 90},
+            },
+            TokenUsage(10, 2, 0, 90),
+        ),
+        (
+            {"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 50},
+            TokenUsage(9, 2, 0, 50),
+        ),
+        ({"prompt_tokens": "many", "prompt_tokens_details": None}, TokenUsage()),
+    ],
+)
+def test_read_usage(raw: dict[str, object], expected: TokenUsage) -> None:
+    """OpenAI's, Anthropic's and LiteLLM's mixed numbers mean the same: fresh input apart from cache."""
+    assert read_usage(raw) == expected
+
+
+def test_whole_answer_is_read() -> None:
+    """A non-streaming answer is read as one object, in chunks of any size."""
+    body = json.dumps({"text": 'a\n"usage"', "usage": {"input_tokens": 1, "output_tokens": 2}})
+    tap = AnswerTap(is_sse=False)
+    for at in range(0, len(body), 3):
+        tap.feed(body[at : at + 3].encode())
+    tap.finish()
+    assert tap.usage == TokenUsage(1, 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'data: {"choices":[{"finish_reason":"content_filter"}]}\n\n',
+        b'data: {"type":"message_delta","delta":{"stop_reason":"refusal"}}\n\n',
+    ],
+)
+def test_refusal_is_noticed(line: bytes) -> None:
+    """A refusal is told by both formats' stop reasons."""
+    tap = AnswerTap(is_sse=True)
+    tap.feed(line)
+    tap.finish()
+    assert tap.is_refusal
+
+
+def test_error_event_is_noticed() -> None:
+    """An error event after status 200 is kept."""
+    tap = AnswerTap(is_sse=True)
+    tap.feed(b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
+    tap.finish()
+    assert tap.error == {"type": "overloaded_error"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (401, "", "authentication"),
+        (403, "no", "authentication"),
+        (
+            400,
+            '{"error":{"message":"No connected db.","type":"no_db_connection"}}',
+            "authentication",
+        ),
+        (400, '{"error":{"message":"no healthy deployments","type":"x"}}', "failed"),
+        (400, '{"error":{"message":"Budget has been exceeded!"}}', "billing"),
+        (402, "", "billing"),
+        (429, '{"error":{"code":"429"}}', "rate_limited"),
+        (429, '{"error":{"code":"insufficient_quota"}}', "billing"),
+        (500, "Internal Server Error", "failed"),
+        (503, "", "overloaded"),
+        (504, "", "timeout"),
+        (529, '{"type":"error","error":{"type":"overloaded_error"}}', "overloaded"),
+        (500, '{"type":"error","error":{"type":"overloaded_error"}}', "overloaded"),
+        (500, '["error"]', "failed"),
+    ],
+)
+def test_classify(status: int, body: str, kind: str) -> None:
+    """Status and body of an HTTP error give one kind; the body's type wins."""
+    assert classify(status, body) == kind
+
+
+def test_classify_event() -> None:
+    """LiteLLM puts the status of an error inside a stream into `code`."""
+    assert classify_event({"message": "slow down", "code": "429"}) == "rate_limited"
+    assert classify_event({"message": "boom", "code": "oops"}) == "failed"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://g:4000", "http://g:4000/", "http://g:4000/v1", "http://g:4000/v1/"]
+)
+def test_api_root(url: str) -> None:
+    """The gateway's URL may come with or without `/v1`."""
+    assert api_root(url) == "http://g:4000"
+
+
+def test_excerpt_masks_and_cuts() -> None:
+    """Foreign bodies are cut and carry no key into logs or answers."""
+    text = excerpt(b"bad key hunter2! also sk-abcdefgh123\n" + b"x" * 999, "hunter2!")
+    assert "hunter2" not in text
+    assert "abcdefgh" not in text
+    assert len(text) < 300
+    assert "\n" not in text

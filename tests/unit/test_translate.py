@@ -1,0 +1,232 @@
+"""opencode's recorded event streams become the API's events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.managed.tools import ToolPlan, expand
+from sidecar.managed.translate import Output, TurnTranslator, Usage
+from sidecar.wire.managed import AgentCreate
+
+RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"
+TOOLSET = {"type": "agent_toolset_20260401"}
+
+
+def plan(*tools: dict[str, Any]) -> ToolPlan:
+    agent = AgentCreate.model_validate({"name": "a", "model": "m", "tools": list(tools or (TOOLSET,))})
+    return ToolPlan(expand(agent.tools, agent.mcp_servers), [])
+
+
+def recorded(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for line in (RECORDINGS / f"{name}.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        if "event" in entry:
+            payload = entry["event"]["payload"]
+            yield payload["type"], payload["properties"]
+
+
+def prompt_id(name: str) -> str:
+    for type_, properties in recorded(name):
+        if type_ == "message.updated" and properties["info"]["role"] == "user":
+            return str(properties["info"]["id"])
+    raise AssertionError(f"{name} has no prompt")
+
+
+def translate(name: str, *tools: dict[str, Any]) -> tuple[Output, TurnTranslator]:
+    """Feed a recording up to its first idle."""
+    translator = TurnTranslator(plan=plan(*tools), message_id=prompt_id(name))
+    out = Output()
+    for type_, properties in recorded(name):
+        more = translator.child_event(type_, properties)
+        out.drafts += more.drafts
+        out.previews += more.previews
+        out.used += more.used
+        if translator.is_armed and type_ == "session.status" and properties["status"]["type"] == "idle":
+            break
+    return out, translator
+
+
+def types(out: Output) -> list[str]:
+    return [draft.type for draft in out.drafts]
+
+
+@pytest.mark.parametrize("name", ["text", "text-messages-wire"])
+def test_a_text_turn_is_one_request_with_one_message(name: str) -> None:
+    """Both wire formats give the same events."""
+    out, translator = translate(name)
+
+    assert types(out) == ["span.model_request_start", "agent.message", "span.model_request_end"]
+    assert translator.failure is None
+
+
+@pytest.mark.parametrize("name", ["text", "text-messages-wire", "bash", "reasoning"])
+def test_previews_of_a_message_add_up_to_a_prefix_of_it(name: str) -> None:
+    """A preview starts once, has the id of the final event, and never says more than it."""
+    out, _ = translate(name)
+    finals = {d.id: d.fields["content"][0]["text"] for d in out.drafts if d.type == "agent.message"}
+    shown: dict[str, str] = {}
+    for preview in out.previews:
+        body = json.loads(preview.text)
+        if preview.type == "event_start":
+            assert preview.event_id not in shown
+            shown[preview.event_id] = ""
+        else:
+            shown[preview.event_id] += body["delta"]["content"]["text"]
+    for event_id, text in finals.items():
+        assert event_id in shown
+        assert text.startswith(shown[event_id])
+        assert shown[event_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "output"),
+    [
+        ("bash", "echo one; sleep 0.3; echo two", "one\ntwo\n"),
+        ("bash-messages-wire", "echo one", "one\n"),
+    ],
+)
+def test_a_tool_turn_has_the_documented_order(name: str, command: str, output: str) -> None:
+    """Text before the call, the call, the end of the request, the result, the next request."""
+    out, _ = translate(name)
+
+    assert types(out) == [
+        "span.model_request_start",
+        "agent.message",
+        "agent.tool_use",
+        "span.model_request_end",
+        "agent.tool_result",
+        "span.model_request_start",
+        "agent.message",
+        "span.model_request_end",
+    ]
+    use, result = out.drafts[2], out.drafts[4]
+    assert use.fields["name"] == "bash"
+    assert use.fields["input"] == {"command": command}
+    assert result.fields["tool_use_id"] == use.id
+    assert result.fields["content"] == [{"type": "text", "text": output}]
+    assert result.fields["output"] == output
+    assert result.id != use.id
+
+
+def test_parallel_calls_stand_together_and_each_gets_its_own_result() -> None:
+    """Two uses, one end of the request, two results."""
+    out, _ = translate("parallel-tools")
+
+    assert types(out)[1:6] == [
+        "agent.tool_use",
+        "agent.tool_use",
+        "span.model_request_end",
+        "agent.tool_result",
+        "agent.tool_result",
+    ]
+    by_use = {d.fields["tool_use_id"]: d.fields["output"] for d in out.drafts[4:6]}
+    assert by_use == {out.drafts[1].id: "slow\n", out.drafts[2].id: "quick\n"}
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning-messages-wire"])
+def test_reasoning_is_shown_as_an_event_without_its_text(name: str) -> None:
+    """Thinking never reaches the answer, nor any event's content."""
+    out, _ = translate(name)
+
+    assert types(out)[1:3] == ["agent.thinking", "agent.message"]
+    assert out.drafts[1].fields == {}
+    assert "think" not in json.dumps([d.fields for d in out.drafts])
+
+
+@pytest.mark.parametrize("name", ["error-400", "error-401", "error-after-tool"])
+def test_a_refused_model_request_is_the_turns_failure(name: str) -> None:
+    """The first error object is kept, with its status."""
+    _, translator = translate(name)
+
+    assert translator.failure is not None
+    assert translator.failure["name"] == "APIError"
+
+
+def test_a_content_filter_is_a_refusal_and_no_failure() -> None:
+    """What was said before the filter struck stays."""
+    out, translator = translate("refusal")
+
+    assert translator.is_refused
+    assert translator.failure is None
+    assert "agent.message" in types(out)
+
+
+def test_events_before_our_prompt_are_ignored() -> None:
+    """Trailing events of an earlier turn belong to nobody."""
+    out = Output()
+    translator = TurnTranslator(plan=plan(), message_id="msg_another")
+    for type_, properties in recorded("bash"):
+        out.drafts += translator.child_event(type_, properties).drafts
+
+    assert out.drafts == []
+    assert not translator.is_armed
+
+
+def test_settling_answers_open_calls_and_ends_open_requests() -> None:
+    """A cut turn leaves nothing unanswered."""
+    translator = TurnTranslator(plan=plan(), message_id=prompt_id("abort-in-tool"))
+    out = Output()
+    for type_, properties in recorded("abort-in-tool"):
+        if type_ == "session.error":
+            break
+        out.drafts += translator.child_event(type_, properties).drafts
+    settled = translator.settle()
+
+    assert types(out) == ["span.model_request_start", "agent.tool_use"]
+    assert types(settled) == ["span.model_request_end", "agent.tool_result"]
+    assert settled.drafts[0].fields["is_error"] is None
+    assert settled.drafts[1].fields["is_error"] is True
+    assert settled.drafts[1].fields["tool_use_id"] == out.drafts[1].id
+
+
+def test_the_relays_news_of_an_end_waits_for_the_childs_last_words() -> None:
+    """The relay's end overtakes the child's events, and its usage is the one that counts."""
+    translator = TurnTranslator(plan=plan(), message_id=prompt_id("text"))
+    started = translator.request_started("r1")
+    ended = translator.request_ended("r1", is_error=False, usage=Usage(7, 5, 1, 2))
+    assert types(started) == ["span.model_request_start"]
+    assert types(ended) == []
+    out = Output()
+    for type_, properties in recorded("text"):
+        more = translator.child_event(type_, properties)
+        out.drafts += more.drafts
+        out.used += more.used
+
+    assert types(out) == ["agent.message", "span.model_request_end"]
+    assert out.used == [Usage(7, 5, 1, 2)]
+    assert out.drafts[1].fields["model_request_start_id"] == started.drafts[0].id
+
+
+def test_a_failed_request_ends_at_once_and_a_retry_opens_its_own() -> None:
+    """Every attempt is one pair of start and end."""
+    translator = TurnTranslator(plan=plan(), message_id="msg_x")
+    translator.request_started("r1")
+    failed = translator.request_ended("r1", is_error=True, usage=None)
+    again = translator.request_started("r2")
+
+    assert types(failed) == ["span.model_request_end"]
+    assert failed.drafts[0].fields["is_error"] is True
+    assert types(again) == ["span.model_request_start"]
+
+
+def test_a_call_that_asks_waits_for_the_client() -> None:
+    """The use says `ask`, and the permission's id is known."""
+    ask = TOOLSET | {"default_config": {"permission_policy": {"type": "always_ask"}}}
+    translator = TurnTranslator(plan=plan(ask), message_id=prompt_id("permission-allow"))
+    out = Output()
+    for type_, properties in recorded("permission-allow"):
+        if type_ == "permission.replied":
+            break
+        out.drafts += translator.child_event(type_, properties).drafts
+    (tool,) = translator.open_tools.values()
+
+    assert out.drafts[-1].fields["evaluated_permission"] == "ask"
+    assert out.drafts[-1].fields["evaluation"] == {"type": "always_ask"}
+    assert tool.permission_id is not None
+    assert tool.event_id == out.drafts[-1].id
+    assert types(translator.pause()) == ["span.model_request_end"]
