@@ -31,11 +31,11 @@ from sidecar.http.native import NativeApi
 from sidecar.http.sessions import SessionsApi
 from sidecar.managed.agents import Agents
 from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.drafts import Usage
 from sidecar.managed.environments import Environments
 from sidecar.managed.event_log import EventLog
 from sidecar.managed.model_registry import ModelRegistry
 from sidecar.managed.sessions import Sessions
-from sidecar.managed.translate import Usage
 from sidecar.managed.turn import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.opencode.config_file import ConfigFile

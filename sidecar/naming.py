@@ -52,14 +52,14 @@ class UnknownModelError(LookupError):
         )
 
 
-def qualify(
+def look_up(
     name: str,
     gateway_ids: Collection[str],
     *,
     aliases: Mapping[str, str] | None = None,
     child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
-) -> ModelRef:
-    """Resolve what a client typed to the one model it means.
+) -> ModelRef | None:
+    """Return the one model that a client's name means, None when no rule resolves it.
 
     1. the whole name is a gateway id (so an id that really begins with `litellm/` wins as it is);
     2. one leading `litellm/` stripped, the rest is a gateway id;
@@ -67,20 +67,39 @@ def qualify(
     4. the first segment is a provider the child really has, and the rest one of its models.
 
     `child_models(provider)` returns the model ids of a provider in opencode's own config, None when
-    there is no such provider. Raises UnknownModelError.
+    there is no such provider.
     """
-    rest = name.removeprefix(_PREFIX)
-    for candidate in dict.fromkeys((name, rest)):
-        if candidate and candidate in gateway_ids:
-            return ModelRef(GATEWAY_PROVIDER, candidate)
-    for candidate in dict.fromkeys((name, rest)):
-        target = (aliases or {}).get(candidate)
+    forms = dict.fromkeys((name, name.removeprefix(_PREFIX)))
+    for form in forms:
+        if form and form in gateway_ids:
+            return ModelRef(GATEWAY_PROVIDER, form)
+    for form in forms:
+        target = (aliases or {}).get(form)
         if target is not None and target in gateway_ids:
             return ModelRef(GATEWAY_PROVIDER, target)
     provider, slash, model_id = name.partition("/")
     if slash and provider != GATEWAY_PROVIDER and model_id in (child_models(provider) or ()):
         return ModelRef(provider, model_id)
-    raise UnknownModelError(name, near_matches(rest, gateway_ids))
+    return None
+
+
+def qualify(
+    name: str,
+    gateway_ids: Collection[str],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
+    suggest_from: Iterable[str] | None = None,
+) -> ModelRef:
+    """Do what `look_up` does, or raise UnknownModelError with near matches.
+
+    These come from `suggest_from`, by default all gateway ids.
+    """
+    ref = look_up(name, gateway_ids, aliases=aliases, child_models=child_models)
+    if ref is None:
+        known = gateway_ids if suggest_from is None else suggest_from
+        raise UnknownModelError(name, near_matches(name.removeprefix(_PREFIX), known))
+    return ref
 
 
 def near_matches(name: str, known: Iterable[str]) -> list[str]:
@@ -90,7 +109,9 @@ def near_matches(name: str, known: Iterable[str]) -> list[str]:
     tail = wanted.rsplit("/", 1)[-1]
     same_tail = [i for i in ids if tail and i.lower().rsplit("/", 1)[-1] == tail]
     containing = [i for i in ids if len(tail) > 3 and tail in i.lower()]
-    by_lower = {i.lower(): i for i in reversed(ids)}
-    alike = difflib.get_close_matches(wanted, by_lower, _MAX_SUGGESTIONS, _SUGGESTION_CUTOFF)
-    merged = [*same_tail, *containing, *(by_lower[a] for a in alike)]
+    merged = [*same_tail, *containing]
+    if len(set(merged)) < _MAX_SUGGESTIONS:  # comparing spelling costs milliseconds for long lists
+        by_lower = {i.lower(): i for i in reversed(ids)}
+        alike = difflib.get_close_matches(wanted, by_lower, _MAX_SUGGESTIONS, _SUGGESTION_CUTOFF)
+        merged += [by_lower[a] for a in alike]
     return list(dict.fromkeys(merged))[:_MAX_SUGGESTIONS]

@@ -33,7 +33,7 @@ from sidecar.naming import (
     GATEWAY_PROVIDER,
     ModelRef,
     UnknownModelError,
-    near_matches,
+    look_up,
     qualify,
 )
 
@@ -72,11 +72,8 @@ class CatalogueSnapshot:
 
     def find(self, name: str) -> CatalogueEntry | None:
         """Return the entry of an id, a `litellm/`-prefixed id or an alias; None when there is none."""
-        try:
-            ref = qualify(name, self.entries, aliases=self.aliases)
-        except UnknownModelError:
-            return None
-        return self.entries[ref.model_id]
+        ref = look_up(name, self.entries, aliases=self.aliases)
+        return self.entries[ref.model_id] if ref is not None else None
 
 
 class Catalogue:
@@ -169,38 +166,43 @@ class Catalogue:
         InvalidRequestError that names `field` and near matches, and GatewayUnavailableError while the
         gateway has never answered.
         """
-        try:
-            return self._lookup(name)
-        except UnknownModelError:
-            snapshot = self._snapshot
-            if snapshot is None or snapshot.age_seconds > self._settings.miss_refresh_seconds:
-                await self._flight()
         snapshot = self._snapshot
-        if snapshot is None or snapshot.origin == "fallback":
+        if snapshot is not None:
+            ref = look_up(
+                name,
+                snapshot.entries,
+                aliases=self._settings.aliases,
+                child_models=self._child_models,
+            )
+            if ref is not None:
+                return ref, _entry(snapshot, ref)
+        if snapshot is None or snapshot.age_seconds > self._settings.miss_refresh_seconds:
+            await self._flight()
+            snapshot = self._snapshot
+        return self._resolve_last(name, field, snapshot)
+
+    def _resolve_last(
+        self, name: str, field: str, snapshot: CatalogueSnapshot | None
+    ) -> tuple[ModelRef, CatalogueEntry | None]:
+        entries: Mapping[str, CatalogueEntry] = snapshot.entries if snapshot else {}
+        try:
+            ref = qualify(
+                name,
+                entries,
+                aliases=self._settings.aliases,
+                child_models=self._child_models,
+                suggest_from=snapshot.listed if snapshot else (),
+            )
+        except UnknownModelError as error:
+            if snapshot is not None and snapshot.origin != "fallback":
+                raise InvalidRequestError(error.sentence(field), field=field) from error
             why = f": {self._last_error.message}" if self._last_error else ""
             raise GatewayUnavailableError(
                 f"{field}: the gateway has not told its models yet{why}",
                 field=field,
                 retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
-            )
-        try:
-            return self._lookup(name)
-        except UnknownModelError as error:
-            wanted = name.removeprefix(f"{GATEWAY_PROVIDER}/")
-            named = UnknownModelError(name, near_matches(wanted, snapshot.listed))
-            raise InvalidRequestError(named.sentence(field), field=field) from error
-
-    def _lookup(self, name: str) -> tuple[ModelRef, CatalogueEntry | None]:
-        snapshot = self._snapshot
-        ref = qualify(
-            name,
-            snapshot.entries if snapshot else (),
-            aliases=self._settings.aliases,
-            child_models=self._child_models,
-        )
-        if snapshot is None or ref.provider != GATEWAY_PROVIDER:
-            return ref, None
-        return ref, snapshot.entries[ref.model_id]
+            ) from error
+        return ref, _entry(snapshot, ref)
 
     async def _run_timer(self) -> None:
         backoff = Backoff(first=1.0, longest=self._settings.refresh_seconds)
@@ -319,6 +321,12 @@ class Catalogue:
             _log.warning("catalogue not saved", file=str(self._file), error=str(error))
             return
         self._saved = facts
+
+
+def _entry(snapshot: CatalogueSnapshot | None, ref: ModelRef) -> CatalogueEntry | None:
+    if snapshot is None or ref.provider != GATEWAY_PROVIDER:
+        return None
+    return snapshot.entries[ref.model_id]
 
 
 async def _told(

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from sidecar.ids import new_id
 from sidecar.managed import clock
 from sidecar.managed.attendance import Attendance
+from sidecar.managed.drafts import Usage
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
 from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
 from sidecar.managed.tools import ToolPlan
-from sidecar.managed.translate import Output, Usage
+from sidecar.managed.translate import Output
 from sidecar.managed.turn import Outcome, Turn
 
 INTERRUPT = "user.interrupt"

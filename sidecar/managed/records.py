@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sidecar.errors import NotFoundError
 from sidecar.managed import clock
-from sidecar.managed.translate import Usage
+from sidecar.managed.drafts import Usage
 
 Status = Literal["idle", "running", "rescheduling", "terminated"]
 

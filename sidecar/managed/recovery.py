@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from sidecar.managed.actor import SessionActor
-from sidecar.managed.event_log import Draft
-from sidecar.managed.failures import Failure
-from sidecar.managed.translate import (
+from sidecar.managed.drafts import (
     INTERRUPTED_TEXT,
-    Output,
     Usage,
     request_end_draft,
     tool_result_draft,
 )
+from sidecar.managed.event_log import Draft
+from sidecar.managed.failures import Failure
+from sidecar.managed.translate import Output
 from sidecar.managed.turn import failed
 from sidecar.store.database import Database
 

@@ -19,45 +19,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidecar.ids import new_id
+from sidecar.managed.drafts import (
+    INTERRUPTED_TEXT,
+    OpenTool,
+    Usage,
+    request_end_draft,
+    result_of,
+    step_usage,
+    tool_result_draft,
+    tool_use_draft,
+)
 from sidecar.managed.event_log import Draft, Preview, to_json
-from sidecar.managed.tools import ToolCall, ToolPlan
+from sidecar.managed.tools import ToolPlan
 
-INTERRUPTED_TEXT = "interrupted before completion"
 _TOOL_ENDED = frozenset({"completed", "error"})
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one model request; input without the cached part."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-    def answer(self) -> dict[str, int]:
-        """Return the API's `model_usage`."""
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cache_creation_input_tokens": self.cache_creation_input_tokens,
-            "cache_read_input_tokens": self.cache_read_input_tokens,
-        }
-
-
-@dataclass(slots=True)
-class OpenTool:
-    """A call that has no result yet."""
-
-    event_id: str
-    call_id: str
-    call: ToolCall
-    permission_id: str | None = None
-    is_confirmed: bool = False
-    """The client, or our policy, has answered."""
-    is_granted: bool = False
-    """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
-    deny_message: str | None = None
 
 
 @dataclass(slots=True)
@@ -268,7 +243,7 @@ class TurnTranslator:
             self._release_tools(out)
         if state["status"] in _TOOL_ENDED:
             self._finished_parts.add(part["id"])
-            self._close_tool(out, tool, *_result(tool, state))
+            self._close_tool(out, tool, *result_of(tool, state))
 
     def _permission(self, properties: Mapping[str, Any]) -> None:
         call_id = (properties.get("tool") or {}).get("callID", "")
@@ -295,7 +270,7 @@ class TurnTranslator:
         if self._span is None:
             return
         is_error, usage = self._span.ended or (False, None)
-        self._span.ended = (is_error, usage or _step_usage(part))
+        self._span.ended = (is_error, usage or step_usage(part))
         self._end_span(out)
 
     def _error(self, error: Mapping[str, Any]) -> None:
@@ -337,72 +312,5 @@ class TurnTranslator:
         out.drafts.append(request_end_draft(span.event_id, is_error=is_error, usage=used))
 
 
-def tool_use_draft(tool: OpenTool) -> Draft:
-    """Make the event for a call; LAP also reads `status`."""
-    call = tool.call
-    if call.kind == "custom":
-        return Draft(
-            "agent.custom_tool_use", {"name": call.name, "input": call.input}, tool.event_id
-        )
-    fields: dict[str, Any] = {"name": call.name, "input": call.input}
-    if call.kind == "mcp":
-        fields["mcp_server_name"] = call.server
-    fields["evaluated_permission"] = call.policy
-    if call.policy != "deny":
-        fields["evaluation"] = {"type": f"always_{call.policy}"}
-    kind = "agent.mcp_tool_use" if call.kind == "mcp" else "agent.tool_use"
-    return Draft(kind, fields, tool.event_id)
-
-
-def tool_result_draft(
-    tool_use_id: str, kind: str, content: Sequence[Mapping[str, Any]], is_error: bool
-) -> Draft:
-    """Make the event for a result; `output` or `error` is the plain text that LAP shows."""
-    text = "\n".join(block["text"] for block in content if block.get("type") == "text")
-    fields: dict[str, Any] = {"content": list(content), "is_error": is_error}
-    fields["error" if is_error else "output"] = text
-    if kind == "custom":
-        return Draft("user.custom_tool_result", {"custom_tool_use_id": tool_use_id, **fields})
-    if kind == "mcp":
-        return Draft("agent.mcp_tool_result", {"mcp_tool_use_id": tool_use_id, **fields})
-    return Draft("agent.tool_result", {"tool_use_id": tool_use_id, **fields})
-
-
-def request_end_draft(start_id: str, *, is_error: bool | None, usage: Usage) -> Draft:
-    """Make the end of a model request."""
-    return Draft(
-        "span.model_request_end",
-        {"model_request_start_id": start_id, "is_error": is_error, "model_usage": usage.answer()},
-    )
-
-
 def _is_finished(part: Mapping[str, Any]) -> bool:
     return (part.get("time") or {}).get("end") is not None
-
-
-def _result(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-    if state["status"] == "error":
-        text = str(state.get("error") or "the tool failed")
-        if tool.deny_message is not None:
-            text = f"Call rejected by the user: {tool.deny_message}"
-        elif text == "Tool execution aborted":
-            text = INTERRUPTED_TEXT
-        return [{"type": "text", "text": text}], True
-    content: list[dict[str, Any]] = [{"type": "text", "text": str(state.get("output") or "")}]
-    for file in state.get("attachments") or ():
-        mime, url = str(file.get("mime") or ""), str(file.get("url") or "")
-        if mime.startswith("image/") and url.startswith("data:") and "," in url:
-            source = {"type": "base64", "media_type": mime, "data": url.split(",", 1)[1]}
-            content.append({"type": "image", "source": source})
-    return content, False
-
-
-def _step_usage(part: Mapping[str, Any]) -> Usage:
-    tokens = part.get("tokens") or {}
-    cache = tokens.get("cache") or {}
-    return Usage(
-        input_tokens=int(tokens.get("input") or 0),
-        output_tokens=int(tokens.get("output") or 0) + int(tokens.get("reasoning") or 0),
-        cache_creation_input_tokens=int(cache.get("write") or 0),
-        cache_read_input_tokens=int(cache.get("read") or 0),
-    )

@@ -17,9 +17,10 @@ import structlog
 from sidecar.errors import SidecarError
 from sidecar.managed import failures
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
+from sidecar.managed.drafts import OpenTool, Usage
 from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure
-from sidecar.managed.translate import OpenTool, Output, TurnTranslator, Usage
+from sidecar.managed.translate import Output, TurnTranslator
 from sidecar.naming import ModelRef
 from sidecar.opencode.events import ChildEvent, ChildGap
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,15 +25,11 @@ import structlog
 
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
-from sidecar.errors import ChildError, ChildUnavailableError, SettingsError
-from sidecar.opencode import child_log, orphans
+from sidecar.errors import ChildUnavailableError, SettingsError
+from sidecar.opencode import orphans
+from sidecar.opencode.boot import Boot, sweep
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.environment import (
-    ChildFiles,
-    RelayAccess,
-    build_environment,
-    find_binary,
-)
+from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.health import HealthWatch, Vitals
 from sidecar.opencode.process import ChildProcess
 
@@ -49,8 +43,6 @@ _SERVING: frozenset[State] = frozenset({"ready", "degraded", "draining"})
 _STABLE_SECONDS = 60.0
 """A child that was ready for this long has earned a clean slate."""
 _READY_POLL_SECONDS = 0.1
-_DISPOSE_TIMEOUT_SECONDS = 5.0
-_TERM_GRACE_SECONDS = 3.0
 _IDLE_POLL_SECONDS = 1.0
 """How often a pending restart looks whether the turns have ended."""
 _USUAL_BOOT_SECONDS = 5.0
@@ -238,69 +230,56 @@ class Supervisor:
         self._set_state("starting")
         self._is_dead = False
         self._restart_reason, self._restart_forced = None, False  # this start is the restart
-        password, port = secrets.token_urlsafe(24), self._settings.port or _free_port()
         try:
-            process = await self._spawn(binary, port, password)
+            boot = await Boot.spawn(
+                binary,
+                settings=self._settings,
+                files=self._files,
+                session=self._session,
+                relay=self._relay(),
+                inherited=self._inherited,
+                marker=self._marker,
+                keep_line=self._lines.append,
+            )
         except OSError as error:
-            self._note_exit(-1, f"cannot start {binary}: {error}")
+            self._lines.append(f"cannot start {binary}: {error}")
+            self._note_exit(-1, "cannot start")
             return False
         self.boot += 1
-        self.pid = process.pid
-        _log.info("child started", pid=process.pid, boot=self.boot, port=port)
-        exit_watch = self._tasks.start("exit", self._wake_at_exit(process))
-        client = ChildClient(
-            base_url=f"http://127.0.0.1:{port}",
-            password=password,
-            session=self._session,
-            request_timeout_seconds=self._settings.request_timeout_seconds,
-        )
+        self.pid = boot.process.pid
+        _log.info("child started", pid=self.pid, boot=self.boot, port=boot.port)
+        exit_watch = self._tasks.start("exit", self._wake_at_exit(boot.process))
         reason, ready_at = "start time-out", None
         try:
-            if await self._becomes_healthy(process, client):
+            if await self._becomes_healthy(boot):
                 ready_at = time.monotonic()
-                reason = await self._serve(process, client)
+                reason = await self._serve(boot)
         finally:
-            await self._end(process, client, reason, is_polite=ready_at is not None)
+            await self._end(boot, reason, is_polite=ready_at is not None and not self._is_dead)
             await cancel_and_wait(exit_watch)
         return ready_at is not None and time.monotonic() - ready_at >= _STABLE_SECONDS
 
-    async def _spawn(self, binary: Path, port: int, password: str) -> ChildProcess:
-        relay = self._relay()
-        environment = build_environment(
-            self._files,
-            inherited=self._inherited,
-            password=password,
-            marker=self._marker,
-            relay=relay,
-        )
-        command = [str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(port)]
-        command += ["--print-logs", "--log-level", self._settings.log_level]
-        relog = child_log.relogger(secrets=(password, relay.token), keep=self._lines.append)
-        return await ChildProcess.spawn(
-            command, env=environment, cwd=self._files.cwd, on_line=relog
-        )
-
-    async def _becomes_healthy(self, process: ChildProcess, client: ChildClient) -> bool:
+    async def _becomes_healthy(self, boot: Boot) -> bool:
         began = time.monotonic()
         bound = self._settings.start_timeout_seconds
-        while process.returncode is None and not self._is_stopping:
+        while boot.process.returncode is None and not self._is_stopping:
             if time.monotonic() - began > bound:
                 _log.error("child did not become ready", timeout_seconds=bound)
                 return False
-            with contextlib.suppress(ChildError):
-                self.version = await client.health(timeout_seconds=2.0)
-                self._client = client
+            if (version := await boot.version()) is not None:
+                self.version = version
+                self._client = boot.client
                 self._set_state("ready")
                 _log.info("child ready", boot=self.boot, seconds=round(time.monotonic() - began, 2))
                 return True
             await self._pause(_READY_POLL_SECONDS)
         return False
 
-    async def _serve(self, process: ChildProcess, client: ChildClient) -> str:
+    async def _serve(self, boot: Boot) -> str:
         """Stay until the boot should end; return why."""
         watch = HealthWatch(
-            client=client,
-            pid=process.pid,
+            client=boot.client,
+            pid=boot.process.pid,
             settings=self._settings,
             on_health=self._note_health,
             on_dead=self._note_dead,
@@ -309,7 +288,7 @@ class Supervisor:
         health = self._tasks.start("health", watch.run())
         try:
             while True:
-                if process.returncode is not None:
+                if boot.process.returncode is not None:
                     return "exited"
                 if self._is_stopping:
                     return "stopped"
@@ -321,22 +300,12 @@ class Supervisor:
         finally:
             await cancel_and_wait(health)
 
-    async def _end(
-        self, process: ChildProcess, client: ChildClient, reason: str, *, is_polite: bool
-    ) -> None:
-        self._set_state("stopping" if process.returncode is None else "backing_off")
-        if process.returncode is None:
-            if is_polite and not self._is_dead:
-                with contextlib.suppress(ChildError):
-                    await client.global_dispose(timeout_seconds=_DISPOSE_TIMEOUT_SECONDS)
-                process.terminate()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), _TERM_GRACE_SECONDS)
-            process.kill()
-        code = await process.wait()
+    async def _end(self, boot: Boot, reason: str, *, is_polite: bool) -> None:
+        self._set_state("stopping" if boot.process.returncode is None else "backing_off")
+        code = await boot.end(is_polite=is_polite)
         self._client = self.pid = self.vitals = None
         self._note_exit(code, reason)
-        killed = await asyncio.to_thread(orphans.sweep, self._marker)
+        killed = await sweep(self._marker)
         _log.info("child ended", boot=self.boot, code=code, reason=reason, swept=killed)
 
     async def _wake_at_exit(self, process: ChildProcess) -> None:
@@ -389,9 +358,3 @@ class Supervisor:
             self._settled.clear()
         for callback in self._callbacks:
             callback(state, self.boot)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
 """A child that does what it should, without models: `child_healthy.py serve --port N ...`, stdlib only.
 
-Answers like opencode where the sidecar's mechanics need it. Tests drive it over HTTP:
-`POST /test/emit` sends the body as a frame to all event streams, `/test/drop` ends those streams, `/test/mute`
-stops heartbeats, `/test/hang` stops health answers, `/test/exit` exits with 7, `/test/refuse` makes loads answer
-400, and `GET /test/calls` lists `"METHOD path directory"` of all other requests.
+Answers like opencode where the sidecar's mechanics need it. Tests drive it over HTTP: `POST /test/emit` sends
+the body as a frame to all event streams, `/test/drop` ends those streams, `/test/mute` stops heartbeats,
+`/test/hang` stops health answers, `/test/exit` exits with 7, `/test/refuse` makes loads answer 400, and
+`GET /test/calls` lists `"METHOD path directory"` of all other requests.
 """
 
 import json

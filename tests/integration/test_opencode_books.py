@@ -170,7 +170,6 @@ async def test_waiting_for_idle_is_bounded(world: World) -> None:
     async with world.instances.use(D, "a"):
         pass
     await world.config_file.register({"a": A, "b": B})
-    world.now += 0.9
     with pytest.raises(ChildUnavailableError) as caught:
         async with world.instances.use(D, "b"):
             pass

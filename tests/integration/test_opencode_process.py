@@ -193,7 +193,8 @@ async def test_start_to_stop(stages: Stages) -> None:
 
 
 async def test_crash_is_followed_by_a_new_boot(stages: Stages) -> None:
-    """A child that dies is replaced after a delay; there is no client in between, and the exit is on record."""
+    """A child that dies is replaced after a delay; there is no client in between, and the exit is
+    on record."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
     client = await stage.supervisor.wait_ready(20)
@@ -216,7 +217,8 @@ async def test_wait_ready_spans_the_crashes(stages: Stages) -> None:
 
 
 async def test_crash_loop_fails_visibly(stages: Stages) -> None:
-    """After the limit of crashes the state is failed, with the child's last words, and nobody waits any more."""
+    """After the limit of crashes the state is failed, with the child's last words, and nobody waits
+    any more."""
     stage = stages("child_crasher.py", crash_loop_limit=3)
     await stage.supervisor.start()
     async with asyncio.timeout(20):

@@ -52,9 +52,7 @@ async def make_relay(gateway: DemoGateway) -> AsyncIterator[MakeRelay]:
     relays = []
 
     async def make(base_url: str = gateway.url, key: str = KEY, **settings: Any) -> Relay:
-        relay = Relay(
-            settings=GatewaySettings(**settings), base_url=base_url, api_key=key
-        )
+        relay = Relay(settings=GatewaySettings(**settings), base_url=base_url, api_key=key)
         await relay.start()
         relays.append(relay)
         return relay

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.managed.drafts import Usage
 from sidecar.managed.tools import ToolPlan, expand
-from sidecar.managed.translate import Output, TurnTranslator, Usage
+from sidecar.managed.translate import Output, TurnTranslator
 from sidecar.wire.managed import AgentCreate
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"
@@ -18,7 +19,9 @@ TOOLSET = {"type": "agent_toolset_20260401"}
 
 
 def plan(*tools: dict[str, Any]) -> ToolPlan:
-    agent = AgentCreate.model_validate({"name": "a", "model": "m", "tools": list(tools or (TOOLSET,))})
+    agent = AgentCreate.model_validate(
+        {"name": "a", "model": "m", "tools": list(tools or (TOOLSET,))}
+    )
     return ToolPlan(expand(agent.tools, agent.mcp_servers), [])
 
 
@@ -46,7 +49,11 @@ def translate(name: str, *tools: dict[str, Any]) -> tuple[Output, TurnTranslator
         out.drafts += more.drafts
         out.previews += more.previews
         out.used += more.used
-        if translator.is_armed and type_ == "session.status" and properties["status"]["type"] == "idle":
+        if (
+            translator.is_armed
+            and type_ == "session.status"
+            and properties["status"]["type"] == "idle"
+        ):
             break
     return out, translator
 

@@ -1,0 +1,98 @@
+"""One run of the child: the process, the client that talks to it, and its end. Mechanism only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildError
+from sidecar.opencode import child_log, orphans
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment
+from sidecar.opencode.process import ChildProcess
+
+_HEALTH_POLL_TIMEOUT_SECONDS = 2.0
+_DISPOSE_TIMEOUT_SECONDS = 5.0
+_TERM_GRACE_SECONDS = 3.0
+
+
+class Boot:
+    """A spawned child. Create with `spawn`."""
+
+    def __init__(self, *, process: ChildProcess, client: ChildClient, port: int) -> None:
+        self.process = process
+        self.client = client
+        self.port = port
+
+    @classmethod
+    async def spawn(
+        cls,
+        binary: Path,
+        *,
+        settings: ChildSettings,
+        files: ChildFiles,
+        session: aiohttp.ClientSession,
+        relay: RelayAccess,
+        inherited: Mapping[str, str],
+        marker: str,
+        keep_line: Callable[[str], None],
+    ) -> Boot:
+        """Start opencode on its port with a password of its own. Raises OSError."""
+        password, port = secrets.token_urlsafe(24), settings.port or _free_port()
+        process = await ChildProcess.spawn(
+            [
+                *(str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(port)),
+                *("--print-logs", "--log-level", settings.log_level),
+            ],
+            env=build_environment(
+                files, inherited=inherited, password=password, marker=marker, relay=relay
+            ),
+            cwd=files.cwd,
+            on_line=child_log.relogger(secrets=(password, relay.token), keep=keep_line),
+        )
+        client = ChildClient(
+            base_url=f"http://127.0.0.1:{port}",
+            password=password,
+            session=session,
+            request_timeout_seconds=settings.request_timeout_seconds,
+        )
+        return cls(process=process, client=client, port=port)
+
+    async def version(self) -> str | None:
+        """Return the child's version if it answers, else None."""
+        try:
+            return await self.client.health(timeout_seconds=_HEALTH_POLL_TIMEOUT_SECONDS)
+        except ChildError:
+            return None
+
+    async def end(self, *, is_polite: bool) -> int:
+        """End the process if it still runs; return its exit status.
+
+        Politely: dispose (saves partial text, kills tools), SIGTERM, and only then SIGKILL.
+        """
+        if self.process.returncode is None and is_polite:
+            with contextlib.suppress(ChildError):
+                await self.client.global_dispose(timeout_seconds=_DISPOSE_TIMEOUT_SECONDS)
+            self.process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), _TERM_GRACE_SECONDS)
+        self.process.kill()
+        return await self.process.wait()
+
+
+async def sweep(marker: str) -> int:
+    """Kill and reap everything that carries the marker, without blocking the loop; return how many."""
+    return await asyncio.to_thread(orphans.sweep, marker)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,420 @@
+"""The real opencode under our supervision, with the demo gateway behind it."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.demo.models import DemoModel
+from sidecar.naming import ModelRef
+from sidecar.opencode import orphans
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.config_file import AGENT, ConfigFile
+from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
+from sidecar.opencode.instances import Instances
+from sidecar.opencode.provider import ModelEntry
+from sidecar.opencode.supervisor import Supervisor
+from tests.recordings.mcp_server import McpServer
+
+OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"
+CHAT, MESSAGES, LATE = "openai/chat:1", "claude-x", "late/model"
+MODELS = {CHAT: ModelEntry(CHAT), MESSAGES: ModelEntry(MESSAGES, wire="messages")}
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Poll until the condition holds; a process of somebody else sends no event."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+class Turn:
+    """One prompt: its events, its text, and its end."""
+
+    def __init__(self, session_id: str) -> None:
+        self.session_id = session_id
+        self.message_id = f"msg_{uuid.uuid4().hex}"
+        self.events: list[ChildEvent] = []
+        self.ended = asyncio.Event()
+
+    def take(self, event: ChildEvent) -> None:
+        """Note an event."""
+        self.events.append(event)
+        if event.type == "session.idle" and event.session_id == self.session_id:
+            self.ended.set()
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(e.properties["delta"] for e in self.events if e.type == "message.part.delta")
+
+    @property
+    def errors(self) -> list[Any]:
+        """All errors so far."""
+        return [e.properties["error"] for e in self.events if e.type == "session.error"]
+
+
+class World:
+    """All of `sidecar.opencode` put together over the real binary."""
+
+    def __init__(self, root: Path, session: aiohttp.ClientSession) -> None:
+        self.root = root.resolve()
+        self.gateway = DemoGateway(models=[DemoModel(id=i) for i in (CHAT, MESSAGES, LATE)])
+        self.files = ChildFiles(self.root / "opencode")
+        self.config_file = ConfigFile(self.files.config_file)
+        settings = ChildSettings()
+        self.supervisor = Supervisor(
+            settings=settings,
+            files=self.files,
+            session=session,
+            relay=lambda: RelayAccess(f"{self.gateway.url}/v1", "relay-token"),
+            inherited={**os.environ, "LITELLM_API_KEY": "sk-gateway-secret"},
+        )
+        self.instances = Instances(
+            config_file=self.config_file,
+            client_provider=lambda: self.supervisor.wait_ready(60),
+            settings=settings,
+            on_poison=self.supervisor.report_poison,
+        )
+        self.pump = EventPump(supervisor=self.supervisor)
+        self.gaps: list[ChildGap] = []
+        self.pump.on_gap(self.gaps.append)
+        self.tasks = TaskOwner("test")
+
+    async def start(self) -> None:
+        """Bring it up."""
+        await self.gateway.start()
+        self.files.root.mkdir(parents=True)
+        await self.config_file.register(MODELS)
+        await self.supervisor.start()
+        self.tasks.start("pump", self.pump.run())
+        await self.supervisor.wait_ready(60)
+
+    async def close(self) -> None:
+        """Take it down."""
+        await self.tasks.close()
+        await self.supervisor.stop()
+        await self.gateway.close()
+
+    def directory(self) -> Path:
+        """Make a directory."""
+        path = self.root / "work" / uuid.uuid4().hex
+        path.mkdir(parents=True)
+        return path
+
+    async def prompt(
+        self, client: ChildClient, session_id: str, text: str, model: str = CHAT
+    ) -> Turn:
+        """Send a prompt; do not wait."""
+        turn = Turn(session_id)
+        await self.pump.wait_connected(self.supervisor.boot)
+        self.pump.subscribe(session_id, turn.take)
+        await client.prompt_async(
+            session_id,
+            message_id=turn.message_id,
+            model=ModelRef("litellm", model),
+            agent=AGENT,
+            system="Be recorded.",
+            parts=[{"type": "text", "text": text}],
+        )
+        return turn
+
+    async def run(self, directory: Path, text: str, model: str = CHAT, **use: Any) -> Turn:
+        """Run a whole turn in a new session."""
+        async with self.instances.use(directory, model, **use) as client, asyncio.timeout(60):
+            session_id = await client.create_session(directory, title="t")
+            turn = await self.prompt(client, session_id, text, model)
+            await turn.ended.wait()
+        return turn
+
+
+@pytest.fixture(scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One running child for the tests of this module; those that harm it leave it running again."""
+    async with aiohttp.ClientSession() as session:
+        made = World(tmp_path_factory.mktemp("real"), session)
+        await made.start()
+        yield made
+        await made.close()
+
+
+def test_the_pinned_binary_is_there() -> None:
+    """The tests run the opencode that `make setup` installs; without it they fail, never skip."""
+    assert find_binary(None, search_path=None).stat().st_size > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "header"),
+    [(CHAT, "/v1/chat/completions", "authorization"), (MESSAGES, "/v1/messages", "x-api-key")],
+)
+async def test_each_model_speaks_its_wire(world: World, model: str, path: str, header: str) -> None:
+    """One provider entry serves both wires; the id arrives whole, with the relay's token, and there is one
+    model call per turn: no titles."""
+    world.gateway.requests.clear()
+    turn = await world.run(world.directory(), "[[say: hello]]", model)
+    assert (turn.text, turn.errors) == ("hello", [])
+    (request,) = world.gateway.requests
+    assert (request.path, request.body["model"]) == (path, model)
+    assert request.headers[header].removeprefix("Bearer ") == "relay-token"
+    assert request.headers["x-session-id"] == turn.session_id
+    assert request.body["max_tokens"] == 8192
+    assert "Be recorded." in json.dumps(request.body)
+
+
+async def test_the_agents_shell_sees_no_key(world: World) -> None:
+    """The bash tool's environment has the relay's token but no key of ours."""
+    turn = await world.run(world.directory(), "[[bash: env]] [[then]] [[say: ok]]")
+    outputs = [
+        e.properties["part"]["state"]["output"]
+        for e in turn.events
+        if e.type == "message.part.updated"
+        and e.properties["part"].get("state", {}).get("status") == "completed"
+    ]
+    assert "SIDECAR_RELAY_TOKEN=relay-token" in outputs[-1]
+    assert "sk-gateway-secret" not in outputs[-1]
+
+
+async def test_a_new_model_disturbs_no_running_turn(world: World) -> None:
+    """While one turn streams, a model is added and used in another directory, and in an idle old one;
+    the first turn streams on."""
+    busy, idle = world.directory(), world.directory()
+    await world.run(idle, "[[say: warm]]")
+    async with world.instances.use(busy, CHAT) as client:
+        session_id = await client.create_session(busy, title="t")
+        slow = await world.prompt(client, session_id, "[[slow: 30x0.1 word]]")
+        await eventually(lambda: "word3" in slow.text)
+        await world.config_file.register(MODELS | {LATE: ModelEntry(LATE)})
+        fresh = await world.run(world.directory(), "[[say: new]]", LATE)
+        old = await world.run(idle, "[[say: reloaded]]", LATE)
+        assert not slow.ended.is_set()
+        assert (fresh.text, old.text) == ("new", "reloaded")
+        async with asyncio.timeout(20):
+            await slow.ended.wait()
+    assert slow.errors == []
+    assert slow.text.split() == [f"word{n + 1}" for n in range(30)]
+
+
+async def test_names_with_references_are_only_names(world: World) -> None:
+    """A model named like a file reference neither reads the file nor poisons the directory."""
+    name = "x {file:/nonexistent} {env:SIDECAR_RELAY_TOKEN}"
+    await world.config_file.register(MODELS | {LATE: ModelEntry(LATE, display_name=name)})
+    directory = world.directory()
+    async with world.instances.use(directory, LATE) as client:
+        answer = await client.providers(directory)
+    (provider,) = answer["providers"]
+    assert provider["models"][LATE]["name"] == name
+
+
+async def test_mcp_servers_are_back_after_a_reload(world: World) -> None:
+    """The hook adds a remote MCP server with its headers after each load; its tools work, slow ones too."""
+    server, directory = McpServer(), world.directory()
+    await server.start()
+
+    async def add(client: ChildClient) -> None:
+        config = {"type": "remote", "url": server.url, "headers": {"x-key": "k"}, "oauth": False}
+        statuses = await client.add_mcp(directory, "tools", config)
+        assert statuses["tools"]["status"] == "connected"
+
+    for _ in range(2):
+        turn = await world.run(
+            directory,
+            '[[tool: tools_slow {"seconds": 1, "text": "42"}]] [[then]] [[say: fine]]',
+            on_loaded=add,
+        )
+        tools = [
+            e.properties["part"]
+            for e in turn.events
+            if e.type == "message.part.updated" and e.properties["part"]["type"] == "tool"
+        ]
+        assert (tools[-1]["tool"], tools[-1]["state"]["output"]) == ("tools_slow", "42")
+        assert await world.instances.unload(directory)
+    assert {headers["x-key"] for _, headers in server.requests} == {"k"}
+    assert [method for method, _ in server.requests].count("initialize") == 2
+    await server.close()
+
+
+async def test_permissions_wait_for_their_answer(world: World) -> None:
+    """A session may ask for bash: the request is listed, and the reply lets the tool run."""
+    directory = world.directory()
+    async with world.instances.use(directory, CHAT) as client:
+        session_id = await client.create_session(
+            directory,
+            title="t",
+            permission=[{"permission": "bash", "pattern": "*", "action": "ask"}],
+        )
+        turn = await world.prompt(client, session_id, "[[bash: echo yes]] [[then]] [[say: done]]")
+        await eventually(lambda: any(e.type == "permission.asked" for e in turn.events))
+        (waiting,) = await client.list_permissions(directory)
+        assert (await client.session_status(directory))[session_id] == {"type": "busy"}
+        await client.reply_permission(waiting["id"], directory, reply="once")
+        async with asyncio.timeout(20):
+            await turn.ended.wait()
+    assert turn.text == "done"
+
+
+async def test_abort_ends_the_turn(world: World) -> None:
+    """Abort stops a running tool and leaves the session idle and usable."""
+    directory = world.directory()
+    async with world.instances.use(directory, CHAT) as client:
+        session_id = await client.create_session(directory, title="t")
+        turn = await world.prompt(client, session_id, "[[bash: touch on; sleep 600]]")
+        await eventually((directory / "on").exists)
+        await client.abort(session_id)
+        async with asyncio.timeout(20):
+            await turn.ended.wait()
+        assert turn.errors[0]["name"] == "MessageAbortedError"
+        assert await client.session_status(directory) == {}
+
+
+async def test_errors_are_mapped(world: World) -> None:
+    """The child's refusals carry its status, and a child that is not there is unavailable."""
+    client = await world.supervisor.wait_ready(60)
+    with pytest.raises(ChildError) as caught:
+        await client.messages("ses_missing")
+    assert caught.value.upstream_status == 404
+    async with aiohttp.ClientSession() as session:
+        nobody = ChildClient(
+            base_url="http://127.0.0.1:1", password="x", session=session, request_timeout_seconds=1
+        )
+        with pytest.raises(ChildUnavailableError):
+            await nobody.messages("ses_missing")
+
+
+async def test_raw_requests_pass_unchanged(world: World) -> None:
+    """`forward` keeps path, query and status, for the API that is forwarded byte for byte."""
+    client = await world.supervisor.wait_ready(60)
+    assert "/session/{sessionID}/prompt_async" in (await client.doc())["paths"]
+    directory = world.directory()
+    body = json.dumps({"title": "raw"}).encode()
+    async with await client.forward(
+        "POST",
+        "/session",
+        query=f"directory={directory}",
+        headers={"content-type": "application/json"},
+        body=body,
+    ) as answer:
+        assert answer.status == 200
+        assert (await answer.json())["title"] == "raw"
+
+
+async def test_poisoned_directory_is_healed_by_a_restart(world: World) -> None:
+    """A directory loaded from a broken file answers 400 until the child is replaced; that happens by
+    itself."""
+    directory, boot = world.directory(), world.supervisor.boot
+    good = world.files.config_file.read_bytes()
+    world.files.config_file.write_bytes(b"{ broken")
+    with pytest.raises(ChildUnavailableError):
+        async with world.instances.use(directory, CHAT):
+            pass
+    world.files.config_file.write_bytes(good)
+    await eventually(lambda: world.supervisor.boot == boot + 1)
+    world.instances.forget_all()
+    turn = await world.run(directory, "[[say: healed]]")
+    assert turn.text == "healed"
+
+
+async def test_crash_in_a_turn(world: World) -> None:
+    """The child dies in the middle of an answer: the finished message is still there after the restart, the
+    cut one has no end and no event, its tool is swept, and the session goes on."""
+    directory, boot = world.directory(), world.supervisor.boot
+    async with world.instances.use(directory, CHAT) as client:
+        session_id = await client.create_session(directory, title="t")
+        first = await world.prompt(client, session_id, "[[say: kept]]")
+        await first.ended.wait()
+        cut = await world.prompt(
+            client, session_id, "[[say: lost]] [[bash: echo $$ > pid; sleep 600]]"
+        )
+        await eventually(
+            lambda: bool((directory / "pid").exists() and (directory / "pid").read_text())
+        )
+        shell = int((directory / "pid").read_text())
+        world.gaps.clear()
+        assert world.supervisor.pid is not None
+        os.kill(world.supervisor.pid, signal.SIGKILL)
+        await eventually(lambda: world.supervisor.boot == boot + 1)
+    assert not psutil.pid_exists(shell)
+    world.instances.forget_all()
+    async with world.instances.use(directory, CHAT) as client:
+        await eventually(lambda: world.gaps == [ChildGap("restarted", boot + 1)])
+        assert await client.session_status(directory) == {}
+        messages = await client.messages(session_id)
+        by_parent = {m["info"].get("parentID"): m for m in messages}
+        assert "completed" in by_parent[first.message_id]["info"]["time"]
+        interrupted = by_parent[cut.message_id]
+        assert "completed" not in interrupted["info"]["time"]
+        states = [p["state"]["status"] for p in interrupted["parts"] if p["type"] == "tool"]
+        assert states == ["running"]
+        assert not cut.ended.is_set()
+        after = await world.prompt(client, session_id, "[[say: again]]")
+        async with asyncio.timeout(30):
+            await after.ended.wait()
+    assert after.text == "again"
+
+
+async def test_stop_leaves_no_process(tmp_path: Path) -> None:
+    """Stopping with a tool at work ends the child and the tool, and the cut turn is saved as aborted."""
+    async with aiohttp.ClientSession() as session:
+        world = World(tmp_path, session)
+        await world.start()
+        directory = world.directory()
+        async with world.instances.use(directory, CHAT) as client:
+            session_id = await client.create_session(directory, title="t")
+            turn = await world.prompt(client, session_id, "[[bash: echo $$ > pid; sleep 600]]")
+            await eventually(
+                lambda: bool((directory / "pid").exists() and (directory / "pid").read_text())
+            )
+            child = world.supervisor.pid
+            await world.supervisor.stop()
+        await world.close()
+    assert child is not None
+    assert not psutil.pid_exists(child)
+    assert not psutil.pid_exists(int((directory / "pid").read_text()))
+    assert orphans.survivors(orphans.load_marker(world.files.marker_file)) == []
+    assert turn.errors[0]["name"] == "MessageAbortedError"
+
+
+async def test_killed_sidecar_leaves_no_opencode(tmp_path: Path) -> None:
+    """SIGKILL of the owning process takes opencode with it at once; the shell it left is swept by the next
+    start on the same data directory."""
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, str(OWNER), str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    async with asyncio.timeout(60):
+        ready = b""
+        while not ready.startswith(b"READY"):
+            ready = await owner.stdout.readline()
+            assert ready, "the owner died"
+    child = json.loads(ready.removeprefix(b"READY"))["child"]
+    shell = int((tmp_path / "work" / "pid").read_text())
+    marker = orphans.load_marker(tmp_path / "opencode" / "marker")
+    owner.kill()
+    await owner.wait()
+    try:
+        await eventually(lambda: not _runs(child), 5)
+        assert shell in orphans.survivors(marker)
+    finally:
+        killed = await asyncio.to_thread(orphans.sweep, marker)
+    assert killed >= 1
+    await eventually(lambda: not _runs(shell), 5)
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
