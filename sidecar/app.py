@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +28,13 @@ from sidecar.http.health import HealthApi
 from sidecar.http.middleware import finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi
 from sidecar.http.native import NativeApi
+from sidecar.http.runtime_models import RuntimeModels
 from sidecar.http.sessions import SessionsApi
+from sidecar.http.tool_server import ToolServer
 from sidecar.managed.agents import Agents
 from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.connections import Connections
+from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.drafts import Usage
 from sidecar.managed.environments import Environments
 from sidecar.managed.event_log import EventLog
@@ -136,16 +140,32 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             settings=settings.child,
             on_poison=supervisor.report_poison,
         )
+        custom_tools = CustomTools()
+        tool_server = ToolServer(
+            custom_tools=custom_tools,
+            tools_of=lambda session: sessions.custom_tools(session),  # noqa: PLW0108  # made below
+        )
+        await tool_server.start()
+        stack.push_async_callback(tool_server.close)
+        connections = Connections(
+            custom_tools=custom_tools, tool_server_url=tool_server.url, bearers_for=_no_bearers
+        )
         child_sessions = ChildSessions(
             supervisor=supervisor,
             instances=instances,
             pump=pump,
+            connections=connections,
             workspaces_dir=settings.storage.workspaces_dir.resolve(),
             prompt_wait_seconds=settings.child.prompt_wait_seconds,
         )
         log = EventLog(database=database)
         turns = Turns(
-            database=database, log=log, child_sessions=child_sessions, settings=settings.turn
+            database=database,
+            log=log,
+            child_sessions=child_sessions,
+            custom_tools=custom_tools,
+            modalities_of=registry.modalities_of,
+            settings=settings.turn,
         )
         agents = Agents(database=database, resolve_model=registry.resolve)
         sessions = Sessions(
@@ -168,7 +188,15 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
                 describe_gateway=lambda: _describe(gateway, catalogue),
                 is_draining=lambda: drain.has_begun,
             ),
-            ModelsApi(catalogue=catalogue),
+            ModelsApi(
+                catalogue=catalogue,
+                other_runtimes=RuntimeModels(
+                    settings=settings.runtimes,
+                    session=session,
+                    tasks=tasks,
+                    directory=settings.storage.data_dir / "runtime-models",
+                ),
+            ),
             AgentsApi(agents=agents),
             EnvironmentsApi(environments=Environments(database=database)),
             SessionsApi(sessions=sessions),
@@ -200,6 +228,10 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         # Left first: turns end and streams close while the child and the store are still there.
         stack.push_async_callback(drain.run, turns, log, supervisor, settings.child.drain_seconds)
         yield Sidecar(url, gateway, supervisor, catalogue, turns, relay, log)
+
+
+async def _no_bearers(_vault_ids: Sequence[str]) -> Mapping[str, str]:
+    return {}
 
 
 class _Drain:

@@ -59,7 +59,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         name = env_name(self.settings_cls, field_name)
         path = os.environ.get(f"{name}{_FILE_SUFFIX}")
-        if not path or "SecretStr" not in repr(field.annotation):
+        if not path or not is_secret(field):
             return None, field_name, False
         if os.environ.get(name):
             raise SettingsError(f"{name} and {name}{_FILE_SUFFIX} are both set; keep one of them")
@@ -270,6 +270,23 @@ class TurnSettings(SettingsGroup):
     0 keeps everything. LAP makes an agent per session and never deletes one."""
 
 
+class RuntimesSettings(SettingsGroup):
+    """Model lists of other runtimes (`GET /v1/models?runtime=`), each off unless its key is set."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RUNTIMES_")
+
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+    """Anthropic's key for `runtime=anthropic`. Used for the list only, never for turns."""
+    anthropic_base_url: Url | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
+    """Anthropic's URL. Unset: `https://api.anthropic.com`."""
+    cursor_api_key: SecretStr | None = Field(None, validation_alias="CURSOR_API_KEY")
+    """Cursor's key for `runtime=cursor`. Used for the list only."""
+    cursor_base_url: Url | None = Field(None, validation_alias="CURSOR_BASE_URL")
+    """Cursor's URL. Unset: `https://api.cursor.com`."""
+    refresh_seconds: Seconds = 300.0
+    """Age at which such a list is read again when somebody asks for it, seconds."""
+
+
 class LogSettings(SettingsGroup):
     """What is logged and how."""
 
@@ -291,6 +308,7 @@ class Settings(BaseModel):
     gateway: GatewaySettings
     child: ChildSettings
     turn: TurnSettings
+    runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
     log: LogSettings
 
     @classmethod
@@ -304,6 +322,12 @@ class Settings(BaseModel):
             raise SettingsError(_explain(error)) from error
         settings.http.effective_host()
         return settings
+
+    def secret_values(self) -> list[str]:
+        """Return every secret in clear, for masking logs and terminal output."""
+        groups = (getattr(self, name) for name, _ in _groups())
+        values = (getattr(group, name) for group in groups for name in type(group).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def _groups() -> Iterator[tuple[str, type[SettingsGroup]]]:
@@ -327,12 +351,15 @@ def variables() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
             yield group, env_name(group, field_name), field
 
 
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the setting is a secret: masked when shown, and readable from `<NAME>_FILE`."""
+    return SecretStr.__name__ in repr(field.annotation)
+
+
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {name for _, name, _ in variables()}
     known |= {"SIDECAR_API_KEY", "SIDECAR_BASE_URL"}  # the SDK's, for reaching a sidecar
-    known |= {
-        name + _FILE_SUFFIX for _, name, f in variables() if "SecretStr" in repr(f.annotation)
-    }
+    known |= {name + _FILE_SUFFIX for _, name, field in variables() if is_secret(field)}
     for name in environ:
         if name.startswith(_PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.0)

@@ -19,6 +19,8 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     |  +- GatewayAuthenticationError 502 api_error              (our key was refused)
     +- ChildError                    502 api_error              (opencode misbehaved)
     |  +- ChildUnavailableError      503 api_error, retry-after
+    +- RuntimeListError              502 api_error              (another runtime's API misbehaved)
+    |  +- RuntimeListUnavailableError 503 api_error, retry-after
     +- SettingsError                 start-up only, never sent
 
 Messages must never contain keys: they reach clients and logs.
@@ -149,6 +151,18 @@ class ChildError(SidecarError):
 
 class ChildUnavailableError(ChildError):
     """opencode is down, starting, or draining."""
+
+    status = 503
+
+
+class RuntimeListError(SidecarError):
+    """Another runtime (Anthropic, Cursor) refused to list its models, or its answer is no list."""
+
+    status = 502
+
+
+class RuntimeListUnavailableError(RuntimeListError):
+    """Another runtime cannot be reached, and no list of it was ever seen."""
 
     status = 503
 

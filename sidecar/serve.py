@@ -27,8 +27,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
         return EXIT_SETTINGS
-    secrets = (settings.http.runtime_api_key, settings.gateway.api_key)
-    logs.configure(settings.log, secrets=[s.get_secret_value() for s in secrets if s is not None])
+    logs.configure(settings.log, secrets=settings.secret_values())
     try:
         return asyncio.run(serve(settings))
     except SettingsError as error:

@@ -6,10 +6,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sidecar.config import SettingsGroup, variables
+from sidecar.config import SettingsGroup, is_secret, variables
 
 
 def markdown_table() -> str:
@@ -27,12 +26,8 @@ def _title(group: type[SettingsGroup]) -> str:
 
 def _row(name: str, field: FieldInfo) -> str:
     meaning = " ".join((field.description or "").split()).replace("|", "\\|")
-    also = " (or in the file named by `" + name + "_FILE`)" if _is_secret(field) else ""
+    also = " (or in the file named by `" + name + "_FILE`)" if is_secret(field) else ""
     return f"| `{name}` | {_default(field)} | {meaning}{also} |"
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr.__name__ in repr(field.annotation)
 
 
 def _default(field: FieldInfo) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from sidecar.errors import (
     GatewayError,
@@ -18,13 +15,21 @@ from sidecar.errors import (
     NotFoundError,
 )
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
-from sidecar.http.answers import query_bool, query_int, query_list
+from sidecar.http.answers import query_bool
 from sidecar.http.model_info import model_info
+from sidecar.http.model_pages import (
+    PAGING_PARAMETERS,
+    PageQuery,
+    conditional,
+    encode,
+    etag_of,
+    page,
+)
 
-MAX_LIMIT = 1000
-LIFECYCLES = frozenset({"active", "deprecated", "retired"})
+OWN_RUNTIME = "opencode"
+"""The name under which this server's own list is asked for; the same as asking for none."""
 
-_PARAMETERS = frozenset({"limit", "after_id", "before_id", "lifecycle[]", "lifecycle", "refresh"})
+_PARAMETERS = PAGING_PARAMETERS | {"refresh"}
 _FIRST_LIST_SECONDS = 2.5
 """How long a caller waits for the very first list. Claude Code gives up after 3 s."""
 _RETRY_AFTER_SECONDS = 5.0
@@ -32,11 +37,24 @@ _RETRY_AFTER_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
+class OtherRuntimes(Protocol):
+    """Answers for runtimes that are not ours."""
+
+    async def list(self, request: web.Request, runtime: str) -> web.Response:
+        """Answer the list."""
+
+    async def retrieve(self, request: web.Request, runtime: str, model_id: str) -> web.Response:
+        """Answer one model."""
+
+
 class ModelsApi:
     """The Models API. Without `limit` the page holds everything: LAP reads one page and sends none."""
 
-    def __init__(self, *, catalogue: Catalogue) -> None:
+    def __init__(
+        self, *, catalogue: Catalogue, other_runtimes: OtherRuntimes | None = None
+    ) -> None:
         self._catalogue = catalogue
+        self._other_runtimes = other_runtimes
         self._whole: tuple[int, bytes, str] | None = None
 
     def routes(self) -> list[web.RouteDef]:
@@ -49,24 +67,31 @@ class ModelsApi:
     async def list(self, request: web.Request) -> web.Response:
         """`GET /v1/models?limit=&after_id=&before_id=&lifecycle[]=`.
 
-        `refresh=true` is ours: read the gateway first, sharing a read under way; when that fails the last
-        good list is served as always.
+        Two parameters are ours. `refresh=true`: read the gateway first, sharing a read under way; when
+        that fails the last good list is served as always. `runtime=`: the list of that runtime.
         """
+        if (runtime := self._foreign(request)) is not None:
+            return await self._others.list(request, runtime)
         if not _PARAMETERS & request.query.keys():
             snapshot = self._catalogue.snapshot or await self._first()
             body, etag = self._whole_page(snapshot)
             return self._answer(request, body, etag)
-        page = _PageQuery(request)
+        query = PageQuery(request)
         if query_bool(request, "refresh"):
             await self._refresh()
         snapshot = self._catalogue.snapshot or await self._first()
-        body = _encode(page.of(snapshot))
-        return self._answer(request, body, _etag(body))
+        # A gateway lists what can be called: all of it is active.
+        has_active = not query.lifecycles or "active" in query.lifecycles
+        shown = query.of(snapshot.listed, _item_of(snapshot))
+        body = encode(shown if has_active else page((), _item_of(snapshot), has_more=False))
+        return self._answer(request, body, etag_of(body))
 
     async def retrieve(self, request: web.Request) -> web.Response:
         """`GET /v1/models/{id}`: an id, an alias, or either with `litellm/` before it."""
-        snapshot = self._catalogue.snapshot or await self._first()
         name = request.match_info["id"]
+        if (runtime := self._foreign(request)) is not None:
+            return await self._others.retrieve(request, runtime, name)
+        snapshot = self._catalogue.snapshot or await self._first()
         entry = snapshot.find(name)
         if entry is None:
             try:
@@ -75,8 +100,19 @@ class ModelsApi:
                 raise NotFoundError(error.message) from error
         if entry is None:
             raise NotFoundError(f"model: {name[:200]!r} is not a model of the gateway")
-        body = _encode(model_info(entry))
-        return self._answer(request, body, _etag(body))
+        body = encode(model_info(entry))
+        return self._answer(request, body, etag_of(body))
+
+    def _foreign(self, request: web.Request) -> str | None:
+        """Return the runtime asked for, None for our own."""
+        runtime = request.query.get("runtime")
+        return None if runtime in {None, OWN_RUNTIME} else runtime
+
+    @property
+    def _others(self) -> OtherRuntimes:
+        if self._other_runtimes is None:
+            raise InvalidRequestError(f"runtime: only {OWN_RUNTIME} is served", field="runtime")
+        return self._other_runtimes
 
     async def _first(self) -> CatalogueSnapshot:
         """Wait, briefly, for the gateway's first answer ever. Raises GatewayUnavailableError."""
@@ -98,91 +134,13 @@ class ModelsApi:
 
     def _whole_page(self, snapshot: CatalogueSnapshot) -> tuple[bytes, str]:
         if self._whole is None or self._whole[0] != snapshot.generation:
-            body = _encode(_page(snapshot, snapshot.listed, has_more=False))
-            self._whole = (snapshot.generation, body, _etag(body))
+            body = encode(page(snapshot.listed, _item_of(snapshot), has_more=False))
+            self._whole = (snapshot.generation, body, etag_of(body))
         return self._whole[1], self._whole[2]
 
     def _answer(self, request: web.Request, body: bytes, etag: str) -> web.Response:
-        headers = {hdrs.ETAG: etag, hdrs.CACHE_CONTROL: "no-cache"}
-        stale_seconds = self._catalogue.stale_seconds
-        if stale_seconds is not None:
-            headers[hdrs.AGE] = str(int(stale_seconds))
-        if _matches(request.headers.get(hdrs.IF_NONE_MATCH, ""), etag):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=body, headers=headers, content_type="application/json")
+        return conditional(request, body, etag, stale_seconds=self._catalogue.stale_seconds)
 
 
-class _PageQuery:
-    """The checked paging parameters. Raises InvalidRequestError."""
-
-    def __init__(self, request: web.Request) -> None:
-        has_limit = "limit" in request.query
-        self._limit = (
-            query_int(request, "limit", default=MAX_LIMIT, low=1, high=MAX_LIMIT)
-            if has_limit
-            else None
-        )
-        self._after = request.query.get("after_id")
-        self._before = request.query.get("before_id")
-        if self._after is not None and self._before is not None:
-            raise InvalidRequestError(
-                "after_id and before_id cannot be used together", field="before_id"
-            )
-        lifecycles = query_list(request, "lifecycle")
-        if unknown := set(lifecycles) - LIFECYCLES:
-            raise InvalidRequestError(
-                f"lifecycle[]: must be active, deprecated or retired, got {sorted(unknown)[0][:80]!r}",
-                field="lifecycle",
-            )
-        # A gateway lists what can be called: all of it is active.
-        self._has_active = not lifecycles or "active" in lifecycles
-
-    def of(self, snapshot: CatalogueSnapshot) -> dict[str, Any]:
-        """Return the page. Raises InvalidRequestError for a cursor that is not in the list."""
-        ids = snapshot.listed
-        start, end = 0, len(ids)
-        if self._after is not None:
-            start = _position(ids, self._after, "after_id") + 1
-        if self._before is not None:
-            end = _position(ids, self._before, "before_id")
-        if not self._has_active:
-            return _page(snapshot, (), has_more=False)
-        limit = self._limit or len(ids)
-        if self._before is not None:
-            first = max(start, end - limit)
-            return _page(snapshot, ids[first:end], has_more=first > start)
-        last = min(end, start + limit)
-        return _page(snapshot, ids[start:last], has_more=last < end)
-
-
-def _position(ids: Sequence[str], cursor: str, field: str) -> int:
-    try:
-        return ids.index(cursor)
-    except ValueError:
-        raise InvalidRequestError(
-            f"{field}: {cursor[:200]!r} is not in the list; use an id of the page before",
-            field=field,
-        ) from None
-
-
-def _page(snapshot: CatalogueSnapshot, ids: Sequence[str], *, has_more: bool) -> dict[str, Any]:
-    return {
-        "data": [model_info(snapshot.entries[model_id]) for model_id in ids],
-        "has_more": has_more,
-        "first_id": ids[0] if ids else None,
-        "last_id": ids[-1] if ids else None,
-        "object": "list",
-    }
-
-
-def _encode(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    offered = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in offered or "*" in offered
+def _item_of(snapshot: CatalogueSnapshot) -> Any:
+    return lambda model_id: model_info(snapshot.entries[model_id])

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sidecar.ids import new_id
 from sidecar.managed import clock
 from sidecar.managed.attendance import Attendance
-from sidecar.managed.drafts import Usage
+from sidecar.managed.drafts import INTERRUPTED_TEXT, Usage, tool_result_draft
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
 from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
+from sidecar.managed.resume import LoggedCall, Resume, logged_calls
 from sidecar.managed.tools import ToolPlan
 from sidecar.managed.translate import Output
 from sidecar.managed.turn import Outcome, Turn
 
 INTERRUPT = "user.interrupt"
+SYSTEM = "system.message"
 
 
 class StartTurn(Protocol):
     """Starts the task of a turn; the owner of all turns provides it."""
 
-    def __call__(self, actor: SessionActor, content: Sequence[dict[str, Any]], /) -> Turn: ...
+    def __call__(
+        self, actor: SessionActor, content: Sequence[Mapping[str, Any]], resume: Resume | None, /
+    ) -> Turn: ...
 
 
 class SessionActor:
@@ -35,7 +39,9 @@ class SessionActor:
         *,
         record: SessionRecord,
         queue: Sequence[QueuedEvent],
+        system_messages: Sequence[str],
         log: EventLog,
+        read_turn: Callable[[str], Awaitable[list[dict[str, Any]]]],
         start_turn: StartTurn,
         may_start: Callable[[], bool],
         bind_child: Callable[[str, SessionActor], None],
@@ -46,9 +52,10 @@ class SessionActor:
         self.turn: Turn | None = None
         self.turn_first_seq = record.last_seq + 1
         self.attendance = Attendance()
-        self.are_rules_stale = False
         self.plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
+        self._system_messages = list(system_messages)
         self._log = log
+        self._read_turn = read_turn
         self._head = Head(record.last_seq, record.last_processed_us)
         self._start_turn = start_turn
         self._may_start = may_start
@@ -167,20 +174,23 @@ class SessionActor:
 
     async def start_next(self) -> None:
         """Begin the next queued message, if any. Needs the lock."""
-        if self.turn is not None or not self.queue or not self._may_start():
+        if self.turn is not None or not self._may_start():
             return
         if self.record.turn is not None or self.record.status == "terminated":
             return
-        message = next((event for event in self.queue if event.type != INTERRUPT), None)
-        if message is None:
+        place = next((n for n, event in enumerate(self.queue) if event.type != INTERRUPT), None)
+        if place is None:
             return
-        self.queue.remove(message)
-        await self.commit(
-            self.begin(message.id, message.fields), also=_delete_queued(self.record.id, [message])
-        )
-        self.launch(message.fields["content"])
+        taken = [self.queue.pop(place)]
+        drafts = self.begin(taken[0].id, taken[0].fields)
+        while place < len(self.queue) and self.queue[place].type == SYSTEM:
+            taken.append(self.queue.pop(place))
+            self.add_system(taken[-1].fields)
+            drafts.append(Draft(SYSTEM, taken[-1].fields, taken[-1].id))
+        await self.commit(drafts, also=_delete_queued(self.record.id, taken))
+        self.launch(taken[0].fields["content"])
 
-    def begin(self, event_id: str, fields: Any) -> list[Draft]:
+    def begin(self, event_id: str, fields: Mapping[str, Any]) -> list[Draft]:
         """Set the row to running and make the events that open a turn. Needs the lock."""
         self.record.turn = TurnRecord(event_id, new_id("msg"))
         self.record.status = "running"
@@ -189,9 +199,46 @@ class SessionActor:
         self.attendance.turn_began(self.turn_first_seq)
         return [*self.running_drafts(), Draft("user.message", fields, event_id)]
 
-    def launch(self, content: Sequence[dict[str, Any]]) -> None:
+    def begin_resumed(self, event_id: str) -> None:
+        """Set the row to a turn that goes on after a restart with that answer. Needs the lock."""
+        self.record.turn = TurnRecord(event_id, new_id("msg"))
+
+    def launch(self, content: Sequence[Mapping[str, Any]], resume: Resume | None = None) -> None:
         """Start the task of the turn that `begin` opened, once that is committed. Needs the lock."""
-        self.turn = self._start_turn(self, content)
+        self.turn = self._start_turn(self, content, resume)
+
+    # -- what waits for the client ------------------------------------------------------------------
+
+    async def waiting_calls(self) -> dict[str, LoggedCall]:
+        """Return the calls that wait for the client, by event id. Needs the lock."""
+        if self.turn is not None:
+            return self.turn.waiting_calls()
+        if not self.is_paused:
+            return {}
+        assert self.record.turn is not None
+        calls = logged_calls(await self._read_turn(self.record.id))
+        return {event_id: calls[event_id] for event_id in self.record.turn.blocked}
+
+    async def interrupt_waiting(self, waiting: Mapping[str, LoggedCall]) -> None:
+        """End a turn that waits without a live task: nobody has to be aborted. Needs the lock."""
+        content = [{"type": "text", "text": INTERRUPTED_TEXT}]
+        drafts = [
+            tool_result_draft(call.event_id, call.kind, content, is_error=True)
+            for call in waiting.values()
+        ]
+        await self.end_turn(None, Outcome(), Output(drafts=drafts))
+
+    # -- the system prompt --------------------------------------------------------------------------
+
+    def add_system(self, fields: Mapping[str, Any]) -> None:
+        """Take a `system.message` into account from the next prompt on."""
+        self._system_messages.append(system_text(fields))
+
+    @property
+    def system(self) -> str | None:
+        """The agent's system prompt and every system message so far; opencode forgets it each time."""
+        texts = [self.record.agent["system"], *self._system_messages]
+        return "\n\n".join(text for text in texts if text) or None
 
     def detach(self, turn: Turn) -> None:
         """The task of a turn that waits for the client ends; what it waits for stays in the row."""
@@ -215,6 +262,11 @@ class SessionActor:
         if self._running_since_us is not None:
             self.record.active_us += max(0, clock.now_us() - self._running_since_us)
             self._running_since_us = None
+
+
+def system_text(fields: Mapping[str, Any]) -> str:
+    """Return the text of a `system.message`."""
+    return "\n".join(block["text"] for block in fields["content"])
 
 
 def _delete_queued(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar.errors import ChildError
+from sidecar.managed.connections import Connections
 from sidecar.managed.records import SessionRecord
 from sidecar.managed.tools import ToolPlan
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
@@ -23,6 +24,9 @@ from sidecar.opencode.instances import Instances
 from sidecar.opencode.supervisor import Supervisor
 
 Sink = Callable[[ChildEvent], None]
+
+STALE = "is_child_stale"
+"""Key in a session's body: its tools changed since the child was last told of them."""
 
 
 class ChildSession:
@@ -87,12 +91,14 @@ class ChildSessions:
         supervisor: Supervisor,
         instances: Instances,
         pump: EventPump,
+        connections: Connections,
         workspaces_dir: Path,
         prompt_wait_seconds: float,
     ) -> None:
         self._supervisor = supervisor
         self._instances = instances
         self._pump = pump
+        self._connections = connections
         self._workspaces_dir = workspaces_dir
         self._prompt_wait_seconds = prompt_wait_seconds
 
@@ -111,9 +117,18 @@ class ChildSessions:
         await self._pump.wait_connected(self._supervisor.boot)
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
+        if record.body.get(STALE):
+            # The session's tools were changed: its servers are added anew when it is loaded again.
+            await self._instances.unload(directory)
         model = ModelRef.parse(record.model_ref)
         gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
-        async with self._instances.use(directory, gateway_model) as client:
+
+        async def connect(client: ChildClient) -> None:
+            for key, entry in (await self._connections.entries(record)).items():
+                statuses = await client.add_mcp(directory, key, entry)
+                self._connections.check(record, key, statuses)
+
+        async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
             session_id = await self._ensure_session(client, record, directory)
             unsubscribe = self._pump.subscribe(session_id, sink)
             try:
@@ -130,9 +145,11 @@ class ChildSessions:
     async def _ensure_session(
         self, client: ChildClient, record: SessionRecord, directory: Path
     ) -> str:
-        if record.child_session_id is not None:
-            return record.child_session_id
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
+        if record.child_session_id is not None:
+            if record.body.pop(STALE, False):
+                await client.update_session_permission(record.child_session_id, plan.rules())
+            return record.child_session_id
         record.child_session_id = await client.create_session(
             directory, title=record.body["title"] or record.id, permission=plan.rules()
         )

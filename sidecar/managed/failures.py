@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sidecar.errors import SidecarError
 from sidecar.managed.event_log import Draft
 
 FailureType = Literal[
@@ -51,6 +52,14 @@ class Failure:
             **dict(self.extra),
         }
         return Draft("session.error", {"error": error})
+
+
+class TurnFailedError(SidecarError):
+    """The turn cannot go on, for a reason that `session.error` has a type for."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 def from_child(error: Mapping[str, Any]) -> Failure:

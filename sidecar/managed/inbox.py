@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
-from sidecar.managed.actor import INTERRUPT, SessionActor
+from sidecar.managed.actor import INTERRUPT, SYSTEM, SessionActor
 from sidecar.managed.event_log import Draft, Event
 from sidecar.managed.records import QueuedEvent
-from sidecar.managed.turn import Confirmation, Interrupt
-from sidecar.wire.managed import Body
+from sidecar.managed.resume import LoggedCall, resume_of
+from sidecar.managed.turn import ClientAnswer, Interrupt
 from sidecar.wire.sessions import (
     ClientEvent,
+    DocumentBlock,
+    ImageBlock,
+    SystemMessage,
+    UserCustomToolResult,
     UserInterrupt,
     UserMessage,
     UserToolConfirmation,
+    UserToolResult,
 )
+
+ModalitiesOf = Callable[[str], frozenset[str] | None]
+"""Returns what a model ref takes (`text`, `image`, `pdf`), None when nobody knows the model."""
 
 
 @dataclass(slots=True)
@@ -34,12 +42,17 @@ class Acceptance:
     queued: list[QueuedEvent] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     starting: list[dict[str, Any]] | None = None
-    confirmations: list[Confirmation] = field(default_factory=list)
+    answers: dict[str, ClientAnswer] = field(default_factory=dict)
+    resumed: list[LoggedCall] | None = None
     is_interrupt: bool = False
 
 
 async def accept(
-    actor: SessionActor, events: Sequence[ClientEvent], *, max_queued: int
+    actor: SessionActor,
+    events: Sequence[ClientEvent],
+    *,
+    max_queued: int,
+    modalities_of: ModalitiesOf,
 ) -> list[dict[str, Any]]:
     """Accept a batch: persist it, set things going, return the events as the API answers them.
 
@@ -47,91 +60,194 @@ async def accept(
     then nothing was accepted.
     """
     async with actor.lock:
-        acceptance = _plan(actor, events, max_queued)
+        plan = Acceptance()
+        waiting = await actor.waiting_calls()
+        _check_room(actor, events, max_queued)
+        _check(actor, plan, events, waiting=waiting, modalities_of=modalities_of)
+        # Only now, when every event is known to be good, may the session change.
+        _apply(actor, plan, events, waiting)
         appended = await actor.commit(
-            acceptance.drafts, also=_insert_queued(actor.record.id, acceptance.queued)
+            plan.drafts, also=_insert_queued(actor.record.id, plan.queued)
         )
-        actor.queue += acceptance.queued
-        if acceptance.starting is not None:
-            actor.launch(acceptance.starting)
-        if actor.turn is not None:
-            for confirmation in acceptance.confirmations:
-                actor.turn.put(confirmation)
-            if acceptance.is_interrupt:
+        actor.queue += plan.queued
+        if plan.starting is not None:
+            actor.launch(plan.starting)
+        elif plan.resumed is not None:
+            actor.launch([], resume_of(plan.resumed))
+        elif actor.turn is not None:
+            for answer in plan.answers.values():
+                actor.turn.put(answer)
+            if plan.is_interrupt:
                 actor.turn.put(Interrupt())
-        return _answers(acceptance, appended)
+        elif plan.is_interrupt:
+            await actor.interrupt_waiting(waiting)
+        return _answers(plan, appended)
 
 
-def _plan(actor: SessionActor, events: Sequence[ClientEvent], max_queued: int) -> Acceptance:
+def _check_room(actor: SessionActor, events: Sequence[ClientEvent], max_queued: int) -> None:
     if actor.record.archived_at is not None or actor.record.status == "terminated":
         raise ConflictError(f"session {actor.record.id} has ended and takes no more events")
-    plan = Acceptance()
-    for number, event in enumerate(events):
-        _check(actor, plan, event, f"events.{number}")
-    if len(actor.queue) + len(plan.queued) > max_queued:
+    waits = sum(isinstance(event, UserMessage) for event in events)
+    if actor.record.turn is not None and len(actor.queue) + waits > max_queued:
         raise RateLimitedError(
             f"events: {max_queued} events wait on this session already; wait for it to become idle",
             retry_after_seconds=5,
         )
-    waiting = actor.turn.waiting_tools if actor.turn is not None else []
-    answered = {confirmation.tool_use_id for confirmation in plan.confirmations}
-    unknown = answered - {tool.event_id for tool in waiting if tool.call.kind != "custom"}
-    if unknown:
-        raise InvalidRequestError(
-            f"tool_use_id: {', '.join(sorted(unknown))} does not wait for a confirmation here",
-            field="tool_use_id",
-        )
-    # Only now, when every event is known to be good, may the session change.
-    _apply(actor, plan, events)
-    return plan
 
 
-def _check(actor: SessionActor, plan: Acceptance, event: ClientEvent, where: str) -> None:
-    match event:
-        case UserMessage() | UserInterrupt():
-            _check_thread(actor, event, where)
-        case UserToolConfirmation():
-            if any(event.tool_use_id == c.tool_use_id for c in plan.confirmations):
-                raise InvalidRequestError(
-                    f"{where}.tool_use_id: {event.tool_use_id} is answered twice in this request"
+def _check(
+    actor: SessionActor,
+    plan: Acceptance,
+    events: Sequence[ClientEvent],
+    *,
+    waiting: Mapping[str, LoggedCall],
+    modalities_of: ModalitiesOf,
+) -> None:
+    for number, event in enumerate(events):
+        where = f"events.{number}"
+        match event:
+            case UserMessage():
+                _check_content(actor, event, where, modalities_of)
+            case UserInterrupt():
+                _check_thread(actor, event, where)
+            case UserToolConfirmation():
+                answer = ClientAnswer(event.tool_use_id, event.result, event.deny_message)
+                _check_answer(plan, waiting, answer, f"{where}.tool_use_id", is_custom=False)
+            case UserCustomToolResult():
+                content = [b.model_dump(exclude_none=True) for b in event.content or ()]
+                answer = ClientAnswer(
+                    event.custom_tool_use_id, "allow", None, content, event.is_error is True
                 )
-            plan.confirmations.append(
-                Confirmation(event.tool_use_id, event.result, event.deny_message)
+                _check_answer(plan, waiting, answer, f"{where}.custom_tool_use_id", is_custom=True)
+            case SystemMessage():
+                _check_system(events, number, where)
+            case UserToolResult():
+                raise InvalidRequestError(
+                    f"{where}.type: user.tool_result is for self_hosted environments; here built-in "
+                    "tools run on the server"
+                )
+
+
+def _check_content(
+    actor: SessionActor, event: UserMessage, where: str, modalities_of: ModalitiesOf
+) -> None:
+    taken = modalities_of(actor.record.model_ref)
+    if taken is None:
+        return
+    for number, block in enumerate(event.content):
+        needed = _modality(block)
+        if needed not in taken:
+            raise InvalidRequestError(
+                f"{where}.content.{number}: the model {actor.record.agent['model']['id']} takes no "
+                f"{needed} input; use a model that does, or send text",
+                field="content",
             )
-        case _:
-            raise InvalidRequestError(f"{where}.type: {event.type} is not accepted here")
 
 
-def _check_thread(actor: SessionActor, event: Body, where: str) -> None:
-    thread = getattr(event, "session_thread_id", None)
-    if thread is not None and thread != actor.record.thread_id:
+def _modality(block: object) -> str:
+    if isinstance(block, ImageBlock):
+        return "image"
+    if isinstance(block, DocumentBlock) and block.source.type != "text":
+        media_type = getattr(block.source, "media_type", "application/pdf")
+        return "text" if media_type.startswith("text/") else "pdf"
+    return "text"
+
+
+def _check_thread(actor: SessionActor, event: UserInterrupt, where: str) -> None:
+    if event.session_thread_id not in {None, actor.record.thread_id}:
         raise InvalidRequestError(
             f"{where}.session_thread_id: this session's only thread is {actor.record.thread_id}"
         )
 
 
-def _apply(actor: SessionActor, plan: Acceptance, events: Sequence[ClientEvent]) -> None:
+def _check_answer(
+    plan: Acceptance,
+    waiting: Mapping[str, LoggedCall],
+    answer: ClientAnswer,
+    where: str,
+    *,
+    is_custom: bool,
+) -> None:
+    call = waiting.get(answer.tool_use_id)
+    if call is None or answer.tool_use_id in plan.answers:
+        raise InvalidRequestError(
+            f"{where}: {answer.tool_use_id[:80]!r} does not wait for an answer in this session "
+            "(unknown, of another session, or answered already)"
+        )
+    if (call.kind == "custom") != is_custom:
+        wanted = "user.custom_tool_result" if call.kind == "custom" else "user.tool_confirmation"
+        raise InvalidRequestError(f"{where}: this call is answered by {wanted}")
+    plan.answers[answer.tool_use_id] = answer
+
+
+def _check_system(events: Sequence[ClientEvent], number: int, where: str) -> None:
+    before = events[number - 1] if number else None
+    if number != len(events) - 1 or not isinstance(before, UserMessage | UserCustomToolResult):
+        raise InvalidRequestError(
+            f"{where}.type: system.message must be the last event of a request, right after a "
+            "user.message or a tool result"
+        )
+
+
+def _apply(
+    actor: SessionActor,
+    plan: Acceptance,
+    events: Sequence[ClientEvent],
+    waiting: Mapping[str, LoggedCall],
+) -> None:
     position = actor.queue[-1].position + 1 if actor.queue else 1
     for event in events:
         event_id = new_id("sevt")
         plan.order.append(event_id)
         fields = event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
-        is_busy = actor.record.turn is not None or bool(actor.queue) or plan.starting is not None
-        must_wait = isinstance(event, UserMessage | UserInterrupt) and is_busy
-        if must_wait:
+        is_open = actor.record.turn is not None and plan.starting is None
+        is_behind = isinstance(event, UserMessage) and plan.starting is not None
+        is_queued = isinstance(event, UserMessage | UserInterrupt) and (is_open or is_behind)
+        is_queued |= isinstance(event, UserInterrupt) and plan.starting is not None
+        is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
+        if is_queued:
             plan.queued.append(QueuedEvent(position, event_id, event.type, fields))
             position += 1
-            plan.is_interrupt = plan.is_interrupt or event.type == INTERRUPT
+            plan.is_interrupt |= event.type == INTERRUPT
         elif isinstance(event, UserMessage):
             plan.drafts += actor.begin(event_id, fields)
             plan.starting = fields["content"]
         else:
             plan.drafts.append(Draft(event.type, fields, event_id))
-    if plan.confirmations and actor.record.turn is not None and actor.record.turn.blocked:
-        actor.record.turn.blocked = []
+            if event.type == SYSTEM:
+                actor.add_system(fields)
+    if plan.answers:
+        _apply_answers(actor, plan, waiting)
+
+
+def _apply_answers(
+    actor: SessionActor, plan: Acceptance, waiting: Mapping[str, LoggedCall]
+) -> None:
+    turn = actor.record.turn
+    assert turn is not None
+    for event_id, draft in zip(plan.order, plan.drafts, strict=False):
+        answered = draft.fields.get("tool_use_id") or draft.fields.get("custom_tool_use_id")
+        if answered in plan.answers:
+            waiting[answered].answer = {"id": event_id, "type": draft.type, **draft.fields}
+    was_paused = bool(turn.blocked)
+    if was_paused:
         actor.record.status = "running"
         actor.start_clock()
         plan.drafts += actor.running_drafts()
+    if actor.turn is not None:
+        turn.blocked = []
+        return
+    left = [event_id for event_id in turn.blocked if waiting[event_id].answer is None]
+    turn.blocked = left
+    if left:
+        actor.record.status = "idle"
+        actor.stop_clock()
+        plan.drafts += actor.idle_drafts(
+            {"stop_reason": {"type": "requires_action", "event_ids": left}}
+        )
+        return
+    plan.resumed = list(waiting.values())
+    actor.begin_resumed(plan.order[-1])
 
 
 def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Any:

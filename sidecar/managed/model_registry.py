@@ -56,6 +56,12 @@ class ModelRegistry:
             await self._config_file.register({name: self._entry(name, snapshot) for name in wanted})
             await self._config_file.set_default(default)
 
+    def modalities_of(self, model_ref: str) -> frozenset[str] | None:
+        """Return what the model takes (`text`, `image`, `pdf`); None when nobody can tell."""
+        ref = ModelRef.parse(model_ref)
+        entry = self._config_file.entries().get(ref.model_id)
+        return entry.input_modalities if ref.provider == GATEWAY_PROVIDER and entry else None
+
     def _is_current(self, model_id: str, entry: CatalogueEntry | None) -> bool:
         wanted = model_entry(entry) if entry is not None else ModelEntry(model_id)
         return self._config_file.entries().get(model_id) == wanted

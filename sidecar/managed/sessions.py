@@ -15,7 +15,7 @@ from sidecar.errors import ChildError, InvalidRequestError
 from sidecar.ids import is_id, new_id
 from sidecar.managed import clock, environments, pages
 from sidecar.managed.agents import Agent, Agents, merge_metadata, merge_tools, model_answer
-from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.child_sessions import STALE, ChildSessions
 from sidecar.managed.event_log import Draft, EventLog, sse_frame, to_json
 from sidecar.managed.records import (
     SessionRecord,
@@ -125,6 +125,10 @@ class Sessions:
         """Return the session's committed row. Raises NotFoundError."""
         return await self._database.read(lambda connection: select_session(connection, session_id))
 
+    async def custom_tools(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the tools that the session's client executes. Raises NotFoundError."""
+        return ToolPlan((await self.record(session_id)).agent["tools"], ()).custom
+
     async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
         """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
         actor = await self._turns.actor(session_id)
@@ -157,7 +161,7 @@ class Sessions:
             record.body = body
             actor.plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
             if "agent" in changes:
-                actor.are_rules_stale = True
+                record.body[STALE] = True
             await actor.commit(
                 [Draft("session.updated", changes)], also=lambda c: save_body(c, record)
             )

@@ -10,6 +10,7 @@ What has to be right here, each point a bug of servers before us:
 Model requests are known exactly from the relay (`request_started`, `request_ended`). Its news of an
 end overtakes the child's last events of that request, so the end is held back until something that
 must come after it: a tool result, the end of a step, the next request, a pause, the end of the turn.
+For the same reason a start is held back while the child has not told of the end of the step before.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from sidecar.managed.drafts import (
     tool_use_draft,
 )
 from sidecar.managed.event_log import Draft, Preview, to_json
-from sidecar.managed.tools import ToolPlan
+from sidecar.managed.resume import LoggedCall
+from sidecar.managed.tools import ToolCall, ToolPlan
 
+_NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
 _TOOL_ENDED = frozenset({"completed", "error"})
 
 
@@ -58,7 +61,9 @@ class TurnTranslator:
     turn and are ignored.
     """
 
-    def __init__(self, *, plan: ToolPlan, message_id: str) -> None:
+    def __init__(
+        self, *, plan: ToolPlan, message_id: str, granted: Sequence[LoggedCall] = ()
+    ) -> None:
         self._plan = plan
         self._message_id = message_id
         self.is_armed = False
@@ -67,6 +72,7 @@ class TurnTranslator:
         self.is_refused = False
         self.open_tools: dict[str, OpenTool] = {}
         """Calls without a result, by opencode's call id."""
+        self._granted = list(granted)
         self._assistants: set[str] = set()
         self._summaries: set[str] = set()
         self._announced: dict[str, str] = {}
@@ -76,6 +82,8 @@ class TurnTranslator:
         self._held_text: dict[str, str] = {}
         self._part_kinds: dict[str, Literal["text", "reasoning"]] = {}
         self._span: _Span | None = None
+        self._early_span: _Span | None = None
+        self._is_step_open = False
         self._has_relay_news = False
         self._open_parts: set[str] = set()
         self._held_tools: list[Draft] = []
@@ -97,11 +105,11 @@ class TurnTranslator:
     def request_started(self, request_id: str) -> Output:
         """A model request of this session was forwarded to the gateway."""
         out = Output()
-        self._end_span(out)
         self._has_relay_news = True
-        # What a failed request left half-said is void: its parts never end.
-        self._open_parts.clear()
-        self._start_span(out, request_id)
+        self._start_early_span(out)
+        self._early_span = _Span(new_id("sevt"), request_id)
+        if not self._is_step_open:
+            self._start_early_span(out)
         return out
 
     def request_ended(
@@ -109,10 +117,14 @@ class TurnTranslator:
     ) -> Output:
         """It ended. Nothing is emitted yet, see the module's docstring; a failed one has no more news."""
         out = Output()
-        if self._span is not None and self._span.request_id == request_id:
-            self._span.ended = (is_error, usage)
-            if is_error:
-                self._end_span(out)
+        if self._early_span is not None and is_error:
+            self._start_early_span(out)
+        for span in (self._span, self._early_span):
+            if span is not None and span.request_id == request_id:
+                span.ended = (is_error, usage)
+                if is_error:
+                    self._is_step_open = False
+                    self._end_span(out)
         return out
 
     # -- the child's events -----------------------------------------------------------------------
@@ -156,8 +168,10 @@ class TurnTranslator:
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
+            self._start_early_span(out)
+            self._is_step_open = True
             if self._span is None and not self._has_relay_news:
-                self._start_span(out, None)
+                self._start_span(out, _Span(new_id("sevt"), None))
         elif kind == "step-finish":
             self._step_finish(out, part)
 
@@ -237,13 +251,32 @@ class TurnTranslator:
         tool = self.open_tools.get(call_id)
         if tool is None:
             call = self._plan.describe(part["tool"], state.get("input") or {})
-            tool = OpenTool(new_id("sevt"), call_id, call, self._asked.pop(call_id, None))
+            repeated = self._take_granted(call)
+            event_id = repeated.event_id if repeated is not None else new_id("sevt")
+            tool = OpenTool(event_id, call_id, call, self._asked.pop(call_id, None))
             self.open_tools[call_id] = tool
-            self._held_tools.append(tool_use_draft(tool))
-            self._release_tools(out)
+            if repeated is not None:
+                tool.is_granted = True
+            else:
+                self._held_tools.append(tool_use_draft(tool))
+                self._release_tools(out)
         if state["status"] in _TOOL_ENDED:
             self._finished_parts.add(part["id"])
             self._close_tool(out, tool, *result_of(tool, state))
+
+    def _take_granted(self, call: ToolCall) -> LoggedCall | None:
+        """Return the call, confirmed before a restart, that the model now repeats."""
+        for granted in self._granted:
+            is_same = (granted.kind, granted.name, granted.server, granted.input) == (
+                call.kind,
+                call.name,
+                call.server,
+                call.input,
+            )
+            if is_same:
+                self._granted.remove(granted)
+                return granted
+        return None
 
     def _permission(self, properties: Mapping[str, Any]) -> None:
         call_id = (properties.get("tool") or {}).get("callID", "")
@@ -267,11 +300,12 @@ class TurnTranslator:
         self._finished_parts.add(part["id"])
         if part.get("reason") in {"content-filter", "refusal"}:
             self.is_refused = True
-        if self._span is None:
-            return
-        is_error, usage = self._span.ended or (False, None)
-        self._span.ended = (is_error, usage or step_usage(part))
-        self._end_span(out)
+        self._is_step_open = False
+        if self._span is not None:
+            is_error, usage = self._span.ended or (False, None)
+            self._span.ended = (is_error, usage or step_usage(part))
+            self._end_span(out)
+        self._start_early_span(out)
 
     def _error(self, error: Mapping[str, Any]) -> None:
         if error.get("name") == "ContentFilterError":
@@ -294,11 +328,25 @@ class TurnTranslator:
         self._end_span(out, cut=True)
         for tool in list(self.open_tools.values()):
             self._close_tool(out, tool, [{"type": "text", "text": text}], is_error=True)
+        self._start_early_span(out)
+        self._end_span(out, cut=True)
+        for granted in self._granted:
+            content = [{"type": "text", "text": _NOT_REPEATED}]
+            draft = tool_result_draft(granted.event_id, granted.kind, content, is_error=True)
+            out.drafts.append(draft)
         return out
 
-    def _start_span(self, out: Output, request_id: str | None) -> None:
-        self._span = _Span(new_id("sevt"), request_id)
-        out.drafts.append(Draft("span.model_request_start", {}, self._span.event_id))
+    def _start_early_span(self, out: Output) -> None:
+        """Start the request whose news overtook the child's, if there is one."""
+        if self._early_span is not None:
+            # What a failed request left half-said is void: its parts never end.
+            self._end_span(out)
+            self._start_span(out, self._early_span)
+            self._early_span = None
+
+    def _start_span(self, out: Output, span: _Span) -> None:
+        self._span = span
+        out.drafts.append(Draft("span.model_request_start", {}, span.event_id))
 
     def _end_span(self, out: Output, *, cut: bool = False) -> None:
         self._open_parts.clear()

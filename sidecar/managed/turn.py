@@ -17,9 +17,11 @@ import structlog
 from sidecar.errors import SidecarError
 from sidecar.managed import failures
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
+from sidecar.managed.custom_tools import CustomResult, CustomTools
 from sidecar.managed.drafts import OpenTool, Usage
 from sidecar.managed.event_log import Draft
-from sidecar.managed.failures import Failure
+from sidecar.managed.failures import Failure, TurnFailedError
+from sidecar.managed.resume import LoggedCall, Resume
 from sidecar.managed.translate import Output, TurnTranslator
 from sidecar.naming import ModelRef
 from sidecar.opencode.events import ChildEvent, ChildGap
@@ -61,12 +63,14 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmation:
-    """The client's answer to a call that waits for permission."""
+class ClientAnswer:
+    """The client's answer to a call: a confirmation, or the result of a custom tool."""
 
     tool_use_id: str
     result: Literal["allow", "deny"]
-    message: str | None
+    message: str | None = None
+    content: Sequence[Mapping[str, Any]] = ()
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class ChildLost:
 
 
 InboxItem: TypeAlias = (
-    ChildEvent | ChildGap | RequestStarted | RequestEnded | Interrupt | Confirmation | ChildLost
+    ChildEvent | ChildGap | RequestStarted | RequestEnded | Interrupt | ClientAnswer | ChildLost
 )
 
 
@@ -114,14 +118,18 @@ class Turn:
         *,
         actor: SessionActor,
         child_sessions: ChildSessions,
+        custom_tools: CustomTools,
         content: Sequence[Mapping[str, Any]],
+        resume: Resume | None,
         message_id: str,
         max_seconds: float,
         retry_notice_seconds: float,
     ) -> None:
         self._actor = actor
         self._child_sessions = child_sessions
-        self._content = content
+        self._custom_tools = custom_tools
+        self._content = resume.content if resume is not None else content
+        self._resume = resume
         self._message_id = message_id
         self._max_seconds = max_seconds
         self._retry_notice_seconds = retry_notice_seconds
@@ -131,7 +139,11 @@ class Turn:
         self._is_interrupted = False
         self._is_rescheduled = False
         self._deadline = 0.0
-        self._translator = TurnTranslator(plan=actor.plan, message_id=message_id)
+        self._translator = TurnTranslator(
+            plan=actor.plan,
+            message_id=message_id,
+            granted=resume.granted if resume is not None else (),
+        )
 
     @property
     def is_paused(self) -> bool:
@@ -142,6 +154,15 @@ class Turn:
     def waiting_tools(self) -> list[OpenTool]:
         """The calls that wait for the client."""
         return [tool for tool in self._translator.open_tools.values() if _waits(tool)]
+
+    def waiting_calls(self) -> dict[str, LoggedCall]:
+        """Return them as the log shows them, by event id."""
+        return {
+            tool.event_id: LoggedCall(
+                tool.event_id, tool.call.kind, tool.call.name, tool.call.input, tool.call.server
+            )
+            for tool in self.waiting_tools
+        }
 
     def put(self, item: InboxItem) -> None:
         """Tell the turn what happened."""
@@ -155,8 +176,11 @@ class Turn:
         try:
             outcome = await self._execute()
         except _Detached:
+            self._custom_tools.clear(self._actor.record.id)
             self._actor.detach(self)
             return
+        except TurnFailedError as error:
+            outcome = failed(error.failure)
         except SidecarError as error:
             outcome = failed(Failure("unknown_error", error.message))
         except TimeoutError:
@@ -170,6 +194,9 @@ class Turn:
 
     async def _execute(self) -> Outcome:
         record = self._actor.record
+        if self._resume is not None and self._resume.drafts:
+            async with self._actor.lock:
+                await self._actor.commit(self._resume.drafts)
         # Until the prompt is sent, an interrupt ends the preparation by letting this scope expire.
         async with asyncio.timeout(None) as preparation:
             self._preparation = preparation
@@ -181,7 +208,7 @@ class Turn:
                     message_id=self._message_id,
                     model=ModelRef.parse(record.model_ref),
                     parts=prompt_parts(self._content),
-                    system=record.agent["system"],
+                    system=self._actor.system,
                     variant=(record.agent["model"].get("effort") or {}).get("type"),
                 )
                 return await self._consume(child)
@@ -248,8 +275,8 @@ class Turn:
                 return failed(Failure("unknown_error", f"opencode {reason}; the turn was cut"))
             case Interrupt():
                 return await self._interrupt(child, out)
-            case Confirmation():
-                await self._confirm(child, item)
+            case ClientAnswer():
+                await self._on_answer(child, item)
         return None
 
     async def _on_child_event(
@@ -314,15 +341,22 @@ class Turn:
         for permission_id in self._translator.take_stray_asks():
             await child.reply_permission(permission_id, "reject", _DENIED)
 
-    async def _confirm(self, child: ChildSession, answer: Confirmation) -> None:
-        for tool in self._translator.open_tools.values():
-            if tool.event_id == answer.tool_use_id and tool.permission_id is not None:
-                tool.is_confirmed = True
-                if answer.result == "allow":
-                    await child.reply_permission(tool.permission_id, "once")
-                else:
-                    tool.deny_message = answer.message or _DENIED
-                    await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
+    async def _on_answer(self, child: ChildSession, answer: ClientAnswer) -> None:
+        tools = self._translator.open_tools.values()
+        tool = next((t for t in tools if t.event_id == answer.tool_use_id), None)
+        if tool is None:
+            return
+        tool.is_confirmed = True
+        if tool.call.kind == "custom":
+            result = CustomResult(answer.content, answer.is_error)
+            self._custom_tools.answer(
+                self._actor.record.id, tool.call.name, tool.call.input, result
+            )
+        elif tool.permission_id is not None and answer.result == "allow":
+            await child.reply_permission(tool.permission_id, "once")
+        elif tool.permission_id is not None:
+            tool.deny_message = answer.message or _DENIED
+            await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
 
     async def _on_silence(self, child: ChildSession) -> Outcome | None:
         if self._can_pause():
@@ -386,6 +420,7 @@ class Turn:
             await self._actor.commit(out.drafts, used=out.used)
 
     async def _finish(self, outcome: Outcome) -> None:
+        self._custom_tools.clear(self._actor.record.id)
         async with self._actor.lock:
             out = self._translator.settle(outcome.settle_text)
             await self._actor.end_turn(self, outcome, out)

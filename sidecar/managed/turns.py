@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -13,10 +14,13 @@ import structlog
 from sidecar.aiokit import TaskOwner
 from sidecar.config import TurnSettings
 from sidecar.managed import inbox, recovery
-from sidecar.managed.actor import SessionActor
+from sidecar.managed.actor import SYSTEM, SessionActor, system_text
 from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.event_log import EventLog
-from sidecar.managed.records import SessionRecord, select_queue, select_session
+from sidecar.managed.inbox import ModalitiesOf
+from sidecar.managed.records import QueuedEvent, SessionRecord, select_queue, select_session
+from sidecar.managed.resume import Resume, turn_events
 from sidecar.managed.turn import ChildLost, InboxItem, Turn
 from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
@@ -38,11 +42,15 @@ class Turns:
         database: Database,
         log: EventLog,
         child_sessions: ChildSessions,
+        custom_tools: CustomTools,
+        modalities_of: ModalitiesOf,
         settings: TurnSettings,
     ) -> None:
         self._database = database
         self._log = log
         self._child_sessions = child_sessions
+        self._custom_tools = custom_tools
+        self._modalities_of = modalities_of
         self._settings = settings
         self._tasks = TaskOwner("turns")
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
@@ -84,7 +92,12 @@ class Turns:
         """Accept a batch of client events, see `inbox.accept`."""
         actor = await self.actor(session_id)
         try:
-            return await inbox.accept(actor, events, max_queued=self._settings.max_queued_messages)
+            return await inbox.accept(
+                actor,
+                events,
+                max_queued=self._settings.max_queued_messages,
+                modalities_of=self._modalities_of,
+            )
         except sqlite3.Error:
             # What is in memory may be ahead of the store now: read it again next time.
             self.forget(session_id)
@@ -138,14 +151,29 @@ class Turns:
         await self._tasks.close()
 
     async def _load(self, session_id: str) -> SessionActor:
-        def select(connection: sqlite3.Connection) -> tuple[SessionRecord, list[Any]]:
-            return select_session(connection, session_id), select_queue(connection, session_id)
+        def select(
+            connection: sqlite3.Connection,
+        ) -> tuple[SessionRecord, list[QueuedEvent], list[str]]:
+            rows = connection.execute(
+                "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
+                (session_id, SYSTEM),
+            )
+            systems = [system_text(json.loads(row["body"])) for row in rows]
+            return (
+                select_session(connection, session_id),
+                select_queue(connection, session_id),
+                systems,
+            )
 
-        record, queue = await self._database.read(select)
+        record, queue, systems = await self._database.read(select)
         actor = SessionActor(
             record=record,
             queue=queue,
+            system_messages=systems,
             log=self._log,
+            read_turn=lambda session_id: self._database.read(
+                lambda connection: turn_events(connection, session_id)
+            ),
             start_turn=self._start_turn,
             may_start=lambda: not self._is_draining,
             bind_child=self._bind_child,
@@ -162,12 +190,16 @@ class Turns:
             if actor.turn is None and not actor.lock.locked():
                 self.forget(session_id)
 
-    def _start_turn(self, actor: SessionActor, content: Sequence[dict[str, Any]], /) -> Turn:
+    def _start_turn(
+        self, actor: SessionActor, content: Sequence[Mapping[str, Any]], resume: Resume | None, /
+    ) -> Turn:
         assert actor.record.turn is not None
         turn = Turn(
             actor=actor,
             child_sessions=self._child_sessions,
+            custom_tools=self._custom_tools,
             content=content,
+            resume=resume,
             message_id=actor.record.turn.message_id,
             max_seconds=self._settings.max_seconds,
             retry_notice_seconds=self._settings.retry_notice_seconds,

@@ -33,7 +33,7 @@ AGENT = "sidecar"
 session and the prompt, so that no new agent ever needs a reload."""
 
 MCP_REQUEST_MILLISECONDS = 600_000
-"""Bound for one MCP tool call. A server's own `timeout` wins."""
+"""Bound for one MCP tool call; opencode's own is 60 s. A server's own `timeout` wins."""
 
 MAX_BYTES = 16 * 1024 * 1024
 """About thirty thousand models; more is a gateway gone mad."""

@@ -90,6 +90,19 @@ CREATE TABLE credentials (
     secret      BLOB
 ) STRICT;
 CREATE INDEX credentials_by_vault ON credentials (vault_id, created_at, id);
+
+CREATE TABLE session_resources (
+    id              TEXT PRIMARY KEY,
+    session_id      TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    materialised_at TEXT,
+    body            TEXT NOT NULL,
+    secret          BLOB
+) STRICT;
+CREATE INDEX session_resources_by_session ON session_resources (session_id, id);
+
+CREATE TABLE key_check (
+    sealed BLOB NOT NULL
+) STRICT;
 """
 
 MIGRATIONS: Sequence[str] = (_V1,)

@@ -1,33 +1,13 @@
-"""opencode's JSON, as far as we rely on it. Unknown fields are kept: opencode adds some in each release.
+"""opencode's config file as we write it: `https://opencode.ai/config.json`, reduced to what we use.
 
-Sources: `GET /doc` and recorded streams of opencode 1.18.33 (`tests/recordings/opencode`).
+opencode 1.18.33 refuses a file with fields or types it does not know: ours is checked before it is written.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-
-class Foreign(BaseModel):
-    """Somebody else's JSON: more fields than we know may come."""
-
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
-
-
-class EventPayload(Foreign):
-    """One event; `type` tells what `properties` holds."""
-
-    type: str
-    properties: dict[str, Any] = {}
-
-
-class GlobalEvent(Foreign):
-    """One frame of `/global/event`. `directory` is absent for events of the whole process."""
-
-    directory: str | None = None
-    payload: EventPayload
 
 
 class Strict(BaseModel):

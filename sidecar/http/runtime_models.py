@@ -1,0 +1,270 @@
+"""`/v1/models?runtime=cursor|anthropic`: other runtimes' lists for callers that cannot hold their keys.
+
+The manners are the catalogue's: one read at a time, the last good list in memory and on disk, its age
+told when it is served in place of a fresh one. A list is read when somebody asks, not on a timer: nobody
+may ever ask. It is answered as the runtime tells it; this server runs none of these models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+from pydantic import SecretStr, ValidationError
+
+from sidecar import sdk
+from sidecar.aiokit import SingleFlight, TaskOwner
+from sidecar.config import RuntimesSettings, env_name
+from sidecar.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    RuntimeListError,
+    RuntimeListUnavailableError,
+    SidecarError,
+)
+from sidecar.http.answers import query_bool
+from sidecar.http.model_pages import PageQuery, conditional, encode, etag_of
+from sidecar.store import kept_file
+
+_LONGEST_WAIT_SECONDS = 25.0
+"""For the very first list; vendors answer in well under a second, their bad days take longer."""
+_STALE_WAIT_SECONDS = 2.5
+"""For a fresh list when an older one is at hand. Claude Code gives up after 3 s."""
+_RETRY_AFTER_SECONDS = 5.0
+_POLICY = sdk.RequestPolicy(request_timeout_seconds=10.0, max_retries=1)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """How one runtime is reached; `key` None means switched off."""
+
+    key: SecretStr | None
+    base_url: str | None
+    key_variable: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells accounts apart: a list kept for one key is not served for another."""
+        key = self.key.get_secret_value() if self.key else ""
+        return hashlib.blake2b(f"{self.base_url}\n{key}".encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The last good list; `fetched_at` is seconds since the epoch."""
+
+    page: sdk.ModelPage
+    fetched_at: float
+
+    @property
+    def age_seconds(self) -> float:
+        return max(0.0, time.time() - self.fetched_at)
+
+
+class RuntimeModels:
+    """Serves the lists of those runtimes whose keys are set."""
+
+    def __init__(
+        self,
+        *,
+        settings: RuntimesSettings,
+        session: aiohttp.ClientSession,
+        tasks: TaskOwner,
+        directory: Path,
+    ) -> None:
+        access = _access(settings)
+        # `environ` is empty: what is on and off is said by the settings alone.
+        client = sdk.AsyncClient(
+            api_keys={n: a.key.get_secret_value() for n, a in access.items() if a.key},
+            base_urls={n: a.base_url for n, a in access.items() if a.key and a.base_url},
+            policy=_POLICY,
+            environ={},
+            session=session,
+        )
+        self._access = access
+        self._lists = {
+            name: _KeptList(
+                name,
+                client=client,
+                tasks=tasks,
+                refresh_seconds=settings.refresh_seconds,
+                file=directory / f"{name}.json",
+                fingerprint=entry.fingerprint,
+            )
+            for name, entry in access.items()
+            if entry.key is not None
+        }
+
+    async def list(self, request: web.Request, runtime: str) -> web.Response:
+        """Answer `GET /v1/models?runtime=`, paged like our own list; `refresh=true` reads it anew.
+
+        Raises InvalidRequestError for a runtime that is unknown or switched off, and what `_KeptList`
+        raises while there is no list at all.
+        """
+        kept_list = self._list_of(runtime)
+        query = PageQuery(request)
+        kept = await kept_list.get(is_refresh=query_bool(request, "refresh"))
+        models = {
+            model.id: model
+            for model in kept.page
+            if not query.lifecycles or model.lifecycle in query.lifecycles
+        }
+        shown = query.of(tuple(models), lambda model_id: models[model_id].model_dump(mode="json"))
+        if kept.page.has_more and shown["last_id"] == kept.page.last_id:
+            shown["has_more"] = True  # the runtime has more than we walked
+        body = encode(shown | {"runtime": runtime})
+        stale_seconds = kept_list.stale_seconds
+        return conditional(request, body, etag_of(body), stale_seconds=stale_seconds)
+
+    async def retrieve(self, request: web.Request, runtime: str, model_id: str) -> web.Response:
+        """Answer `GET /v1/models/{id}?runtime=` from the list. Raises NotFoundError and as `list`."""
+        kept_list = self._list_of(runtime)
+        kept = await kept_list.get(is_refresh=False)
+        model = next((model for model in kept.page if model.id == model_id), None)
+        if model is None:
+            raise NotFoundError(f"model: {model_id[:200]!r} is not listed by {runtime}")
+        body = encode(model.model_dump(mode="json"))
+        stale_seconds = kept_list.stale_seconds
+        return conditional(request, body, etag_of(body), stale_seconds=stale_seconds)
+
+    def _list_of(self, runtime: str) -> _KeptList:
+        access = self._access.get(runtime)
+        if access is None:
+            known = ", ".join(["opencode", *self._access])
+            raise InvalidRequestError(
+                f"runtime: {runtime[:80]!r} is not served here; known: {known}", field="runtime"
+            )
+        if access.key is None:
+            raise InvalidRequestError(
+                f"runtime: {runtime} is not configured on this server: set {access.key_variable} "
+                f"(or {access.key_variable}_FILE) there",
+                field="runtime",
+            )
+        return self._lists[runtime]
+
+
+class _KeptList:
+    """One runtime's list and everything that replaces it."""
+
+    def __init__(
+        self,
+        runtime: str,
+        *,
+        client: sdk.AsyncClient,
+        tasks: TaskOwner,
+        refresh_seconds: float,
+        file: Path,
+        fingerprint: str,
+    ) -> None:
+        self._runtime = runtime
+        self._client = client
+        self._refresh_seconds = refresh_seconds
+        self._file = file
+        self._fingerprint = fingerprint
+        self._kept = self._load()
+        self._last_error: SidecarError | None = None
+        self._flight = SingleFlight(tasks, f"models of {runtime}", self._refresh)
+
+    @property
+    def stale_seconds(self) -> float | None:
+        """The age of what is served if it is only the last good, None while it is fresh."""
+        if self._kept is None:
+            return None
+        age = self._kept.age_seconds
+        return age if self._last_error is not None or age > self._refresh_seconds else None
+
+    async def get(self, *, is_refresh: bool) -> _Kept:
+        """Return the list, read anew when it is old or that is asked for.
+
+        Raises RateLimitedError, RuntimeListError or RuntimeListUnavailableError when there never was one.
+        """
+        held = self._kept
+        if held is not None and not is_refresh and held.age_seconds <= self._refresh_seconds:
+            return held
+        wait = _LONGEST_WAIT_SECONDS if held is None or is_refresh else _STALE_WAIT_SECONDS
+        try:
+            async with asyncio.timeout(wait):
+                error = await self._flight()
+        except TimeoutError:  # the read goes on for the next caller
+            error = RuntimeListUnavailableError(
+                f"{self._runtime}: no list of models within {wait:g} s",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+        if self._kept is not None:
+            return self._kept
+        assert error is not None
+        raise error
+
+    async def _refresh(self) -> SidecarError | None:
+        """Read the list; return what went wrong rather than raise it, for many may wait."""
+        try:
+            page_ = await self._client.models.list(self._runtime)
+        except sdk.ModelsError as error:
+            self._last_error = _translate(error)
+            _log.warning(
+                "models of runtime not read",
+                runtime=self._runtime,
+                error=str(error),
+                serving_last=self._kept is not None,
+            )
+            return self._last_error
+        self._last_error = None
+        self._kept = _Kept(page_, time.time())
+        await self._save(self._kept)
+        return None
+
+    def _load(self) -> _Kept | None:
+        saved = kept_file.load(self._file, fingerprint=self._fingerprint)
+        if saved is None:
+            return None
+        try:
+            return _Kept(sdk.ModelPage.model_validate(saved.content), saved.fetched_at)
+        except ValidationError:
+            _log.warning("kept models of runtime unreadable, ignored", runtime=self._runtime)
+            return None
+
+    async def _save(self, kept: _Kept) -> None:
+        try:
+            await asyncio.to_thread(
+                kept_file.save,
+                self._file,
+                fingerprint=self._fingerprint,
+                fetched_at=kept.fetched_at,
+                content=kept.page.model_dump(mode="json"),
+            )
+        except OSError as error:
+            _log.warning("models of runtime not kept", runtime=self._runtime, error=str(error))
+
+
+def _access(settings: RuntimesSettings) -> Mapping[str, _Access]:
+    def access(key: SecretStr | None, base_url: str | None, key_field: str) -> _Access:
+        return _Access(key, base_url, env_name(RuntimesSettings, key_field))
+
+    return {
+        "anthropic": access(
+            settings.anthropic_api_key, settings.anthropic_base_url, "anthropic_api_key"
+        ),
+        "cursor": access(settings.cursor_api_key, settings.cursor_base_url, "cursor_api_key"),
+    }
+
+
+def _translate(error: sdk.ModelsError) -> SidecarError:
+    """Say it in the server's terms: a vendor's refusal of our key is no fault of the caller."""
+    message = str(error)
+    if isinstance(error, sdk.RateLimitedError):
+        return RateLimitedError(message, retry_after_seconds=error.retry_after_seconds)
+    if isinstance(error, sdk.UnavailableError):
+        return RuntimeListUnavailableError(
+            message, retry_after_seconds=error.retry_after_seconds or _RETRY_AFTER_SECONDS
+        )
+    return RuntimeListError(message)

@@ -1,0 +1,173 @@
+"""Secrets at rest: AES-256-GCM, each ciphertext bound to the id of what it belongs to.
+
+A sealed value that is copied to another row does not open there. The key comes from the settings, or
+is made once beside the database. A sealed constant in the store tells a wrong key at the start,
+before anything is refused to an agent or written with a second key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from sidecar.errors import SettingsError, SidecarError
+from sidecar.store.database import Database
+
+KEY_BYTES = 32
+KEY_FILE = "secret.key"
+KEY_VARIABLE = "SIDECAR_VAULT_KEY"
+
+_NONCE_BYTES = 12
+_FORMAT = b"\x01"
+"""First byte of a sealed value: AES-256-GCM, 12 bytes of nonce, ciphertext and tag."""
+_CHECK_ID = "key-check"
+_CHECK_TEXT = "opencode-sidecar"
+_HOLDERS = ("credentials", "session_resources")
+"""Tables with a sealed `secret` column."""
+
+_log = structlog.get_logger(__name__)
+
+
+class UnsealError(SidecarError):
+    """A stored secret does not open: another key, another row, or damage."""
+
+
+class Sealer:
+    """Seals and opens with one key of 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def seal(self, text: str, *, bound_to: str) -> bytes:
+        """Return the sealed form; it opens only with the same `bound_to`."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, text.encode(), _associated(bound_to))
+        return _FORMAT + nonce + sealed
+
+    def open(self, sealed: bytes, *, bound_to: str) -> str:
+        """Return what was sealed. Raises UnsealError."""
+        nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+        try:
+            if sealed[:1] != _FORMAT:
+                raise ValueError("unknown format")
+            return self._cipher.decrypt(nonce, body, _associated(bound_to)).decode()
+        except (InvalidTag, ValueError) as error:
+            raise UnsealError(
+                f"the stored secret of {bound_to} cannot be opened: it was sealed with another key "
+                "or is damaged; store the credential again"
+            ) from error
+
+
+def _associated(bound_to: str) -> bytes:
+    return _FORMAT + bound_to.encode()
+
+
+def parse_key(text: str, *, source: str) -> bytes:
+    """Return the 32 bytes of a base64 key. Raises SettingsError that names `source`, never the key."""
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SettingsError(f"{source}: not base64; make a key with {_RECIPE}") from error
+    if len(key) != KEY_BYTES:
+        raise SettingsError(f"{source}: must hold {KEY_BYTES} bytes; make a key with {_RECIPE}")
+    return key
+
+
+_RECIPE = "`openssl rand -base64 32`"
+
+
+async def open_sealer(*, database: Database, key: str | None, data_dir: Path) -> Sealer:
+    """Return the sealer of this data directory: with `key` (base64), else with the key file.
+
+    The file is made on first use, readable by its owner only. Raises SettingsError when the key is not
+    the one that the stored secrets were sealed with, or its file is gone: they would be lost silently.
+    """
+    file = data_dir / KEY_FILE
+    check = await database.read(_select_check)
+    if key is not None:
+        source, found = KEY_VARIABLE, parse_key(key, source=KEY_VARIABLE)
+    elif file.exists():
+        source, found = str(file), parse_key(_read(file), source=str(file))
+    elif check is None or await _is_unused(database):
+        source, found = str(file), _create(file)
+        check = None
+    else:
+        raise SettingsError(
+            f"{file} is missing, and {database.path} holds secrets sealed with it: restore the file, "
+            f"or set {KEY_VARIABLE} to its content"
+        )
+    sealer = Sealer(found)
+    if check is not None and not _opens(sealer, check):
+        if not await _is_unused(database):
+            raise SettingsError(
+                f"{source} is not the key that the secrets in {database.path} were sealed with; "
+                f"set {KEY_VARIABLE} to the key used before"
+            )
+        check = None
+    if check is None:
+        sealed = sealer.seal(_CHECK_TEXT, bound_to=_CHECK_ID)
+        await database.write(lambda connection: _replace_check(connection, sealed))
+    return sealer
+
+
+def _opens(sealer: Sealer, check: bytes) -> bool:
+    try:
+        return sealer.open(check, bound_to=_CHECK_ID) == _CHECK_TEXT
+    except UnsealError:
+        return False
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: cannot be read: {error}") from error
+
+
+def _create(file: Path) -> bytes:
+    """Make a key and put it into the file whole: a crash leaves either no file or a good one."""
+    key = secrets.token_bytes(KEY_BYTES)
+    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(base64.b64encode(key) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+    _log.info("vault key made", file=str(file))
+    return key
+
+
+def _select_check(connection: sqlite3.Connection) -> bytes | None:
+    row = connection.execute("SELECT sealed FROM key_check").fetchone()
+    return row["sealed"] if row is not None else None
+
+
+def _replace_check(connection: sqlite3.Connection, sealed: bytes) -> None:
+    connection.execute("DELETE FROM key_check")
+    connection.execute("INSERT INTO key_check (sealed) VALUES (?)", (sealed,))
+
+
+async def _is_unused(database: Database) -> bool:
+    """Whether no secret is stored, so that another key loses nothing."""
+
+    def count(connection: sqlite3.Connection) -> int:
+        queries = [f"SELECT count(*) FROM {table} WHERE secret IS NOT NULL" for table in _HOLDERS]  # noqa: S608  # our own names
+        return sum(connection.execute(query).fetchone()[0] for query in queries)
+
+    return await database.read(count) == 0

@@ -1,0 +1,62 @@
+"""A small JSON document that outlives the process: replaced atomically, readable by its owner only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+_VERSION = 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was kept, and when it was fetched (seconds since the epoch)."""
+
+    fetched_at: float
+    content: Any
+
+
+def load(file: Path, *, fingerprint: str) -> Kept | None:
+    """Return what was kept under that fingerprint, None when there is nothing or it is unreadable."""
+    try:
+        value = json.loads(file.read_bytes())
+        if value["version"] != _VERSION or value["fingerprint"] != fingerprint:
+            return None
+        return Kept(float(value["fetched_at"]), value["content"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("kept file unreadable, ignored", file=str(file), error=str(error))
+        return None
+
+
+def save(file: Path, *, fingerprint: str, fetched_at: float, content: Any) -> None:
+    """Replace the file. Blocking; raises OSError, and then the old one is still there."""
+    value = {
+        "version": _VERSION,
+        "fingerprint": fingerprint,
+        "fetched_at": fetched_at,
+        "content": content,
+    }
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # made with 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, separators=(",", ":"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,60 @@
+"""One sidecar with the real opencode over a scripted gateway, shared by the modules that do not break it."""
+
+from collections.abc import AsyncIterator, Callable
+
+import anthropic
+import pytest
+
+from sidecar.app import Sidecar
+from sidecar.gateway.demo import DemoGateway
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, make_settings, sidecar_for
+from tests.raw_client import RawClient
+
+MakeSdk = Callable[..., anthropic.AsyncAnthropic]
+
+
+@pytest.fixture(scope="session")
+async def gateway() -> AsyncIterator[DemoGateway]:
+    demo = DemoGateway(key=GATEWAY_KEY)
+    await demo.start()
+    yield demo
+    await demo.close()
+
+
+@pytest.fixture(scope="session")
+async def sidecar(
+    gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Sidecar]:
+    settings = make_settings(
+        tmp_path_factory.mktemp("shared"),
+        gateway.url,
+        gateway={"miss_refresh_seconds": 0.2},
+        turn={"retry_notice_seconds": 0.0},
+        child={"drain_seconds": 2.0},
+    )
+    async with sidecar_for(settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def raw(sidecar: Sidecar) -> AsyncIterator[RawClient]:
+    async with http_client(sidecar.url) as http:
+        yield RawClient(http)
+
+
+@pytest.fixture
+async def make_sdk(sidecar: Sidecar) -> AsyncIterator[MakeSdk]:
+    """Make official clients of the shared sidecar; `is_strict` validates every answer."""
+    clients: list[anthropic.AsyncAnthropic] = []
+
+    def make(*, is_strict: bool = False, **options: object) -> anthropic.AsyncAnthropic:
+        given = {"api_key": RUNTIME_KEY} | options
+        client = anthropic.AsyncAnthropic(
+            base_url=sidecar.url, _strict_response_validation=is_strict, max_retries=0, **given
+        )
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.close()
