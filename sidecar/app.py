@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,22 +30,29 @@ from sidecar.http.models import ModelsApi
 from sidecar.http.native import NativeApi
 from sidecar.http.runtime_models import RuntimeModels
 from sidecar.http.sessions import SessionsApi
+from sidecar.http.vaults import VaultsApi
 from sidecar.http.tool_server import ToolServer
 from sidecar.managed.agents import Agents
 from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.credentials import Credentials
 from sidecar.managed.connections import Connections
 from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.drafts import Usage
 from sidecar.managed.environments import Environments
 from sidecar.managed.event_log import EventLog
 from sidecar.managed.model_registry import ModelRegistry
+from sidecar.managed.retention import Retention
+from sidecar.managed.sealing import open_sealer
 from sidecar.managed.sessions import Sessions
+from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
+from sidecar.managed.vaults import Vaults
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
+from sidecar.opencode.shell_environment import PLUGIN_FILE, ShellEnvironment
 from sidecar.opencode.supervisor import State, Supervisor
 from sidecar.store.database import Database
 
@@ -80,6 +87,8 @@ class Sidecar:
     turns: Turns
     relay: Relay
     log: EventLog
+    database: Database
+    sessions: Sessions
 
 
 @asynccontextmanager
@@ -127,7 +136,26 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             inherited=os.environ,
             is_busy=lambda: turns.busy_count > 0,
         )
-        config_file = ConfigFile(files.config_file)
+        vault_key = settings.vault.key
+        sealer = await open_sealer(
+            database=database,
+            key=vault_key.get_secret_value() if vault_key else None,
+            data_dir=settings.storage.data_dir,
+        )
+        vaults = Vaults(database=database, sealer=sealer)
+        shell_variables = ShellVariables(
+            database=database,
+            vaults=vaults,
+            workspaces_dir=settings.storage.workspaces_dir.resolve(),
+        )
+        shell_environment = ShellEnvironment(
+            path=files.shell_socket,
+            child_pid=lambda: supervisor.pid,
+            variables_of=shell_variables.of_directory,
+        )
+        await shell_environment.start()
+        stack.push_async_callback(shell_environment.close)
+        config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
         registry = ModelRegistry(
             catalogue=catalogue,
             config_file=config_file,
@@ -148,7 +176,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         await tool_server.start()
         stack.push_async_callback(tool_server.close)
         connections = Connections(
-            custom_tools=custom_tools, tool_server_url=tool_server.url, bearers_for=_no_bearers
+            custom_tools=custom_tools, tool_server_url=tool_server.url, bearers_for=vaults.bearers_for
         )
         child_sessions = ChildSessions(
             supervisor=supervisor,
@@ -199,6 +227,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             ),
             AgentsApi(agents=agents),
             EnvironmentsApi(environments=Environments(database=database)),
+            VaultsApi(
+                vaults=vaults, credentials=Credentials(database=database, sealer=sealer)
+            ),
             SessionsApi(sessions=sessions),
             EventsApi(
                 database=database,
@@ -225,13 +256,23 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         tasks.start("eviction", instances.run_eviction())
         await supervisor.start()
         tasks.start("recovery", turns.recover())
+        retention = Retention(
+            database=database, sessions=sessions, days=settings.turn.retention_days
+        )
+        tasks.start("retention", retention.run())
         # Left first: turns end and streams close while the child and the store are still there.
         stack.push_async_callback(drain.run, turns, log, supervisor, settings.child.drain_seconds)
-        yield Sidecar(url, gateway, supervisor, catalogue, turns, relay, log)
-
-
-async def _no_bearers(_vault_ids: Sequence[str]) -> Mapping[str, str]:
-    return {}
+        yield Sidecar(
+            url=url,
+            gateway=gateway,
+            supervisor=supervisor,
+            catalogue=catalogue,
+            turns=turns,
+            relay=relay,
+            log=log,
+            database=database,
+            sessions=sessions,
+        )
 
 
 class _Drain:

@@ -287,6 +287,29 @@ class RuntimesSettings(SettingsGroup):
     """Age at which such a list is read again when somebody asks for it, seconds."""
 
 
+class VaultSettings(SettingsGroup):
+    """How stored secrets are protected."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_VAULT_")
+
+    key: SecretStr | None = None
+    """Key for secrets at rest: 32 bytes in base64 (`openssl rand -base64 32`). Unset: made once into
+    `<DATA_DIR>/secret.key`. Losing it loses the secrets, so a wrong one refuses to start."""
+
+
+class RepositorySettings(SettingsGroup):
+    """Repositories that are cloned into sessions."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_REPOSITORY_")
+
+    clone_timeout_seconds: Seconds = 600.0
+    """Bound for one clone with its checkout, seconds."""
+    max_bytes: Annotated[int, Field(ge=1024)] = 2_000_000_000
+    """Largest clone, history and files together, bytes."""
+    max_parallel: Annotated[int, Field(ge=1)] = 4
+    """Clones at the same time over all sessions; further ones wait."""
+
+
 class LogSettings(SettingsGroup):
     """What is logged and how."""
 
@@ -309,6 +332,8 @@ class Settings(BaseModel):
     child: ChildSettings
     turn: TurnSettings
     runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
+    repository: RepositorySettings = Field(default_factory=RepositorySettings)
     log: LogSettings
 
     @classmethod

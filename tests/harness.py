@@ -35,7 +35,7 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         http=HttpSettings(**(http | groups.get("http", {}))),
         storage=StorageSettings(data_dir=data_dir, **groups.get("storage", {})),
         gateway=GatewaySettings(**(gateway | groups.get("gateway", {}))),
-        child=ChildSettings(**groups.get("child", {})),
+        child=ChildSettings(**({"drain_seconds": 1.0} | groups.get("child", {}))),
         turn=TurnSettings(**groups.get("turn", {})),
         log=LogSettings(**groups.get("log", {})),
     )

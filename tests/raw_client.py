@@ -71,7 +71,9 @@ class RawClient:
             assert response.status == 200, await response.text()
             yield EventReader(response)
 
-    async def turn(self, session_id: str, text: str, *, seconds: float = 90) -> list[dict[str, Any]]:
+    async def turn(
+        self, session_id: str, text: str, *, seconds: float = 90
+    ) -> list[dict[str, Any]]:
         """Run one turn: open the stream, send, read to idle."""
         async with self.stream(session_id) as reader:
             await self.send(session_id, text)

@@ -58,7 +58,7 @@ class SessionActor:
         self._read_turn = read_turn
         self._head = Head(record.last_seq, record.last_processed_us)
         self._start_turn = start_turn
-        self._may_start = may_start
+        self.may_start = may_start
         self._bind_child = bind_child
         self._running_since_us: int | None = None
 
@@ -174,7 +174,7 @@ class SessionActor:
 
     async def start_next(self) -> None:
         """Begin the next queued message, if any. Needs the lock."""
-        if self.turn is not None or not self._may_start():
+        if self.turn is not None or not self.may_start():
             return
         if self.record.turn is not None or self.record.status == "terminated":
             return

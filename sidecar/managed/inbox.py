@@ -87,8 +87,9 @@ async def accept(
 def _check_room(actor: SessionActor, events: Sequence[ClientEvent], max_queued: int) -> None:
     if actor.record.archived_at is not None or actor.record.status == "terminated":
         raise ConflictError(f"session {actor.record.id} has ended and takes no more events")
-    waits = sum(isinstance(event, UserMessage) for event in events)
-    if actor.record.turn is not None and len(actor.queue) + waits > max_queued:
+    arriving = sum(isinstance(event, UserMessage) for event in events)
+    starts_at_once = arriving > 0 and actor.record.turn is None
+    if arriving and len(actor.queue) + arriving - starts_at_once > max_queued:
         raise RateLimitedError(
             f"events: {max_queued} events wait on this session already; wait for it to become idle",
             retry_after_seconds=5,

@@ -28,7 +28,7 @@ KEY_VARIABLE = "SIDECAR_VAULT_KEY"
 
 _NONCE_BYTES = 12
 _FORMAT = b"\x01"
-"""First byte of a sealed value: AES-256-GCM, 12 bytes of nonce, ciphertext and tag."""
+"""First byte of a sealed value, authenticated too: AES-256-GCM, 12 bytes of nonce, ciphertext and tag."""
 _CHECK_ID = "key-check"
 _CHECK_TEXT = "opencode-sidecar"
 _HOLDERS = ("credentials", "session_resources")
@@ -50,25 +50,19 @@ class Sealer:
     def seal(self, text: str, *, bound_to: str) -> bytes:
         """Return the sealed form; it opens only with the same `bound_to`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode(), _associated(bound_to))
+        sealed = self._cipher.encrypt(nonce, text.encode(), _FORMAT + bound_to.encode())
         return _FORMAT + nonce + sealed
 
     def open(self, sealed: bytes, *, bound_to: str) -> str:
         """Return what was sealed. Raises UnsealError."""
         nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
-            if sealed[:1] != _FORMAT:
-                raise ValueError("unknown format")
-            return self._cipher.decrypt(nonce, body, _associated(bound_to)).decode()
+            return self._cipher.decrypt(nonce, body, sealed[:1] + bound_to.encode()).decode()
         except (InvalidTag, ValueError) as error:
             raise UnsealError(
                 f"the stored secret of {bound_to} cannot be opened: it was sealed with another key "
                 "or is damaged; store the credential again"
             ) from error
-
-
-def _associated(bound_to: str) -> bytes:
-    return _FORMAT + bound_to.encode()
 
 
 def parse_key(text: str, *, source: str) -> bytes:

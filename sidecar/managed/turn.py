@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import structlog
 
-from sidecar.errors import SidecarError
+from sidecar.errors import ChildUnavailableError, SidecarError
 from sidecar.managed import failures
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.custom_tools import CustomResult, CustomTools
@@ -37,6 +37,10 @@ WATCHDOG_SECONDS = 30.0
 """Silence after which opencode is asked whether it still works on the session."""
 ABORT_WAIT_SECONDS = 10.0
 """Bound for opencode to confirm an abort; it takes 0.1 s."""
+
+_PREPARATION_RETRIES_SECONDS = (0.1, 0.3, 1.0)
+"""Pauses before the child is asked again for what must be there before a prompt: its death is noticed
+within these, and then its next boot is waited for."""
 
 _DENIED = "The user did not allow this call."
 
@@ -136,6 +140,7 @@ class Turn:
         self.done = asyncio.Event()
         self._inbox: asyncio.Queue[InboxItem] = asyncio.Queue()
         self._preparation: asyncio.Timeout | None = None
+        self._is_sent = False
         self._is_interrupted = False
         self._is_rescheduled = False
         self._deadline = 0.0
@@ -164,8 +169,15 @@ class Turn:
             for tool in self.waiting_tools
         }
 
+    @property
+    def is_preparing(self) -> bool:
+        """Whether the prompt was not sent yet."""
+        return not self._is_sent
+
     def put(self, item: InboxItem) -> None:
         """Tell the turn what happened."""
+        if isinstance(item, ChildLost) and self.is_preparing:
+            return  # nothing is lost; the next boot gets the prompt
         self._inbox.put_nowait(item)
         if isinstance(item, Interrupt) and self._preparation is not None:
             self._preparation.reschedule(asyncio.get_running_loop().time())
@@ -182,6 +194,9 @@ class Turn:
         except TurnFailedError as error:
             outcome = failed(error.failure)
         except SidecarError as error:
+            if self.is_preparing and not self._actor.may_start():
+                self._actor.detach(self)  # not sent yet: the next start of the sidecar does it
+                return
             outcome = failed(Failure("unknown_error", error.message))
         except TimeoutError:
             outcome = Outcome()
@@ -193,25 +208,35 @@ class Turn:
         await self._finish(outcome)
 
     async def _execute(self) -> Outcome:
-        record = self._actor.record
         if self._resume is not None and self._resume.drafts:
             async with self._actor.lock:
                 await self._actor.commit(self._resume.drafts)
         # Until the prompt is sent, an interrupt ends the preparation by letting this scope expire.
         async with asyncio.timeout(None) as preparation:
             self._preparation = preparation
-            async with self._child_sessions.open(record, self.put) as child:
-                await self._actor.mark_prompted(child.session_id)
-                preparation.reschedule(None)
-                self._preparation = None
-                await child.prompt(
-                    message_id=self._message_id,
-                    model=ModelRef.parse(record.model_ref),
-                    parts=prompt_parts(self._content),
-                    system=self._actor.system,
-                    variant=(record.agent["model"].get("effort") or {}).get("type"),
-                )
-                return await self._consume(child)
+            for pause in _PREPARATION_RETRIES_SECONDS:
+                try:
+                    return await self._execute_in_child(preparation)
+                except ChildUnavailableError:
+                    if not self.is_preparing or not self._actor.may_start():
+                        raise
+                    await asyncio.sleep(pause)
+            return await self._execute_in_child(preparation)
+
+    async def _execute_in_child(self, preparation: asyncio.Timeout) -> Outcome:
+        record = self._actor.record
+        async with self._child_sessions.open(record, self.put) as child:
+            await self._actor.mark_prompted(child.session_id)
+            preparation.reschedule(None)
+            self._preparation, self._is_sent = None, True
+            await child.prompt(
+                message_id=self._message_id,
+                model=ModelRef.parse(record.model_ref),
+                parts=prompt_parts(self._content),
+                system=self._actor.system,
+                variant=(record.agent["model"].get("effort") or {}).get("type"),
+            )
+            return await self._consume(child)
 
     async def _consume(self, child: ChildSession) -> Outcome:
         while True:
@@ -259,6 +284,7 @@ class Turn:
     async def _take(self, child: ChildSession, item: InboxItem, out: Output) -> Outcome | None:
         match item:
             case RequestStarted(request_id):
+                self._note_running(out)
                 _extend(out, self._translator.request_started(request_id))
             case RequestEnded(request_id, is_error, usage):
                 ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
@@ -305,11 +331,16 @@ class Turn:
                     Draft("session.status_rescheduled"),
                     self._actor.thread_draft("rescheduled"),
                 ]
-        elif status["type"] == "busy" and self._is_rescheduled:
-            self._is_rescheduled = False
-            record.status = "running"
-            out.drafts += self._actor.running_drafts()
+        elif status["type"] == "busy":
+            self._note_running(out)
         return None
+
+    def _note_running(self, out: Output) -> None:
+        """The wait for a retry is over; the relay may know it before the child says so."""
+        if self._is_rescheduled:
+            self._is_rescheduled = False
+            self._actor.record.status = "running"
+            out.drafts += self._actor.running_drafts()
 
     def _verdict(self) -> Outcome:
         failure = self._translator.failure

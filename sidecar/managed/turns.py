@@ -146,8 +146,9 @@ class Turns:
         except TimeoutError:
             _log.warning("turns cut by the drain bound", turns=self.busy_count)
         self.child_lost("is being stopped with the sidecar")
-        running = [a.turn.done.wait() for a in self._actors.values() if a.turn is not None]
-        await asyncio.gather(*running)
+        # A turn whose prompt was not sent is left as it is: the next start sends it.
+        turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
+        await asyncio.gather(*(turn.done.wait() for turn in turns if not turn.is_preparing))
         await self._tasks.close()
 
     async def _load(self, session_id: str) -> SessionActor:

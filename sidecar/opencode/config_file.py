@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,9 @@ _log = structlog.get_logger(__name__)
 class ConfigFile:
     """Renders, validates and replaces the file. `generation` counts the writes of this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, plugins: Sequence[Path] = ()) -> None:
         self._path = path
+        self._plugins = plugins
         self._lock = asyncio.Lock()
         self._models: dict[str, ModelEntry] = {}
         self._default_model: str | None = None
@@ -84,7 +85,7 @@ class ConfigFile:
     async def _replace(self, models: dict[str, ModelEntry] | None, default: str | None) -> int:
         async with self._lock:
             wanted = self._models if models is None else models
-            content = render(wanted, default_model=default)
+            content = render(wanted, default_model=default, plugins=self._plugins)
             if content != self._written or not self._path.exists():
                 await asyncio.to_thread(_write, self._path, content)
                 self._written = content
@@ -94,7 +95,9 @@ class ConfigFile:
             return self.generation
 
 
-def render(models: Mapping[str, ModelEntry], *, default_model: str | None) -> bytes:
+def render(
+    models: Mapping[str, ModelEntry], *, default_model: str | None, plugins: Sequence[Path] = ()
+) -> bytes:
     """Return the file's bytes. Raises ChildError for anything that opencode would not load."""
     document: dict[str, Any] = {
         "enabled_providers": [GATEWAY_PROVIDER],
@@ -114,6 +117,8 @@ def render(models: Mapping[str, ModelEntry], *, default_model: str | None) -> by
         "provider": provider_config(models),
         "experimental": {"mcp_timeout": MCP_REQUEST_MILLISECONDS},
     }
+    if plugins:
+        document["plugin"] = [file.as_uri() for file in plugins]
     if default_model is None and models:
         default_model = min(models)
     if default_model is not None:

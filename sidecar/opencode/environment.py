@@ -7,11 +7,13 @@ is worth nothing outside this machine and this boot, is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from sidecar.opencode.orphans import MARKER_VARIABLE
 
 RELAY_URL_VARIABLE = "SIDECAR_RELAY_URL"
 RELAY_TOKEN_VARIABLE = "SIDECAR_RELAY_TOKEN"  # noqa: S105  # a name
+SHELL_SOCKET_VARIABLE = "SIDECAR_SHELL_SOCKET"
 USERNAME = "opencode"
 
 INHERITED = frozenset(
@@ -62,6 +65,7 @@ _PLUGIN = "@opencode-ai/plugin"
 _PLUGIN_VERSION = "1.18.33"
 _PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _MODULES = Path("deploy", "opencode", "node_modules")
+_MAX_SOCKET_PATH_BYTES = 100
 _STUB_BYTES = 1_000_000
 """A real build has 180 MB."""
 
@@ -94,6 +98,19 @@ class ChildFiles:
     def marker_file(self) -> Path:
         """The marker of this data directory's processes."""
         return self.root / "marker"
+
+    @property
+    def shell_socket(self) -> Path:
+        """Where our plug-in asks for a session's variables.
+
+        A socket's path has about 100 bytes at most; for a deeper data directory it is in the
+        system's directory for temporary files, under a name that is always the same.
+        """
+        beside = self.root / "shell.sock"
+        if len(os.fsencode(beside)) <= _MAX_SOCKET_PATH_BYTES:
+            return beside
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:20]
+        return Path(tempfile.gettempdir(), f"sidecar-{digest}.sock")
 
     @property
     def cwd(self) -> Path:
@@ -155,6 +172,7 @@ def build_environment(
         "OPENCODE_SERVER_PASSWORD": password,
         RELAY_URL_VARIABLE: relay.url,
         RELAY_TOKEN_VARIABLE: relay.token,
+        SHELL_SOCKET_VARIABLE: str(files.shell_socket),
         MARKER_VARIABLE: marker,
     }
 

@@ -106,3 +106,4 @@ class Config(Strict):
     agent: dict[str, Agent]
     provider: dict[str, Provider]
     experimental: dict[str, int]
+    plugin: list[Annotated[str, Field(pattern=r"^file://")]] | None = None

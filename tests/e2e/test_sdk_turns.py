@@ -108,7 +108,7 @@ async def test_the_sdk_lists_every_chat_model_of_the_gateway_and_no_other(sdk: S
 async def test_a_listed_model_works_as_typed(
     make_sdk: Callable[..., Sdk], gateway: DemoGateway, typed: str
 ) -> None:
-    """Any listed model, bare or with `litellm/` before it, answers a turn and is the one the gateway is asked for."""
+    """Any listed model, bare or with `litellm/` before it, answers a turn and is what the gateway is asked."""
     sdk = make_sdk(is_strict=True)
     agent, session = await open_session(sdk, typed)
     bare = typed.removeprefix("litellm/")
@@ -221,7 +221,10 @@ async def test_previews_are_a_prefix_of_the_message_they_announce(
             },
             "?beta=true",
         ),
-        ({"Authorization": f"bearer {RUNTIME_KEY}", "anthropic-version": "2026-10-21"}, "?beta=true"),
+        (
+            {"Authorization": f"bearer {RUNTIME_KEY}", "anthropic-version": "2026-10-21"},
+            "?beta=true",
+        ),
     ],
     ids=["x-api-key", "bearer", "lap", "lower-case scheme"],
 )
@@ -254,8 +257,11 @@ async def test_old_and_new_clients_differ_only_in_headers(
 
 async def test_old_sdks_send_their_key_as_x_api_key(make_sdk: Callable[..., Sdk]) -> None:
     """A client that sends only `x-api-key` is served; a wrong key is one AuthenticationError."""
-    old = make_sdk(api_key=None, auth_token=None, default_headers={"x-api-key": RUNTIME_KEY,
-                                                                   "Authorization": anthropic.omit})
+    old = make_sdk(
+        api_key=None,
+        auth_token=None,
+        default_headers={"x-api-key": RUNTIME_KEY, "Authorization": anthropic.omit},
+    )
     assert [model.id async for model in old.models.list()] == LISTED
     with pytest.raises(anthropic.AuthenticationError) as caught:
         await make_sdk(api_key="wrong").models.list()

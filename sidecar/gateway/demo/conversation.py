@@ -18,13 +18,17 @@ _TITLE_MARKS = ("Generate a title for this conversation", "You are a title gener
 
 @dataclass(slots=True)
 class Conversation:
-    """What the script looks at. `rounds` counts finished rounds of tool calls since the last prompt."""
+    """What the script looks at. `rounds` counts finished rounds of tool calls since the last prompt.
+
+    `last_calls` are the (name, JSON arguments) of the newest answer that called tools.
+    """
 
     model: str
     stream: bool
     prompt: str = ""
     rounds: int = 0
     last_results: list[str] = field(default_factory=list)
+    last_calls: list[tuple[str, str]] = field(default_factory=list)
     tool_names: list[str] = field(default_factory=list)
     wants_title: bool = False
     input_words: int = 0
@@ -48,6 +52,7 @@ def read(body: dict[str, Any], *, session_id: str) -> Conversation:
     after_results = False
     for message in messages:
         texts, results = _parts(message)
+        conversation.last_calls = _calls(message) or conversation.last_calls
         if results:
             if not after_results:
                 conversation.rounds += 1
@@ -80,6 +85,19 @@ def _parts(message: dict[str, Any]) -> tuple[list[str], list[str]]:
     texts = [str(b.get("text", "")) for b in blocks if b.get("type") == "text"]
     results = [_text(b.get("content")) for b in blocks if b.get("type") == "tool_result"]
     return texts, results
+
+
+def _calls(message: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, JSON arguments) of the tools that an assistant message calls."""
+    functions = [call.get("function") or {} for call in message.get("tool_calls") or []]
+    calls = [(str(f.get("name")), str(f.get("arguments") or "{}")) for f in functions]
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else []
+    return calls + [
+        (str(b.get("name")), json.dumps(b.get("input") or {}))
+        for b in blocks
+        if isinstance(b, dict) and b.get("type") == "tool_use"
+    ]
 
 
 def _text(content: Any) -> str:

@@ -12,6 +12,8 @@ from sidecar.gateway.demo.conversation import Conversation
 
 _QUOTE_CHARS = 400
 _PIECES = 4
+_AGAIN = "call it again"
+"""In a prompt without directives: the lines that say so name the calls to repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def compose(conversation: Conversation) -> Reply:
             _perform(action, number, conversation, reply)
     elif conversation.rounds:
         reply.pieces = _in_pieces(_quote(conversation.last_results))
+    elif _AGAIN in conversation.prompt:
+        _repeat(conversation, reply)
     else:
         reply.pieces = _in_pieces(_greeting(conversation))
     return reply
@@ -124,6 +128,16 @@ def _call(
         return
     reply.pieces.append(ToolCall(call_id, name, json.dumps(arguments)))
     reply.finish = "tool_calls"
+
+
+def _repeat(talk: Conversation, reply: Reply) -> None:
+    """Make those of the last calls again, of which a line of the prompt says so and shows an argument."""
+    lines = [line for line in talk.prompt.splitlines() if _AGAIN in line]
+    for number, (name, text) in enumerate(talk.last_calls):
+        arguments = json.loads(text)
+        shown = [json.dumps(value) for value in arguments.values()] or [name]
+        if any(value in line for value in shown for line in lines):
+            _call(name, arguments, f"call_{talk.key[:12]}_{number}", talk, reply)
 
 
 def _greeting(conversation: Conversation) -> str:

@@ -14,7 +14,8 @@
     [[then]]                      begins the next step, taken once the tool results are there
 
 Text around directives is for people and ignored. Without any directive a line that starts with `$ `
-is a bash command; anything else gets a friendly answer.
+is a bash command; lines that say "call it again" repeat the last tool calls they show; anything else gets
+a friendly answer.
 """
 
 from __future__ import annotations

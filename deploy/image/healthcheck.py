@@ -1,0 +1,36 @@
+"""Is the sidecar in this container well? `healthcheck.py [PATH]`, by default `/readyz`.
+
+For engines that can only run a command, and for pods in which the sidecar listens on loopback, where
+the kubelet's own HTTP probes cannot reach it. Standard library only, and no site packages
+(`python -I -S`): it runs every few seconds.
+"""
+
+import http.client
+import os
+import sys
+
+_TIMEOUT_SECONDS = 4
+_ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  # compared, not bound
+
+
+def main(path: str = "/readyz") -> int:
+    """Return 0 for a status below 400; otherwise print the reason and return 1."""
+    host = os.environ.get("HOST", "")
+    connection = http.client.HTTPConnection(
+        "127.0.0.1" if host in _ANY_ADDRESS else host,
+        int(os.environ.get("PORT") or 8080),
+        timeout=_TIMEOUT_SECONDS,
+    )
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(500).decode(errors="replace")
+    except OSError as error:
+        print(f"{path}: {error}")  # noqa: T201  # what `docker inspect` and `kubectl describe` show
+        return 1
+    print(f"{path}: {response.status} {body}")  # noqa: T201
+    return int(response.status >= 400)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""A model added to the gateway is usable at once, while a turn streams on undisturbed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anthropic
+import pytest
+
+from sidecar.app import Sidecar
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.demo.models import DemoModel
+from tests.harness import (
+    RUNTIME_KEY,
+    http_client,
+    make_settings,
+    sidecar_for,
+    text_of,
+    types_of,
+)
+from tests.raw_client import RawClient
+
+CHUNKS = 60
+SLOW = f"[[slow: {CHUNKS}x0.1 tick]]"
+WHOLE = " ".join(f"tick{n}" for n in range(1, CHUNKS + 1))
+
+
+@pytest.fixture
+async def quick_timer(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[Sidecar]:
+    """A sidecar that reads its gateway five times a second."""
+    settings = make_settings(tmp_path, gateway.url, gateway={"refresh_seconds": 0.2})
+    async with sidecar_for(settings) as running:
+        yield running
+
+
+async def use_while_another_turn_streams(
+    sidecar: Sidecar, gateway: DemoGateway, model: str, *, refresh: bool
+) -> None:
+    """Add `model` in the middle of a slow turn, use it, and see that the slow turn did not notice."""
+    listed = asyncio.Event()
+    sidecar.catalogue.on_change(lambda now: model in now.listed and listed.set())
+    async with http_client(sidecar.url) as http:
+        raw = RawClient(http)
+        slow_session = await raw.new_session()
+        boot = sidecar.supervisor.boot
+        async with raw.stream(slow_session, "?event_deltas[]=agent.message") as slow:
+            await raw.send(slow_session, SLOW)
+            await slow.until("event_delta")  # text is coming
+            gateway.models[model] = DemoModel(id=model)
+            try:
+                if refresh:
+                    page = await raw.call("GET", "/v1/models?refresh=true")
+                    assert model in [item["id"] for item in page["data"]]
+                async with asyncio.timeout(10):
+                    await listed.wait()
+                async with anthropic.AsyncAnthropic(
+                    base_url=sidecar.url, api_key=RUNTIME_KEY
+                ) as sdk:
+                    assert model in [item.id async for item in sdk.models.list()]
+                    assert (await sdk.models.retrieve(model)).id == model
+                session = await raw.new_session(model=model)
+                turn = await raw.turn(session, "[[say: I am new]]")
+                assert text_of(turn) == "I am new"
+                assert await raw.status(slow_session) == "running", "the turns must overlap"
+            finally:
+                del gateway.models[model]
+            await slow.until("session.status_idle")
+        events = await raw.events(slow_session)
+    assert text_of(events).strip() == WHOLE
+    assert types_of(events).count("session.status_running") == 1
+    assert "session.error" not in types_of(events)
+    assert events[-1]["stop_reason"]["type"] == "end_turn"
+    assert sidecar.supervisor.boot == boot
+    asked = [r.body["model"] for r in gateway.requests if r.method == "POST"]
+    assert model in asked
+
+
+async def test_a_new_model_is_listed_on_demand_and_used_beside_a_running_turn(
+    sidecar: Sidecar, gateway: DemoGateway
+) -> None:
+    """`?refresh=true` lists it; a new agent and session use it; the running turn streams to its end."""
+    await use_while_another_turn_streams(sidecar, gateway, "vendor/added-on-demand", refresh=True)
+
+
+async def test_a_new_model_is_listed_by_the_timer_and_used_beside_a_running_turn(
+    quick_timer: Sidecar, gateway: DemoGateway
+) -> None:
+    """The same without anybody asking: the timer finds it."""
+    await use_while_another_turn_streams(quick_timer, gateway, "added:by-timer", refresh=False)
+
+
+async def test_an_agent_may_name_a_model_nobody_has_listed_yet(
+    sidecar: Sidecar, gateway: DemoGateway, raw: RawClient
+) -> None:
+    """An unknown name makes the sidecar look once more before it refuses."""
+    gateway.models["just-deployed"] = DemoModel(id="just-deployed")
+    try:
+        session = await raw.new_session(model="litellm/just-deployed")
+        assert text_of(await raw.turn(session, "[[say: here]]")) == "here"
+    finally:
+        del gateway.models["just-deployed"]
