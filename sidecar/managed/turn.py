@@ -84,13 +84,25 @@ class ChildLost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The sidecar is being stopped and waits no longer."""
+
+
 InboxItem: TypeAlias = (
-    ChildEvent | ChildGap | RequestStarted | RequestEnded | Interrupt | ClientAnswer | ChildLost
+    ChildEvent
+    | ChildGap
+    | RequestStarted
+    | RequestEnded
+    | Interrupt
+    | ClientAnswer
+    | ChildLost
+    | Stopping
 )
 
 
 class _Detached(Exception):  # noqa: N818  # a way out, not an error
-    """The child is gone while the turn waits for the client: the wait outlives it."""
+    """The task ends and the turn does not: it waits for the client, or for the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,8 @@ class Turn:
         self._preparation: asyncio.Timeout | None = None
         self._is_sent = False
         self._is_interrupted = False
+        self._withdrawn_by: Interrupt | Stopping | None = None
+        self._paused_since: float | None = None
         self._is_rescheduled = False
         self._deadline = 0.0
         self._translator = TurnTranslator(
@@ -179,8 +193,9 @@ class Turn:
         if isinstance(item, ChildLost) and self.is_preparing:
             return  # nothing is lost; the next boot gets the prompt
         self._inbox.put_nowait(item)
-        if isinstance(item, Interrupt) and self._preparation is not None:
+        if isinstance(item, Interrupt | Stopping) and self._preparation is not None:
             self._preparation.reschedule(asyncio.get_running_loop().time())
+            self._preparation, self._withdrawn_by = None, item
 
     async def run(self) -> None:
         """Run to the terminal event, or until a paused turn loses its child."""
@@ -198,8 +213,6 @@ class Turn:
                 self._actor.detach(self)  # not sent yet: the next start of the sidecar does it
                 return
             outcome = failed(Failure("unknown_error", error.message))
-        except TimeoutError:
-            outcome = Outcome()
         except Exception as error:
             _log.exception("turn crashed", session=self._actor.record.id)
             outcome = failed(
@@ -211,6 +224,16 @@ class Turn:
         if self._resume is not None and self._resume.drafts:
             async with self._actor.lock:
                 await self._actor.commit(self._resume.drafts)
+        try:
+            return await self._prepare_and_run()
+        except TimeoutError:
+            if self._withdrawn_by is None:
+                raise
+            if isinstance(self._withdrawn_by, Stopping):
+                raise _Detached from None
+            return Outcome()
+
+    async def _prepare_and_run(self) -> Outcome:
         # Until the prompt is sent, an interrupt ends the preparation by letting this scope expire.
         async with asyncio.timeout(None) as preparation:
             self._preparation = preparation
@@ -295,6 +318,11 @@ class Turn:
                 return await self._on_child_event(child, item, out)
             case ChildGap():
                 return await self._repair(child, out)
+            case Stopping():
+                if self.is_paused:
+                    raise _Detached
+                text = "the sidecar is being stopped; the turn was cut"
+                return failed(Failure("unknown_error", text))
             case ChildLost(reason):
                 if self.is_paused:
                     raise _Detached
@@ -373,6 +401,10 @@ class Turn:
             await child.reply_permission(permission_id, "reject", _DENIED)
 
     async def _on_answer(self, child: ChildSession, answer: ClientAnswer) -> None:
+        if self._paused_since is not None:
+            # The client's time is not the turn's.
+            self._deadline += asyncio.get_running_loop().time() - self._paused_since
+            self._paused_since = None
         tools = self._translator.open_tools.values()
         tool = next((t for t in tools if t.event_id == answer.tool_use_id), None)
         if tool is None:
@@ -397,7 +429,11 @@ class Turn:
             await child.abort()
             text = f"the turn took longer than {self._max_seconds:g} s (SIDECAR_TURN_MAX_SECONDS)"
             return failed(Failure("unknown_error", text))
-        if await child.is_busy():
+        try:
+            if await child.is_busy():
+                return None
+        except ChildUnavailableError:
+            # Slow is not dead. If it is dead, the supervisor says so.
             return None
         out = Output()
         outcome = await self._repair(child, out)
@@ -423,6 +459,7 @@ class Turn:
         return self._verdict()
 
     async def _pause(self) -> None:
+        self._paused_since = asyncio.get_running_loop().time()
         async with self._actor.lock:
             out = self._translator.pause()
             await self._actor.pause(out, [tool.event_id for tool in self.waiting_tools])

@@ -11,8 +11,9 @@ from typing import Any
 
 import structlog
 
-from sidecar.aiokit import TaskOwner
+from sidecar.aiokit import Backoff, TaskOwner
 from sidecar.config import TurnSettings
+from sidecar.errors import NotFoundError
 from sidecar.managed import inbox, recovery
 from sidecar.managed.actor import SYSTEM, SessionActor, system_text
 from sidecar.managed.child_sessions import ChildSessions
@@ -21,7 +22,7 @@ from sidecar.managed.event_log import EventLog
 from sidecar.managed.inbox import ModalitiesOf
 from sidecar.managed.records import QueuedEvent, SessionRecord, select_queue, select_session
 from sidecar.managed.resume import Resume, turn_events
-from sidecar.managed.turn import ChildLost, InboxItem, Turn
+from sidecar.managed.turn import ChildLost, InboxItem, Stopping, Turn
 from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
 from sidecar.wire.sessions import ClientEvent
@@ -145,10 +146,10 @@ class Turns:
                     await self._idle.wait()
         except TimeoutError:
             _log.warning("turns cut by the drain bound", turns=self.busy_count)
-        self.child_lost("is being stopped with the sidecar")
-        # A turn whose prompt was not sent is left as it is: the next start sends it.
         turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
-        await asyncio.gather(*(turn.done.wait() for turn in turns if not turn.is_preparing))
+        for turn in turns:
+            turn.put(Stopping())
+        await asyncio.gather(*(turn.done.wait() for turn in turns))
         await self._tasks.close()
 
     async def _load(self, session_id: str) -> SessionActor:
@@ -205,12 +206,33 @@ class Turns:
             max_seconds=self._settings.max_seconds,
             retry_notice_seconds=self._settings.retry_notice_seconds,
         )
-        self._tasks.start(f"turn {actor.record.id}", self._run(turn))
+        self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor.record.id))
         return turn
 
-    async def _run(self, turn: Turn) -> None:
+    async def _run(self, turn: Turn, session_id: str) -> None:
         try:
             await turn.run()
+        except sqlite3.Error as error:
+            _log.exception("the store failed in a turn", session=session_id, exc_info=error)
+            self._tasks.start(f"recover {session_id}", self._recover_later(session_id))
         finally:
             turn.done.set()
             self._idle.set()
+
+    async def _recover_later(self, session_id: str) -> None:
+        """Settle a turn whose end could not be stored, as soon as it can."""
+        backoff = Backoff(first=1.0, longest=60.0)
+        while True:
+            # What is in memory may be ahead of the store: the store is the truth.
+            self.forget(session_id)
+            await asyncio.sleep(backoff.next_delay())
+            try:
+                actor = await self.actor(session_id)
+                async with actor.lock:
+                    await recovery.recover(actor, self._database, "the sidecar's store failed")
+            except sqlite3.Error as error:
+                _log.warning("store still failing", session=session_id, error=str(error))
+            except NotFoundError:
+                return
+            else:
+                return

@@ -42,6 +42,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
     assert [name for name in environment if name.startswith("SIDECAR_")] == [
         "SIDECAR_RELAY_URL",
         "SIDECAR_RELAY_TOKEN",
+        "SIDECAR_SHELL_SOCKET",
         "SIDECAR_CHILD_MARKER",
     ]
 

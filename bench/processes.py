@@ -1,0 +1,183 @@
+"""The programs that are measured, each in a process of its own so that measuring costs them nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNTIME_KEY = "runtime-key-of-the-benchmarks"
+GATEWAY_KEY = "gateway-key-of-the-benchmarks"
+BASIC_MODEL = "vendor/model-000"
+
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.002
+_LOG_TAIL_BYTES = 4_000
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory on the checkout's own disk: /tmp is memory on many machines, and a log is not."""
+    parent = ROOT / ".cache" / "bench"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+class Program:
+    """A started program with its log; `end` stops it and everything it started."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    @classmethod
+    async def start(
+        cls, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
+    ) -> Program:
+        """Run this Python with `arguments`; nothing of our environment but the path is passed on."""
+        inherited = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(log.parent)}
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *arguments,
+                cwd=ROOT,
+                env={**inherited, **(environment or {})},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        return cls(process, log)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of this one process, without what it started."""
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    async def answers(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
+        """Return the body of the first 200 from `url`. Raises RuntimeError with the log's end."""
+        async with aiohttp.ClientSession(headers=headers) as http:
+            try:
+                async with asyncio.timeout(_READY_SECONDS):
+                    while self._process.returncode is None:
+                        with contextlib.suppress(aiohttp.ClientError):
+                            async with http.get(url) as response:
+                                if response.status == 200:
+                                    return await response.read()
+                        await asyncio.sleep(_POLL_SECONDS)
+            except TimeoutError:
+                pass
+        tail = self._log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+        raise RuntimeError(f"{url} did not answer 200; the log ends:\n{tail}")
+
+    async def end(self) -> None:
+        """SIGTERM, wait, then kill what is left of it and of its children."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.pid).children(recursive=True)
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+        await self._process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A program that listens."""
+
+    url: str
+    program: Program
+
+
+@asynccontextmanager
+async def gateway(directory: Path, *, models: int = 1) -> AsyncIterator[Server]:
+    """The scripted gateway with that many chat models, `vendor/model-000` and so on."""
+    port, listed = free_port(), directory / "models.json"
+    listed.write_text(json.dumps([{"id": name} for name in model_names(models)]))
+    program = await Program.start(
+        *("-m", "sidecar.gateway.demo", "--port", str(port), "--key", GATEWAY_KEY),
+        *("--models", str(listed)),
+        log=directory / "gateway.log",
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await program.answers(f"{url}/health/liveliness")
+        yield Server(url, program)
+    finally:
+        await program.end()
+
+
+@asynccontextmanager
+async def sidecar(
+    directory: Path, gateway_url: str, *, gateway_key: str = GATEWAY_KEY, wait_for: str = "/readyz"
+) -> AsyncIterator[Server]:
+    """A sidecar as users run it, with its data below `directory`, once `wait_for` answers 200."""
+    server = await start_sidecar(directory, gateway_url, gateway_key=gateway_key)
+    try:
+        await server.program.answers(server.url + wait_for, {"x-api-key": RUNTIME_KEY})
+        yield server
+    finally:
+        await server.program.end()
+
+
+async def start_sidecar(
+    directory: Path, gateway_url: str, *, gateway_key: str = GATEWAY_KEY
+) -> Server:
+    """Spawn a sidecar without waiting for it. The caller ends the program."""
+    port = free_port()
+    program = await Program.start(
+        *("-m", "sidecar", "serve"),
+        log=directory / "sidecar.log",
+        environment={
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "RUNTIME_API_KEY": RUNTIME_KEY,
+            "DATA_DIR": str(directory / "data"),
+            "LITELLM_BASE_URL": gateway_url,
+            "LITELLM_API_KEY": gateway_key,
+            "SIDECAR_CHILD_DRAIN_SECONDS": "2",
+        },
+    )
+    return Server(f"http://127.0.0.1:{port}", program)
+
+
+def model_names(count: int) -> Sequence[str]:
+    """Return the ids of the gateway's models; the first is `BASIC_MODEL`."""
+    return [f"vendor/model-{number:03}" for number in range(count)]
+
+
+def random_key() -> str:
+    """Return a key that LiteLLM accepts as its own."""
+    return f"sk-{secrets.token_hex(24)}"
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,149 @@
+"""opencode without the sidecar in between: what turns and restarts are measured against.
+
+The same executable, environment and config file as the sidecar's child gets, except that model requests
+go straight to the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench.clients import TurnTimes, frames
+from bench.processes import BASIC_MODEL, GATEWAY_KEY
+from sidecar.config import ChildSettings
+from sidecar.ids import new_id
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.boot import Boot
+from sidecar.opencode.config_file import AGENT, ConfigFile
+from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.provider import ModelEntry
+
+_READY_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+_TURN_SECONDS = 120.0
+_LAST_LINES = 20
+
+
+class StraightOpencode:
+    """One `opencode serve`; `restart` replaces it."""
+
+    def __init__(
+        self, *, directory: Path, gateway_url: str, session: aiohttp.ClientSession
+    ) -> None:
+        self._directory = directory
+        self._gateway_url = gateway_url
+        self._session = session
+        self._files = ChildFiles(directory / "opencode")
+        self._boot: Boot | None = None
+        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+
+    async def start(self) -> None:
+        """Start and wait until it is healthy. Raises RuntimeError with its last words."""
+        self._files.prepare()
+        config = ConfigFile(self._files.config_file)
+        await config.register({BASIC_MODEL: ModelEntry(BASIC_MODEL)})
+        settings = ChildSettings()
+        boot = self._boot = await Boot.spawn(
+            find_binary(None, search_path=None),
+            settings=settings,
+            files=self._files,
+            session=self._session,
+            relay=RelayAccess(f"{self._gateway_url}/v1", GATEWAY_KEY),
+            inherited={},
+            marker=new_id("req"),
+            keep_line=self._lines.append,
+        )
+        deadline = time.monotonic() + _READY_SECONDS
+        while await boot.version() is None:
+            if boot.process.returncode is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"opencode did not start: {'; '.join(self._lines)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """End it politely."""
+        if self._boot is not None:
+            await self._boot.end(is_polite=True)
+            self._boot = None
+
+    async def restart(self) -> None:
+        """Stop and start: what adding a model costs where config is read at start only."""
+        await self.stop()
+        await self.start()
+
+    async def new_session(self) -> str:
+        """Create a session in a directory of its own, as the sidecar does."""
+        directory = self._directory / new_id("sesn")
+        directory.mkdir()
+        return await self._client.create_session(directory, title="bench")
+
+    async def turn(self, session_id: str, text: str) -> TurnTimes:
+        """Run one turn; the events are opened first, as with the sidecar."""
+        response = await self._client.open_events()
+        async with response:
+            events = frames(response)
+            await anext(events)  # server.connected
+            began, first = time.perf_counter(), 0.0
+            sending = asyncio.create_task(self._prompt(session_id, text))
+            async with asyncio.timeout(_TURN_SECONDS):
+                async for event in events:
+                    payload = event["payload"]
+                    properties = payload.get("properties", {})
+                    if properties.get("sessionID") != session_id:
+                        continue
+                    if not first and _is_text(payload["type"], properties):
+                        first = time.perf_counter() - began
+                    elif payload["type"] == "session.error":
+                        raise RuntimeError(f"the turn failed: {properties}")
+                    elif _is_idle(payload["type"], properties):
+                        break
+            whole = time.perf_counter() - began
+            await sending
+        if not first:
+            raise RuntimeError("the turn had no text")
+        return TurnTimes(first, whole)
+
+    async def _prompt(self, session_id: str, text: str) -> None:
+        await self._client.prompt_async(
+            session_id,
+            message_id=new_id("msg"),
+            model=ModelRef(GATEWAY_PROVIDER, BASIC_MODEL),
+            parts=[{"type": "text", "text": text}],
+            agent=AGENT,
+        )
+
+    @property
+    def _client(self) -> Any:
+        assert self._boot is not None, "not started"
+        return self._boot.client
+
+
+@asynccontextmanager
+async def straight_opencode(directory: Path, gateway_url: str) -> AsyncIterator[StraightOpencode]:
+    """A started opencode."""
+    directory.mkdir(parents=True, exist_ok=True)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        opencode = StraightOpencode(directory=directory, gateway_url=gateway_url, session=session)
+        try:
+            await opencode.start()
+            yield opencode
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                await opencode.stop()
+
+
+def _is_text(type_: str, properties: dict[str, Any]) -> bool:
+    return type_ == "message.part.delta" and properties.get("field") == "text"
+
+
+def _is_idle(type_: str, properties: dict[str, Any]) -> bool:
+    return type_ == "session.status" and properties["status"]["type"] == "idle"
