@@ -6,10 +6,11 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from sidecar import __version__
 
 _OPENCODE = Path(__file__).parents[1] / "deploy/opencode/node_modules/.bin/opencode"
 
@@ -42,7 +43,7 @@ def describe() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
         opencode=_opencode_version(),
-        sidecar=metadata.version("opencode-sidecar"),
+        sidecar=__version__,
     )
 
 

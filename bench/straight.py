@@ -7,7 +7,6 @@ go straight to the gateway.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -19,10 +18,12 @@ import aiohttp
 
 from bench.clients import TurnTimes, frames
 from bench.processes import BASIC_MODEL, GATEWAY_KEY
+from sidecar.aiokit import cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.ids import new_id
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.boot import Boot
+from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.provider import ModelEntry
@@ -44,6 +45,8 @@ class StraightOpencode:
         self._session = session
         self._files = ChildFiles(directory / "opencode")
         self._boot: Boot | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._turns: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
 
     async def start(self) -> None:
@@ -67,9 +70,13 @@ class StraightOpencode:
             if boot.process.returncode is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"opencode did not start: {'; '.join(self._lines)}")
             await asyncio.sleep(_POLL_SECONDS)
+        events = frames(await boot.client.open_events())
+        await anext(events)  # server.connected
+        self._reading = asyncio.create_task(self._read(events))
 
     async def stop(self) -> None:
         """End it politely."""
+        await cancel_and_wait(self._reading)
         if self._boot is not None:
             await self._boot.end(is_polite=True)
             self._boot = None
@@ -86,30 +93,33 @@ class StraightOpencode:
         return await self._client.create_session(directory, title="bench")
 
     async def turn(self, session_id: str, text: str) -> TurnTimes:
-        """Run one turn; the events are opened first, as with the sidecar."""
-        response = await self._client.open_events()
-        async with response:
-            events = frames(response)
-            await anext(events)  # server.connected
-            began, first = time.perf_counter(), 0.0
-            sending = asyncio.create_task(self._prompt(session_id, text))
-            async with asyncio.timeout(_TURN_SECONDS):
-                async for event in events:
-                    payload = event["payload"]
-                    properties = payload.get("properties", {})
-                    if properties.get("sessionID") != session_id:
-                        continue
-                    if not first and _is_text(payload["type"], properties):
-                        first = time.perf_counter() - began
-                    elif payload["type"] == "session.error":
-                        raise RuntimeError(f"the turn failed: {properties}")
-                    elif _is_idle(payload["type"], properties):
-                        break
-            whole = time.perf_counter() - began
-            await sending
+        """Run one turn; the events are open before, as with the sidecar."""
+        inbox = self._turns[session_id] = asyncio.Queue()
+        began, first = time.perf_counter(), 0.0
+        sending = asyncio.create_task(self._prompt(session_id, text))
+        async with asyncio.timeout(_TURN_SECONDS):
+            while True:
+                payload = await inbox.get()
+                type_, properties = payload["type"], payload["properties"]
+                if not first and _is_text(type_, properties):
+                    first = time.perf_counter() - began
+                elif type_ == "session.error":
+                    raise RuntimeError(f"the turn failed: {properties}")
+                elif _is_idle(type_, properties):
+                    break
+        whole = time.perf_counter() - began
+        await sending
+        del self._turns[session_id]
         if not first:
             raise RuntimeError("the turn had no text")
         return TurnTimes(first, whole)
+
+    async def _read(self, events: AsyncIterator[dict[str, Any]]) -> None:
+        """Hand each event to its session: one subscription for all is opencode's cheapest way."""
+        async for event in events:
+            session_id = event["payload"].get("properties", {}).get("sessionID")
+            if session_id in self._turns:
+                self._turns[session_id].put_nowait(event["payload"])
 
     async def _prompt(self, session_id: str, text: str) -> None:
         await self._client.prompt_async(
@@ -121,7 +131,7 @@ class StraightOpencode:
         )
 
     @property
-    def _client(self) -> Any:
+    def _client(self) -> ChildClient:
         assert self._boot is not None, "not started"
         return self._boot.client
 
@@ -137,8 +147,7 @@ async def straight_opencode(directory: Path, gateway_url: str) -> AsyncIterator[
             await opencode.start()
             yield opencode
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                await opencode.stop()
+            await opencode.stop()
 
 
 def _is_text(type_: str, properties: dict[str, Any]) -> bool:

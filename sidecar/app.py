@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,21 +29,25 @@ from sidecar.http.health import HealthApi
 from sidecar.http.middleware import finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi
 from sidecar.http.native import NativeApi
+from sidecar.http.resources import ResourcesApi
 from sidecar.http.runtime_models import RuntimeModels
 from sidecar.http.sessions import SessionsApi
-from sidecar.http.vaults import VaultsApi
 from sidecar.http.tool_server import ToolServer
+from sidecar.http.vaults import VaultsApi
 from sidecar.managed.agents import Agents
 from sidecar.managed.child_sessions import ChildSessions
-from sidecar.managed.credentials import Credentials
 from sidecar.managed.connections import Connections
+from sidecar.managed.credentials import Credentials
 from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.drafts import Usage
 from sidecar.managed.environments import Environments
 from sidecar.managed.event_log import EventLog
+from sidecar.managed.git import Git
 from sidecar.managed.model_registry import ModelRegistry
+from sidecar.managed.repositories import Repositories
+from sidecar.managed.resources import Resources
 from sidecar.managed.retention import Retention
-from sidecar.managed.sealing import open_sealer
+from sidecar.managed.sealing import Sealer, open_sealer
 from sidecar.managed.sessions import Sessions
 from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn import RequestEnded, RequestStarted
@@ -55,6 +60,7 @@ from sidecar.opencode.instances import Instances
 from sidecar.opencode.shell_environment import PLUGIN_FILE, ShellEnvironment
 from sidecar.opencode.supervisor import State, Supervisor
 from sidecar.store.database import Database
+from sidecar.store.migrations import SchemaTooNewError
 
 _log = structlog.get_logger(__name__)
 
@@ -136,25 +142,16 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             inherited=os.environ,
             is_busy=lambda: turns.busy_count > 0,
         )
-        vault_key = settings.vault.key
-        sealer = await open_sealer(
-            database=database,
-            key=vault_key.get_secret_value() if vault_key else None,
-            data_dir=settings.storage.data_dir,
-        )
+        sealer = await _open_sealer(settings, database)
         vaults = Vaults(database=database, sealer=sealer)
-        shell_variables = ShellVariables(
+        shells = _shell_environment(settings, database, vaults, files, lambda: supervisor.pid)
+        await shells.start()
+        stack.push_async_callback(shells.close)
+        repositories = Repositories(
             database=database,
-            vaults=vaults,
-            workspaces_dir=settings.storage.workspaces_dir.resolve(),
+            sealer=sealer,
+            git=Git(settings=settings.repository, inherited=os.environ, tasks=tasks),
         )
-        shell_environment = ShellEnvironment(
-            path=files.shell_socket,
-            child_pid=lambda: supervisor.pid,
-            variables_of=shell_variables.of_directory,
-        )
-        await shell_environment.start()
-        stack.push_async_callback(shell_environment.close)
         config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
         registry = ModelRegistry(
             catalogue=catalogue,
@@ -227,6 +224,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             ),
             AgentsApi(agents=agents),
             EnvironmentsApi(environments=Environments(database=database)),
+            ResourcesApi(
+                resources=Resources(repositories=repositories, actor_of=turns.actor)
+            ),
             VaultsApi(
                 vaults=vaults, credentials=Credentials(database=database, sealer=sealer)
             ),
@@ -327,16 +327,47 @@ def _connect(
     relay.listen(on_request)
 
 
+async def _open_sealer(settings: Settings, database: Database) -> Sealer:
+    key = settings.vault.key
+    return await open_sealer(
+        database=database,
+        key=key.get_secret_value() if key else None,
+        data_dir=settings.storage.data_dir,
+    )
+
+
+def _shell_environment(
+    settings: Settings,
+    database: Database,
+    vaults: Vaults,
+    files: ChildFiles,
+    child_pid: Callable[[], int | None],
+) -> ShellEnvironment:
+    variables = ShellVariables(
+        database=database,
+        vaults=vaults,
+        workspaces_dir=settings.storage.workspaces_dir.resolve(),
+    )
+    return ShellEnvironment(
+        path=files.shell_socket, child_pid=child_pid, variables_of=variables.of_directory
+    )
+
+
 async def _open_storage(settings: Settings, database: Database) -> None:
     storage = settings.storage
     try:
         for directory in (storage.data_dir, storage.workspaces_dir):
             await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
-        await database.open()
     except OSError as error:
         raise SettingsError(
-            f"DATA_DIR: cannot use {storage.data_dir}: {error.strerror}; set DATA_DIR to a writable directory"
+            f"DATA_DIR: cannot use {error.filename}: {error.strerror}; set DATA_DIR (and WORKDIR) to "
+            "writable directories"
         ) from error
+    try:
+        await database.open()
+    except (OSError, sqlite3.Error, SchemaTooNewError) as error:
+        name = "DB_PATH" if storage.db_path else "DATA_DIR"
+        raise SettingsError(f"{name}: cannot use {storage.database_file}: {error}") from error
 
 
 @asynccontextmanager

@@ -92,7 +92,9 @@ def run(
             "Without it everything is temporary.",
         ),
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Do not delete the session afterwards.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Do not delete the session afterwards.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -128,7 +130,9 @@ def models(
             autocompletion=_complete_runtime,
         ),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="The lists of all configured runtimes.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="The lists of all configured runtimes.")
+    ] = False,
     hidden: Annotated[
         bool, typer.Option("--hidden", help="Also those left out of the list, and why.")
     ] = False,

@@ -244,10 +244,69 @@ class ChildSettings(SettingsGroup):
     """First back-off after a crash, seconds; doubles up to 30 s."""
     crash_loop_limit: Annotated[int, Field(ge=1)] = 8
     """Crashes without a stable minute in between after which the sidecar gives up and exits with 3."""
+    url: Url | None = Field(None, validation_alias="OPENCODE_URL")
+    """An opencode that runs elsewhere, in another container of the pod: none is started here (attach
+    mode, docs/operations.md). It must see the same files under the same paths."""
+    password: SecretStr | None = Field(None, validation_alias="OPENCODE_SERVER_PASSWORD")
+    """Password of that opencode. A child that we start ourselves gets a new one at each start."""
+    restart_command: str | None = None
+    """Command that restarts the attached opencode, split like a shell would. Unset: when a restart is
+    needed the sidecar ends with exit code 3 and leaves the rest to the platform."""
     forward_native: bool = True
     """Forward the safe part of opencode's own API on the same port."""
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "WARN"
     """opencode's own log level; its lines are re-logged with `source=child`."""
+
+
+class AdminSettings(SettingsGroup):
+    """Metrics and administration, on a listener of their own."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_ADMIN_")
+
+    is_enabled: bool = Field(True, validation_alias="SIDECAR_ADMIN_ENABLED")
+    """Serve `/metrics` and `/admin/*`."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs the key."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    """TCP port; 0 picks a free one (logged at start). The default gives way to a free one when it is
+    taken, a port that was set does not."""
+    key: SecretStr | None = None
+    """Key for this listener, sent as `x-api-key` or `Authorization: Bearer`."""
+    anonymous_metrics: bool = False
+    """Serve `GET /metrics` without the key, for scrapers that cannot send one."""
+
+    def check(self) -> None:
+        """Raise SettingsError for an open, unauthenticated address."""
+        if self.is_enabled and not (_is_loopback(self.host) or self.key):
+            raise SettingsError(
+                f"SIDECAR_ADMIN_HOST={self.host} would let anyone on the network restart opencode: "
+                "set SIDECAR_ADMIN_KEY"
+            )
+
+
+class RelaySettings(SettingsGroup):
+    """The relay through which opencode reaches the gateway; to be fixed only in attach mode."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RELAY_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Containers of one pod share the loopback; elsewhere `0.0.0.0`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """TCP port; 0 picks a free one, which only a child that we start ourselves can be told."""
+    token: SecretStr | None = None
+    """What opencode authenticates with. Unset: a new one for every start of the sidecar."""
+    url: Url | None = None
+    """How opencode reaches the relay, ending in `/v1`. Unset: the address it listens on."""
+
+
+class TracingSettings(SettingsGroup):
+    """Where traces go. The exporter reads OpenTelemetry's other variables itself."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_TRACING_")
+
+    endpoint: Url | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """OTLP over HTTP, for example `http://collector:4318`. Needs the extra `otel`. Unset: no spans; a
+    caller's `traceparent` reaches the gateway all the same."""
 
 
 class TurnSettings(SettingsGroup):
@@ -335,6 +394,9 @@ class Settings(BaseModel):
     vault: VaultSettings = Field(default_factory=VaultSettings)
     repository: RepositorySettings = Field(default_factory=RepositorySettings)
     log: LogSettings
+    admin: AdminSettings = Field(default_factory=AdminSettings)
+    relay: RelaySettings = Field(default_factory=RelaySettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
 
     @classmethod
     def load(cls, **groups: SettingsGroup) -> Settings:
@@ -346,7 +408,28 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
         settings.http.effective_host()
+        settings.admin.check()
+        settings.check_attached()
         return settings
+
+    def check_attached(self) -> None:
+        """Raise SettingsError when an attached opencode could not work with these settings."""
+        if self.child.url is None:
+            return
+        missing = [
+            name
+            for name, is_given in (
+                ("OPENCODE_SERVER_PASSWORD", self.child.password is not None),
+                ("SIDECAR_RELAY_TOKEN", self.relay.token is not None),
+                ("SIDECAR_RELAY_PORT", self.relay.port > 0),
+            )
+            if not is_given
+        ]
+        if missing:
+            raise SettingsError(
+                f"OPENCODE_URL needs {', '.join(missing)}: what the other container's environment "
+                "says cannot change with every start (see `opencode-sidecar child-env`)"
+            )
 
     def secret_values(self) -> list[str]:
         """Return every secret in clear, for masking logs and terminal output."""

@@ -81,7 +81,9 @@ class Row:
         }
         if able is not None:
             inputs = {"image": able.image_input, "pdf": able.pdf_input}
-            efforts = {name: getattr(able.effort, name) for name in ("low", "medium", "high", "max")}
+            efforts = {
+                name: getattr(able.effort, name) for name in ("low", "medium", "high", "max")
+            }
             known |= {
                 "input_modalities": ("text", *(kind for kind, a in inputs.items() if a.supported)),
                 "supports_reasoning": able.thinking.supported,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ from sidecar.sdk.opencode import SIDECAR
 from sidecar.sdk.shapes import data_of, read_item
 
 OWN = "opencode"
+_FOR_PROGRAMS = re.compile(r" \(or pass [^)]*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,8 @@ def main(
         raise output.CommandError(
             "--all and --runtime exclude each other", exit_code=output.EXIT_USAGE
         )
-    if is_all:
-        listing = asyncio.run(_list_all(target))
-    else:
-        listing = asyncio.run(_list_one(runtime or OWN, target))
+    asked = _list_all(target) if is_all else _list_one(runtime or OWN, target)
+    listing = asyncio.run(asked)
     if as_json:
         _print_json(listing, show_hidden=show_hidden)
     else:
@@ -98,7 +98,7 @@ async def _list_one(runtime: str, target: Target) -> Listing:
     except SidecarError as error:
         raise as_command_error(error) from error
     except ModelsError as error:
-        raise output.CommandError(str(error), exit_code=_exit_code(error)) from error
+        raise output.CommandError(_told(error), exit_code=_exit_code(error)) from error
     return listing
 
 
@@ -111,13 +111,15 @@ async def _list_all(target: Target) -> Listing:
                 await _add_gateway(listing)
             except SidecarError as error:
                 listing.runtimes[OWN] = {"status": "error", "message": error.message}
-        answers = await client.models.list_all(r for r in client.runtimes if r not in listing.runtimes)
+        answers = await client.models.list_all(
+            r for r in client.runtimes if r not in listing.runtimes
+        )
     for page in answers.pages.values():
         _add_page(listing, page, target)
     for name, failure in answers.errors.items():
-        listing.runtimes[name] = {"status": "error", "message": str(failure)}
+        listing.runtimes[name] = {"status": "error", "message": _told(failure)}
     for name, missing in answers.unconfigured.items():
-        listing.runtimes[name] = {"status": "unconfigured", "message": missing.message}
+        listing.runtimes[name] = {"status": "unconfigured", "message": _told(missing)}
     return listing
 
 
@@ -127,7 +129,11 @@ async def _add_gateway(listing: Listing) -> None:
         snapshot = await read_catalogue(access, settings)
     shown = [Row.of_entry(snapshot.entries[model_id]) for model_id in snapshot.listed]
     hidden = sorted((e for e in snapshot.entries.values() if not e.listed), key=lambda e: e.id)
-    source = "the demo gateway" if access.is_demo else f"the gateway {output.without_password(access.url)}"
+    source = (
+        "the demo gateway"
+        if access.is_demo
+        else f"the gateway {output.without_password(access.url)}"
+    )
     listing.add(OWN, source, [*shown, *map(Row.of_entry, hidden)])
     if access.is_demo:
         listing.remarks.append(
@@ -153,9 +159,7 @@ def _client(target: Target) -> AsyncClient:
     """Keys by the settings' names (so `_FILE` works); runtimes without one through the sidecar, if any."""
     settings = RuntimesSettings()
     keys = {
-        name: key.get_secret_value()
-        for name, key in _keys(settings).items()
-        if key is not None
+        name: key.get_secret_value() for name, key in _keys(settings).items() if key is not None
     }
     if target.url is not None:
         through = [_ThroughSidecar(name) for name in _keys(settings) if name not in keys]
@@ -185,6 +189,11 @@ class _ThroughSidecar(Runtime):
             lambda item: read_item(item, runtime=self.name),
             has_more=body.get("has_more") is True,
         )
+
+
+def _told(error: ModelsError) -> str:
+    """Leave out what only a program could do about it."""
+    return _FOR_PROGRAMS.sub("", str(error))
 
 
 def _exit_code(error: ModelsError) -> int:

@@ -25,6 +25,8 @@ EXIT_INTERRUPTED = 130
 
 _PIPE_WIDTH = 400
 """Columns when nobody looks: tables keep one line per row, for grep."""
+_SHORTEST_SECRET = 4
+"""Shorter ones would mask ordinary words."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _USERINFO = re.compile(r"://[^/@\s]+@")
@@ -93,7 +95,8 @@ class Masker:
     """Replaces secrets, by value, in whatever is about to be shown."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+        kept = {s for s in secrets if len(s) >= _SHORTEST_SECRET}
+        self._secrets = sorted(kept, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         for secret in self._secrets:

@@ -24,6 +24,8 @@ from sidecar.config import Settings
 from sidecar.errors import SidecarError
 
 _TITLE_CHARS = 60
+_LEAVE_AT_ONCE = 2
+"""That many Ctrl-C: nothing is tidied up any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +135,7 @@ async def _run(options: Options, prompt: str, view: View) -> Result:
                         break
         finally:
             result.is_interrupted = interrupts.count > 0
-            if not options.keep:
+            if not options.keep and interrupts.count < _LEAVE_AT_ONCE:
                 await client.clean_up()
         return result
 

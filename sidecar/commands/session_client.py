@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,11 +115,12 @@ class SessionClient:
         response = await self._open_stream()
         opened = [response]
         try:
-            yield self._events(opened)
+            async with contextlib.aclosing(self._events(opened)) as events:
+                yield events
         finally:
             opened[-1].close()
 
-    async def _events(self, opened: list[aiohttp.ClientResponse]) -> AsyncIterator[Event]:
+    async def _events(self, opened: list[aiohttp.ClientResponse]) -> AsyncGenerator[Event]:
         seen: set[str] = set()
         for attempt in range(_RECONNECTS + 1):
             if attempt:

@@ -106,6 +106,9 @@ class Catalogue:
         self._timer: asyncio.Task[None] | None = None
         self._last_error: SidecarError | None = None
         self._has_answered_empty = False
+        self.refreshes = 0
+        """How often the gateway was read, failures included."""
+        self.failed_refreshes = 0
 
     @property
     def snapshot(self) -> CatalogueSnapshot | None:
@@ -215,6 +218,12 @@ class Catalogue:
 
     async def _refresh_once(self) -> SidecarError | None:
         """Refresh; return what went wrong rather than raise it, for failing is this task's everyday."""
+        error = await self._refresh_logged()
+        self.refreshes += 1
+        self.failed_refreshes += error is not None
+        return error
+
+    async def _refresh_logged(self) -> SidecarError | None:
         try:
             await self._read_gateway()
         except GatewayError as error:

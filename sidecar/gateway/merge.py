@@ -36,6 +36,10 @@ _NOT_CHAT = re.compile(
 )
 """Names of models that do not chat; asked only when no source tells the mode."""
 
+_MESSAGES_PROVIDERS = frozenset({"anthropic", "azure_ai", "bedrock", "vertex_ai"})
+"""LiteLLM providers that take Anthropic's messages without translation."""
+_SPEAKS_MESSAGES = "supports_messages"
+
 Layers = Mapping[str, Mapping[str, Any]]
 """Source name -> what it says of one model, in the fields of CatalogueEntry."""
 
@@ -134,6 +138,9 @@ def facts_of_deployments(deployments: Iterable[Deployment]) -> dict[str, dict[st
     facts: dict[str, dict[str, Any]] = {}
     for deployment in deployments:
         known = _known(deployment.model_info)
+        target = deployment.litellm_params.model
+        if target is not None:
+            known[_SPEAKS_MESSAGES] = target.partition("/")[0] in _MESSAGES_PROVIDERS
         held = facts.get(deployment.model_name)
         facts[deployment.model_name] = known if held is None else _common(held, known)
     return facts
@@ -178,14 +185,23 @@ def _entry(model_id: str, layers: Layers, rules: Rules) -> CatalogueEntry:
         for name, value in layer.items():
             values[name] = tuple(value) if isinstance(value, list) else value
             sources[name] = source
-    is_claude = any(mark in model_id.lower() for mark in ("claude", "anthropic"))
-    values.setdefault("wire", rules.claude_wire if is_claude else rules.default_wire)
+    values.setdefault("wire", _wire(model_id, values.pop(_SPEAKS_MESSAGES, None), rules))
+    sources.pop(_SPEAKS_MESSAGES, None)
     values.setdefault("display_name", model_id)
     hidden_because = why_hidden(model_id, values.get("mode"), rules)
     if override.listed is not None:
         hidden_because = None if override.listed else "hidden by SIDECAR_GATEWAY_OVERRIDES"
     values |= {"listed": hidden_because is None, "hidden_because": hidden_because}
     return CatalogueEntry(id=model_id, sources=sources, **values)
+
+
+def _wire(model_id: str, speaks_messages: bool | None, rules: Rules) -> Wire:
+    """Claude by messages, unless its deployment would have to translate them: LiteLLM then needs an
+    upstream that serves `/v1/responses`, which few do."""
+    is_claude = any(mark in model_id.lower() for mark in ("claude", "anthropic"))
+    if is_claude and rules.claude_wire == "messages" and speaks_messages is False:
+        return "chat"
+    return rules.claude_wire if is_claude else rules.default_wire
 
 
 def _known(facts: Facts) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.errors import InvalidRequestError
 from sidecar.http.answers import (
     created_at_filters,
     json_response,
@@ -12,6 +11,7 @@ from sidecar.http.answers import (
     parse,
     path_id,
     query_bool,
+    query_version,
     read_object,
 )
 from sidecar.managed.agents import Agents
@@ -43,10 +43,7 @@ class AgentsApi:
     async def retrieve(self, request: web.Request) -> web.Response:
         """`GET /v1/agents/{id}?version=`."""
         agent_id = path_id(request, "agent", "agent")
-        version = request.query.get("version")
-        if version is not None and not (version.isdecimal() and 1 <= int(version) < 2**31):
-            raise InvalidRequestError("version: must be an integer from 1", field="version")
-        agent = await self._agents.get(agent_id, int(version) if version else None)
+        agent = await self._agents.get(agent_id, query_version(request, "version"))
         return json_response(agent.answer())
 
     async def update(self, request: web.Request) -> web.Response:

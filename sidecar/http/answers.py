@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from sidecar.managed.pages import Order, Query
 M = TypeVar("M", bound=BaseModel)
 
 _COMPACT = (",", ":")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def json_response(
@@ -59,8 +61,13 @@ async def read_object(request: web.Request, *, allow_empty: bool = False) -> dic
             return {}
         raise InvalidRequestError("the body is empty; send a JSON object")
     try:
-        value = json.loads(raw)
-    except (ValueError, UnicodeDecodeError) as error:
+        value = json.loads(raw, parse_constant=_refuse_constant)
+        if b"\\ud" in raw.lower():
+            # Half of a surrogate pair passes the parser, and could never be answered as UTF-8.
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise InvalidRequestError("the body is JSON, but nested too deeply") from error
+    except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the body must be a JSON object, not {_kind(value)}")
@@ -89,11 +96,18 @@ def query_int(request: web.Request, name: str, *, default: int, low: int, high: 
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.lstrip("-").isdecimal() or not low <= int(text) <= high:
+    if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
         raise InvalidRequestError(
             f"{name}: must be an integer from {low} to {high}, got {_shorten(text)!r}", field=name
         )
     return int(text)
+
+
+def query_version(request: web.Request, name: str) -> int | None:
+    """Return an agent's version from the query, None when absent. Raises InvalidRequestError."""
+    if name not in request.query:
+        return None
+    return query_int(request, name, default=1, low=1, high=2**31 - 1)
 
 
 def query_bool(request: web.Request, name: str, *, default: bool = False) -> bool:
@@ -109,6 +123,10 @@ def query_bool(request: web.Request, name: str, *, default: bool = False) -> boo
 def query_list(request: web.Request, name: str) -> list[str]:
     """Return a list parameter in the SDKs' bracket form `name[]=a&name[]=b` (or plain `name=a`)."""
     return [*request.query.getall(f"{name}[]", []), *request.query.getall(name, [])]
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _explain(error: ValidationError) -> tuple[str, str | None]:

@@ -102,7 +102,7 @@ def _check_key(request: web.Request, expected: bytes) -> None:
         raise AuthenticationError(
             "no API key: send it as 'x-api-key: <key>' or 'Authorization: Bearer <key>'"
         )
-    if not hmac.compare_digest(offered.encode(), expected):
+    if not hmac.compare_digest(offered.encode(errors="surrogateescape"), expected):
         raise AuthenticationError("invalid API key: it must equal the sidecar's RUNTIME_API_KEY")
 
 

@@ -14,6 +14,7 @@ from sidecar.http.answers import (
     path_id,
     query_bool,
     query_list,
+    query_version,
     read_object,
 )
 from sidecar.managed.sessions import Filters, Sessions
@@ -78,17 +79,17 @@ class SessionsApi:
                 raise InvalidRequestError(
                     f"statuses: {status[:40]!r} is none of {', '.join(_STATUSES)}", field="statuses"
                 )
-        version = request.query.get("agent_version")
-        if version is not None and not (version.isdecimal() and "agent_id" in request.query):
+        version = query_version(request, "agent_version")
+        if version is not None and "agent_id" not in request.query:
             raise InvalidRequestError(
-                "agent_version: must be an integer and be sent with agent_id", field="agent_version"
+                "agent_version: must be sent with agent_id", field="agent_version"
             )
         if {"deployment_id", "memory_store_id"} & request.query.keys():
             return json_response({"data": [], "next_page": None, "prev_page": None})
         filters = Filters(
             statuses=statuses,
             agent_id=request.query.get("agent_id"),
-            agent_version=int(version) if version else None,
+            agent_version=version,
             include_archived=query_bool(request, "include_archived"),
         )
         return json_response(await self._sessions.list(query, filters))

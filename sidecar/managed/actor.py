@@ -6,7 +6,8 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from sidecar.ids import new_id
 from sidecar.managed import clock
@@ -21,6 +22,20 @@ from sidecar.managed.turn import Outcome, Turn
 
 INTERRUPT = "user.interrupt"
 SYSTEM = "system.message"
+
+
+TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn got its terminal event. `error` is the type of its `session.error`, or empty."""
+
+    session_id: str
+    outcome: TurnOutcome
+    error: str
+    active_seconds: float
+    """Without the time in which it waited for the client."""
 
 
 class StartTurn(Protocol):
@@ -45,6 +60,7 @@ class SessionActor:
         start_turn: StartTurn,
         may_start: Callable[[], bool],
         bind_child: Callable[[str, SessionActor], None],
+        on_turn_end: Callable[[TurnEnded], None],
     ) -> None:
         self.lock = asyncio.Lock()
         self.record = record
@@ -60,6 +76,8 @@ class SessionActor:
         self._start_turn = start_turn
         self.may_start = may_start
         self._bind_child = bind_child
+        self._on_turn_end = on_turn_end
+        self._active_before_us = record.active_us
         self._running_since_us: int | None = None
 
     @property
@@ -151,7 +169,9 @@ class SessionActor:
         stop = {"stop_reason": {"type": "requires_action", "event_ids": waiting}}
         await self.commit([*out.drafts, *self.idle_drafts(stop)])
 
-    async def end_turn(self, turn: Turn | None, outcome: Outcome, out: Output) -> None:
+    async def end_turn(
+        self, turn: Turn | None, outcome: Outcome, out: Output, *, is_interrupted: bool = False
+    ) -> None:
         """Write the turn's one terminal, then begin what waits. Needs the lock."""
         if self.turn is not turn:
             return
@@ -170,7 +190,17 @@ class SessionActor:
         errors = [outcome.failure.draft()] if outcome.failure else []
         drafts = [*out.drafts, *echoes, *errors, *self.idle_drafts(stop)]
         await self.commit(drafts, also=_delete_queued(self.record.id, interrupts))
+        self._on_turn_end(self._ended(outcome, is_interrupted=is_interrupted or bool(interrupts)))
         await self.start_next()
+
+    def _ended(self, outcome: Outcome, *, is_interrupted: bool) -> TurnEnded:
+        active_seconds = (self.record.active_us - self._active_before_us) / 1_000_000
+        if outcome.failure is not None:
+            return TurnEnded(self.record.id, "failed", outcome.failure.type, active_seconds)
+        is_refused = outcome.stop_reason["type"] == "refusal"
+        how: TurnOutcome = "refused" if is_refused else "completed"
+        how = "interrupted" if is_interrupted else how
+        return TurnEnded(self.record.id, how, "", active_seconds)
 
     async def start_next(self) -> None:
         """Begin the next queued message, if any. Needs the lock."""
@@ -195,6 +225,7 @@ class SessionActor:
         self.record.turn = TurnRecord(event_id, new_id("msg"))
         self.record.status = "running"
         self.start_clock()
+        self._active_before_us = self.record.active_us
         self.turn_first_seq = self._head.seq + 1
         self.attendance.turn_began(self.turn_first_seq)
         return [*self.running_drafts(), Draft("user.message", fields, event_id)]
@@ -226,7 +257,7 @@ class SessionActor:
             tool_result_draft(call.event_id, call.kind, content, is_error=True)
             for call in waiting.values()
         ]
-        await self.end_turn(None, Outcome(), Output(drafts=drafts))
+        await self.end_turn(None, Outcome(), Output(drafts=drafts), is_interrupted=True)
 
     # -- the system prompt --------------------------------------------------------------------------
 

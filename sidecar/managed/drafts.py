@@ -44,6 +44,8 @@ class OpenTool:
     is_granted: bool = False
     """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
     deny_message: str | None = None
+    is_denial_held: bool = False
+    """Denied, and opencode is told later: with one call it rejects all that still wait for an answer."""
 
 
 def tool_use_draft(tool: OpenTool) -> Draft:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,11 @@ class Subscription:
         self._is_closed = False
         self._last: bytes | None = None
 
+    @property
+    def position(self) -> int:
+        """The number of the last event that was handed out."""
+        return self._after
+
     def notify(self) -> None:
         """There is something new."""
         self._wake.set()
@@ -170,6 +176,10 @@ class EventLog:
         self._database = database
         self._readers: dict[str, set[Subscription]] = {}
         self._tails: dict[str, deque[Event]] = {}
+        self.events_appended = 0
+        self.appends = 0
+        self.append_seconds = 0.0
+        """Time that appends waited for their commit, all together."""
 
     async def append(
         self,
@@ -199,7 +209,11 @@ class EventLog:
             if also is not None:
                 also(connection)
 
+        began = time.perf_counter()
         await self._database.write(write)
+        self.append_seconds += time.perf_counter() - began
+        self.appends += 1
+        self.events_appended += len(events)
         if events:
             head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
             self._publish(session_id, events)
@@ -232,6 +246,12 @@ class EventLog:
         if session_id is not None:
             return len(self._readers.get(session_id, ()))
         return sum(map(len, self._readers.values()))
+
+    def positions(self) -> Iterator[tuple[str, int]]:
+        """Yield (session, number of the last event it was given) of every open stream."""
+        for session_id, readers in self._readers.items():
+            for reader in readers:
+                yield session_id, reader.position
 
     def close_readers(self, session_id: str, last: bytes | None = None) -> None:
         """End the session's streams after what is in the log; `last` is a frame that is not stored."""

@@ -292,7 +292,8 @@ class Turn:
 
     def _can_pause(self) -> bool:
         tools = self._translator.open_tools.values()
-        return bool(tools) and all(map(_waits, tools)) and self._translator.is_request_over
+        is_quiet = all(_waits(tool) or tool.is_denial_held for tool in tools)
+        return is_quiet and any(map(_waits, tools)) and self._translator.is_request_over
 
     async def _on_items(self, child: ChildSession, items: Sequence[InboxItem]) -> Outcome | None:
         out = Output()
@@ -396,9 +397,17 @@ class Turn:
                 if tool.call.policy == "allow" or tool.is_granted:
                     await child.reply_permission(tool.permission_id, "once")
                 else:
-                    await child.reply_permission(tool.permission_id, "reject", _DENIED)
+                    _deny(tool, None)
+        if not any(map(_waits, self._translator.open_tools.values())):
+            await self._send_denials(child)
         for permission_id in self._translator.take_stray_asks():
             await child.reply_permission(permission_id, "reject", _DENIED)
+
+    async def _send_denials(self, child: ChildSession) -> None:
+        for tool in self._translator.open_tools.values():
+            if tool.is_denial_held and tool.permission_id is not None:
+                tool.is_denial_held = False
+                await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
 
     async def _on_answer(self, child: ChildSession, answer: ClientAnswer) -> None:
         if self._paused_since is not None:
@@ -418,8 +427,7 @@ class Turn:
         elif tool.permission_id is not None and answer.result == "allow":
             await child.reply_permission(tool.permission_id, "once")
         elif tool.permission_id is not None:
-            tool.deny_message = answer.message or _DENIED
-            await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
+            _deny(tool, answer.message)
 
     async def _on_silence(self, child: ChildSession) -> Outcome | None:
         if self._can_pause():
@@ -504,6 +512,11 @@ def _waits(tool: OpenTool) -> bool:
         and not tool.is_confirmed
         and not tool.is_granted
     )
+
+
+def _deny(tool: OpenTool, message: str | None) -> None:
+    tool.deny_message = message or _DENIED
+    tool.is_denial_held = True
 
 
 def _is_idle(event: ChildEvent, session_id: str) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,7 +15,7 @@ from sidecar.aiokit import Backoff, TaskOwner
 from sidecar.config import TurnSettings
 from sidecar.errors import NotFoundError
 from sidecar.managed import inbox, recovery
-from sidecar.managed.actor import SYSTEM, SessionActor, system_text
+from sidecar.managed.actor import SYSTEM, SessionActor, TurnEnded, system_text
 from sidecar.managed.child_sessions import ChildSessions
 from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.event_log import EventLog
@@ -57,6 +57,7 @@ class Turns:
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
         self._loading: dict[str, asyncio.Task[SessionActor]] = {}
         self._by_child: dict[str, SessionActor] = {}
+        self._end_callbacks: list[Callable[[TurnEnded], None]] = []
         self._is_draining = False
         self._idle = asyncio.Event()
 
@@ -69,6 +70,15 @@ class Turns:
     def queued_count(self) -> int:
         """How many client events wait behind running turns."""
         return sum(len(actor.queue) for actor in self._actors.values())
+
+    @property
+    def waiting_count(self) -> int:
+        """How many turns wait for a client's answer."""
+        return sum(actor.is_paused for actor in self._actors.values())
+
+    def on_turn_end(self, callback: Callable[[TurnEnded], None]) -> None:
+        """Call `callback` with the end of every turn from now on. It must not block."""
+        self._end_callbacks.append(callback)
 
     async def actor(self, session_id: str) -> SessionActor:
         """Return the session's actor. Raises NotFoundError."""
@@ -179,6 +189,7 @@ class Turns:
             start_turn=self._start_turn,
             may_start=lambda: not self._is_draining,
             bind_child=self._bind_child,
+            on_turn_end=self._tell_end,
         )
         self._actors[session_id] = actor
         self._drop_unused()
@@ -186,6 +197,10 @@ class Turns:
 
     def _bind_child(self, child_session_id: str, actor: SessionActor) -> None:
         self._by_child[child_session_id] = actor
+
+    def _tell_end(self, ended: TurnEnded) -> None:
+        for callback in self._end_callbacks:
+            callback(ended)
 
     def _drop_unused(self) -> None:
         for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:

@@ -82,6 +82,11 @@ class ConfigFile:
         """Choose the model for opencode's own small calls (titles, summaries); return the generation."""
         return await self._replace(None, model_id)
 
+    async def rewrite(self) -> int:
+        """Write the file anew even if nothing changed; return the generation."""
+        self._written = b""
+        return await self._replace(None, self._default_model)
+
     async def _replace(self, models: dict[str, ModelEntry] | None, default: str | None) -> int:
         async with self._lock:
             wanted = self._models if models is None else models

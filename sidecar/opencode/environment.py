@@ -62,7 +62,8 @@ _SWITCHES = (
 )
 _LOOPBACK = "127.0.0.1,localhost,::1"
 _PLUGIN = "@opencode-ai/plugin"
-_PLUGIN_VERSION = "1.18.33"
+PINNED_VERSION = "1.18.33"
+"""The opencode that deploy/opencode installs and everything here was measured with."""
 _PROJECT_ROOT = Path(__file__).resolve().parents[2]
 _MODULES = Path("deploy", "opencode", "node_modules")
 _MAX_SOCKET_PATH_BYTES = 100
@@ -136,7 +137,7 @@ class ChildFiles:
         """
         directory = self.xdg("config") / "opencode"
         (directory / "node_modules").mkdir(parents=True, exist_ok=True)
-        dependencies = {"dependencies": {_PLUGIN: _PLUGIN_VERSION}}
+        dependencies = {"dependencies": {_PLUGIN: PINNED_VERSION}}
         lock = {"name": "opencode", "lockfileVersion": 3, "packages": {"": dependencies}}
         (directory / "package.json").write_text(json.dumps(dependencies), encoding="ascii")
         (directory / "package-lock.json").write_text(json.dumps(lock), encoding="ascii")

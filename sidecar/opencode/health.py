@@ -27,6 +27,9 @@ class Vitals:
 
     rss_bytes: int
     maps: int
+    cpu_seconds: float = 0.0
+    """User and system time since its start."""
+    threads: int = 0
 
     def complaint(self, settings: ChildSettings) -> str | None:
         """Return why the process should be replaced when idle, None if it is fine."""
@@ -41,13 +44,17 @@ def read_vitals(pid: int) -> Vitals | None:
     """Return the vitals of a process, None when it is gone. Blocks; reaps our orphans on the way."""
     orphans.reap(owned=(pid,))
     try:
-        rss_bytes = psutil.Process(pid).memory_info().rss
+        process = psutil.Process(pid)
+        with process.oneshot():
+            rss_bytes = process.memory_info().rss
+            times = process.cpu_times()
+            threads = process.num_threads()
     except psutil.Error:
         return None
     maps = 0
     with contextlib.suppress(OSError):
         maps = Path(f"/proc/{pid}/maps").read_bytes().count(b"\n")
-    return Vitals(rss_bytes, maps)
+    return Vitals(rss_bytes, maps, times.user + times.system, threads)
 
 
 class HealthWatch:

@@ -44,6 +44,8 @@ class _Instance:
     """The boot that has it loaded, None when not loaded."""
     models: Mapping[str, ModelEntry] = field(default_factory=dict)
     """The config file's models at the load."""
+    is_outdated: bool = False
+    """To be loaded again as soon as nobody is in it, whatever its models."""
     claims: int = 0
     """Callers inside `use`, waiting ones included; keeps the entry alive."""
     users: int = 0
@@ -82,6 +84,9 @@ class Instances:
         self._on_poison = on_poison
         self._clock = clock
         self._instances: dict[Path, _Instance] = {}
+        self.loads = 0
+        """How often the child loaded a directory."""
+        self.unloads = 0
 
     @contextlib.asynccontextmanager
     async def use(
@@ -150,6 +155,19 @@ class Instances:
         self._drop_if_unused(instance)
         return instance.loaded_by is None
 
+    async def unload_all(self) -> tuple[int, int]:
+        """Have every directory loaded anew at its next use.
+
+        Idle ones are disposed now, busy ones when they are idle. Return how many of each.
+        """
+        victims = self._evictable()
+        busy = [i for i in self._instances.values() if i.loaded_by is not None and i.is_busy]
+        for instance in busy:
+            instance.is_outdated = True
+        for instance in victims:
+            await self._evict(instance)
+        return len(victims), len(busy)
+
     async def run_eviction(self) -> None:
         """Unload what nobody used for `idle_dispose_seconds`. Runs until cancelled."""
         pause = min(self._settings.idle_dispose_seconds / 4, _MAX_EVICTION_PAUSE_SECONDS)
@@ -194,7 +212,7 @@ class Instances:
         if instance.loaded_by is client:
             if instance.is_busy:
                 # Usable though not the newest (a limit or a price changed) is good enough here.
-                return model_id in instance.models
+                return model_id is None or model_id in instance.models
             await self._dispose(instance, client)
         await self._make_room(instance)
         await self._load(instance, client)
@@ -204,6 +222,8 @@ class Instances:
         return True
 
     def _is_current(self, instance: _Instance, model_id: str | None) -> bool:
+        if instance.is_outdated:
+            return False
         if model_id is None:
             return True
         known = instance.models.get(model_id)
@@ -223,7 +243,9 @@ class Instances:
                     retry_after_seconds=5.0,
                 ) from error
             raise
+        self.loads += 1
         instance.models = models
+        instance.is_outdated = False
         instance.last_used = self._clock()
         _log.debug(
             "directory loaded",
@@ -233,6 +255,7 @@ class Instances:
 
     async def _dispose(self, instance: _Instance, client: ChildClient) -> None:
         instance.loaded_by = None
+        self.unloads += 1
         await client.dispose(instance.directory)
 
     async def _make_room(self, newcomer: _Instance) -> None:

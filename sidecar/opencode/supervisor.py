@@ -38,6 +38,7 @@ State = Literal[
 ]
 StateCallback = Callable[[State, int], None]
 """Called with the new state and the boot number, on the loop, in order."""
+ExitCallback = Callable[["ChildExit"], None]
 
 _SERVING: frozenset[State] = frozenset({"ready", "degraded", "draining"})
 _STABLE_SECONDS = 60.0
@@ -84,6 +85,7 @@ class Supervisor:
         self._tasks = TaskOwner("child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
         self._callbacks: list[StateCallback] = []
+        self._exit_callbacks: list[ExitCallback] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._client: ChildClient | None = None
@@ -125,6 +127,10 @@ class Supervisor:
     def on_state_change(self, callback: StateCallback) -> None:
         """Call `callback` at every change from now on."""
         self._callbacks.append(callback)
+
+    def on_exit(self, callback: ExitCallback) -> None:
+        """Call `callback` with the end of every boot from now on."""
+        self._exit_callbacks.append(callback)
 
     async def start(self) -> None:
         """Begin supervising and return at once."""
@@ -320,6 +326,8 @@ class Supervisor:
 
     def _note_exit(self, code: int, reason: str) -> None:
         self.last_exit = ChildExit(self.boot, code, reason, time.time())
+        for callback in self._exit_callbacks:
+            callback(self.last_exit)
 
     def _note_health(self, is_healthy: bool) -> None:
         if self.state == "ready" and not is_healthy:

@@ -47,6 +47,16 @@ class Database:
         """Where the file is."""
         return self._path
 
+    @property
+    def queued_writes(self) -> int:
+        """Jobs that wait for the writer; growth means that the disk does not keep up."""
+        return self._jobs.qsize()
+
+    def size_bytes(self) -> int:
+        """Return the size of the file and its write-ahead log."""
+        parts = (self._path, self._path.with_name(f"{self._path.name}-wal"))
+        return sum(part.stat().st_size for part in parts if part.exists())
+
     async def open(self) -> None:
         """Create or migrate the schema and start the threads. Raises sqlite3.Error."""
         loop = asyncio.get_running_loop()

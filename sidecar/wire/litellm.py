@@ -84,12 +84,21 @@ class ModelGroup(Facts):
     model_group: str
 
 
+class DeploymentTarget(BaseModel):
+    """Where a deployment leads: `model` is LiteLLM's own `provider/model`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: Text = None
+
+
 class Deployment(BaseModel):
     """An item of `GET /v1/model/info`: one of the deployments behind a public name."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     model_name: str
+    litellm_params: DeploymentTarget = DeploymentTarget()
     model_info: Facts = Facts()
 
 

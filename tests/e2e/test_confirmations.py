@@ -110,7 +110,10 @@ async def test_a_denial_without_a_message_also_goes_on(raw: RawClient) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "other order"])
-async def test_two_calls_answered_one_by_one(raw: RawClient, order: tuple[int, int]) -> None:
+@pytest.mark.parametrize("answers", [(allow, deny), (deny, allow)], ids=["allow", "deny"])
+async def test_two_calls_answered_one_by_one(
+    raw: RawClient, order: tuple[int, int], answers: tuple[Any, Any]
+) -> None:
     """After the first answer the session is idle again and names the other call only."""
     session = await raw.new_session(tools=[ASKING])
     async with raw.stream(session) as reader:
@@ -118,14 +121,14 @@ async def test_two_calls_answered_one_by_one(raw: RawClient, order: tuple[int, i
             raw, reader, session, "[[bash: echo one]][[bash: echo two]]", calls=2
         )
         first, second = (calls[number] for number in order)
-        await raw.send_events(session, allow(first))
+        await raw.send_events(session, answers[0](first))
         events = await reader.until("session.status_idle")
         assert events[-1]["stop_reason"] == {"type": "requires_action", "event_ids": [second]}
-        await raw.send_events(session, deny(second, "enough"))
+        await raw.send_events(session, answers[1](second))
         events += await reader.until("session.status_idle")
     assert events[-1]["stop_reason"] == {"type": "end_turn"}
     results = {e["tool_use_id"]: e["is_error"] for e in plain(events, "agent.tool_result")}
-    assert results == {first: False, second: True}
+    assert results == {first: answers[0] is deny, second: answers[1] is deny}
     check_events(await raw.events(session))
 
 

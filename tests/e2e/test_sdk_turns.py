@@ -108,7 +108,7 @@ async def test_the_sdk_lists_every_chat_model_of_the_gateway_and_no_other(sdk: S
 async def test_a_listed_model_works_as_typed(
     make_sdk: Callable[..., Sdk], gateway: DemoGateway, typed: str
 ) -> None:
-    """Any listed model, bare or with `litellm/` before it, answers a turn and is what the gateway is asked."""
+    """Any listed model, bare or `litellm/`-prefixed, answers a turn and is what the gateway is asked."""
     sdk = make_sdk(is_strict=True)
     agent, session = await open_session(sdk, typed)
     bare = typed.removeprefix("litellm/")

@@ -222,3 +222,28 @@ def test_anthropic_page_is_understood() -> None:
     entry = one("m", models=merge.facts_of_list(listed)["m"])
     assert (entry.display_name, entry.created_at) == ("M", "2025-09-29T00:00:00Z")
     assert (entry.max_input_tokens, entry.max_output_tokens) == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("target", "wire"),
+    [
+        ("anthropic/claude-sonnet-4-5", "messages"),
+        ("bedrock/anthropic.claude-sonnet-4", "messages"),
+        ("openai/claude-sonnet-4-5", "chat"),
+        ("hosted_vllm/claude-sonnet-4-5", "chat"),
+        (None, "messages"),
+    ],
+)
+def test_claude_speaks_messages_unless_its_deployment_would_have_to_translate(
+    target: str | None, wire: str
+) -> None:
+    """The wire follows the deployment behind the name, where the gateway tells it."""
+    deployment = {"model_name": "claude-x", "litellm_params": {"model": target}, "model_info": {}}
+    layers = {
+        "models": {},
+        "model_info": merge.facts_of_deployments([Deployment.model_validate(deployment)])[
+            "claude-x"
+        ],
+    }
+
+    assert merge.merge({"claude-x": layers}, Rules())["claude-x"].wire == wire

@@ -1,0 +1,66 @@
+"""Reading a long history page by page."""
+
+from __future__ import annotations
+
+import time
+
+from bench import stored
+from bench.clients import SidecarClient, sidecar_client
+from bench.processes import gateway, scratch, sidecar
+from bench.report import Row
+from bench.stats import Samples, format_seconds
+from sidecar.managed.event_log import EventLog, Head
+from sidecar.store.database import Database
+
+TITLE = "GET /v1/sessions/{id}/events: a history of 10 000 events, read to its end"
+
+_EVENTS = 10_000
+_BATCH = 500
+_PAGE = 1000
+_LEAST_PER_SECOND = 20_000
+
+
+async def measure(*, quick: bool) -> list[Row]:
+    """Read it as the SDKs do, following `next_page`, and as LAP does, all in one page."""
+    runs = 2 if quick else 10
+    with scratch() as directory:
+        database = Database(directory / "data" / "sidecar.db")
+        await database.open()
+        session = await stored.new_session(database)
+        log, head = EventLog(database=database), Head(0, 0)
+        for _ in range(_EVENTS // _BATCH):
+            await log.append(session, head, [stored.MESSAGE] * _BATCH)
+        await database.close()
+        async with (
+            gateway(directory) as models,
+            sidecar(directory, models.url) as server,
+            sidecar_client(server.url) as client,
+        ):
+            paged = Samples(
+                tuple([await _read(client, session, f"limit={_PAGE}") for _ in range(runs)])
+            )
+            whole = Samples(tuple([await _read(client, session, "") for _ in range(runs)]))
+    per_second = _EVENTS / paged.p50
+    return [
+        Row(
+            f"pages of {_PAGE}",
+            f"{per_second:,.0f} events/s ({format_seconds(paged.p50)} p50, {runs} runs)",
+            f"in one page: {_EVENTS / whole.p50:,.0f} events/s ({format_seconds(whole.p50)})",
+            f"at least {_LEAST_PER_SECOND:,} events/s",
+            per_second >= _LEAST_PER_SECOND,
+        )
+    ]
+
+
+async def _read(client: SidecarClient, session: str, query: str) -> float:
+    """Return how many seconds it took to have every event, parsed."""
+    path = f"/v1/sessions/{session}/events?{query}"
+    began, seen, page = time.perf_counter(), 0, ""
+    while page is not None:
+        answer = await client.call("GET", f"{path}&page={page}" if page else path)
+        seen += len(answer["data"])
+        page = answer["next_page"]
+    seconds = time.perf_counter() - began
+    if seen != _EVENTS:
+        raise RuntimeError(f"{seen} events were listed, not {_EVENTS}")
+    return seconds

@@ -1,0 +1,258 @@
+"""What the metrics read when they are asked, and how the counted ones hear of what happens.
+
+Reading at scrape time costs the hot paths nothing, and a gauge that is read cannot drift. Everything here
+runs on the event loop's thread: `/metrics` is answered by our own listener.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar import __version__
+from sidecar.gateway.catalogue import Catalogue, CatalogueEntry
+from sidecar.gateway.relay import Relay
+from sidecar.gateway.relay_events import ModelRequestEnded, RelayEvent
+from sidecar.gateway.usage import TokenUsage
+from sidecar.managed.actor import TurnEnded
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.turns import Turns
+from sidecar.metrics import PREFIX, Metrics
+from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.events import EventPump
+from sidecar.opencode.instances import Instances
+from sidecar.opencode.supervisor import ChildExit, State, Supervisor
+from sidecar.store.database import Database
+
+_CAUSES = {
+    "exited": "crashed",
+    "no answer to health checks": "unresponsive",
+    "start time-out": "start_timeout",
+    "cannot start": "cannot_start",
+    "poisoned directory": "poisoned",
+}
+"""Reason of a child's end -> `cause`; sizes are recognised by their words, all else was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is read."""
+
+    supervisor: Supervisor
+    pump: EventPump
+    catalogue: Catalogue
+    config_file: ConfigFile
+    instances: Instances
+    turns: Turns
+    log: EventLog
+    database: Database
+    is_demo_gateway: bool
+
+
+def make_metrics(catalogue: Catalogue) -> Metrics:
+    """Return the metrics in a registry of their own, with the process's and the collector's."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+
+    def is_known(model: str) -> bool:
+        return catalogue.snapshot is not None and model in catalogue.snapshot.entries
+
+    return Metrics(registry=registry, is_known_model=is_known)
+
+
+def connect(metrics: Metrics, sources: Sources, relay: Relay) -> None:
+    """Let the metrics hear of turns, model requests and ends of the child, and read the rest."""
+    metrics.registry.register(StateCollector(sources))
+
+    def on_turn(ended: TurnEnded) -> None:
+        metrics.turn_ended(ended.outcome, ended.error, ended.active_seconds)
+
+    def on_request(event: RelayEvent) -> None:
+        if not isinstance(event, ModelRequestEnded):
+            metrics.model_request_began()
+            return
+        metrics.model_request_ended(
+            event.model,
+            event.failure.kind if event.failure else "ok",
+            seconds=event.seconds,
+            first_byte_seconds=event.first_byte_seconds,
+        )
+        if event.usage is not None:
+            snapshot = sources.catalogue.snapshot
+            entry = snapshot.entries.get(event.model) if snapshot else None
+            cost = cost_usd(entry, event.usage) if entry else 0.0
+            metrics.tokens_used(event.model, tokens(event.usage), cost)
+
+    def on_exit(ended: ChildExit) -> None:
+        if ended.reason != "stopped":
+            metrics.child_ended(cause(ended.reason))
+
+    sources.turns.on_turn_end(on_turn)
+    sources.supervisor.on_exit(on_exit)
+    relay.listen(on_request)
+
+
+def cause(reason: str) -> str:
+    """Return the label for a reason of the supervisor."""
+    if reason.startswith("resident size"):
+        return "memory"
+    if reason.endswith("memory maps"):
+        return "maps"
+    return _CAUSES.get(reason, "requested")
+
+
+def tokens(usage: TokenUsage) -> dict[str, int]:
+    """Return the tokens by the `kind` label."""
+    return {
+        "input": usage.input_tokens,
+        "output": usage.output_tokens,
+        "cache_read": usage.cache_read_input_tokens,
+        "cache_write": usage.cache_creation_input_tokens,
+    }
+
+
+def cost_usd(entry: CatalogueEntry, usage: TokenUsage) -> float:
+    """Return what the tokens cost by the entry's prices; an unknown cache price is the input price."""
+    base = entry.input_cost_per_token or 0.0
+
+    def price(known: float | None) -> float:
+        return base if known is None else known
+
+    return (
+        usage.input_tokens * base
+        + usage.output_tokens * (entry.output_cost_per_token or 0.0)
+        + usage.cache_read_input_tokens * price(entry.cache_read_cost_per_token)
+        + usage.cache_creation_input_tokens * price(entry.cache_write_cost_per_token)
+    )
+
+
+class StateCollector(Collector):
+    """Reads everything that has a current value."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first scrape; the registry would otherwise read once."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all families."""
+        yield from self._build()
+        yield from self._work()
+        yield from self._catalogue()
+        yield from self._child()
+        yield from self._instances()
+        yield from self._store()
+
+    def _build(self) -> Iterator[Metric]:
+        labels = {"version": __version__, "python": platform.python_version()}
+        yield _labelled("build_info", "The release that runs; always 1.", {tuple(labels.items()): 1})
+        demo = self._sources.is_demo_gateway
+        yield _gauge("gateway_demo", "1 when answers are scripted: no gateway is configured.", demo)
+
+    def _work(self) -> Iterator[Metric]:
+        turns, log = self._sources.turns, self._sources.log
+        yield _gauge("turns_running", "Turns that run.", turns.busy_count)
+        yield _gauge("turns_waiting", "Turns that wait for a client's answer.", turns.waiting_count)
+        yield _gauge("queued_events", "Client events behind running turns.", turns.queued_count)
+        yield _gauge("event_streams_open", "Event streams with a reader.", log.reader_count())
+        yield _gauge(
+            "event_log_reader_lag_events",
+            "Persisted events that the slowest open stream was not given yet.",
+            max((self._lag(*position) for position in log.positions()), default=0),
+        )
+        yield _counter("event_log_events", "Events appended to the log.", log.events_appended)
+        append = SummaryMetricFamily(
+            f"{PREFIX}_event_log_append_duration_seconds",
+            "Time from an append to its commit on disk; nobody sees an event before that.",
+        )
+        append.add_metric([], log.appends, log.append_seconds)
+        yield append
+
+    def _lag(self, session_id: str, position: int) -> int:
+        actor = self._sources.turns.peek(session_id)
+        return max(0, actor.last_seq - position) if actor is not None else 0
+
+    def _catalogue(self) -> Iterator[Metric]:
+        catalogue = self._sources.catalogue
+        snapshot = catalogue.snapshot
+        listed = len(snapshot.listed) if snapshot else 0
+        known = len(snapshot.entries) if snapshot else 0
+        counts = {(("visibility", "listed"),): listed, (("visibility", "hidden"),): known - listed}
+        yield _labelled("catalogue_models", "Models that the gateway offers.", counts)
+        if snapshot is not None:
+            yield _gauge(
+                "catalogue_age_seconds", "Since the gateway told this list.", snapshot.age_seconds
+            )
+            failed = len(snapshot.failed_sources)
+            yield _gauge("catalogue_failed_sources", "Sources that failed last time.", failed)
+        is_fresh = catalogue.snapshot is not None and catalogue.stale_seconds is None
+        yield _gauge("catalogue_fresh", "1 when the last refresh succeeded.", is_fresh)
+        yield _counter("catalogue_refreshes", "Reads of the gateway's lists.", catalogue.refreshes)
+        yield _counter(
+            "catalogue_refresh_failures", "Those that failed.", catalogue.failed_refreshes
+        )
+
+    def _child(self) -> Iterator[Metric]:
+        supervisor, pump = self._sources.supervisor, self._sources.pump
+        states = {(("state", state),): state == supervisor.state for state in get_args(State)}
+        yield _labelled("child_state", "1 for the state that the child is in.", states)
+        yield _labelled(
+            "child_info",
+            "The child's version; always 1.",
+            {(("version", supervisor.version or "unknown"),): 1},
+        )
+        yield _counter("child_boots", "Processes started.", supervisor.boot)
+        is_pending = supervisor.restart_pending is not None
+        yield _gauge("child_restart_pending", "1 while a restart waits for idle.", is_pending)
+        connected = pump.connected_boot > 0
+        yield _gauge("child_events_connected", "1 while its event stream is read.", connected)
+        yield _counter("child_events", "Events read from it.", pump.events_seen)
+        yield _counter("child_event_reconnects", "Event streams opened anew.", pump.reconnects)
+        vitals = supervisor.vitals
+        if vitals is not None:
+            yield _gauge("child_resident_memory_bytes", "Its resident size.", vitals.rss_bytes)
+            yield _gauge("child_memory_maps", "Its memory maps; it hangs at 65530.", vitals.maps)
+            yield _gauge("child_threads", "Its threads.", vitals.threads)
+            yield _counter("child_cpu_seconds", "Its CPU time.", vitals.cpu_seconds)
+
+    def _instances(self) -> Iterator[Metric]:
+        instances = self._sources.instances
+        generation = self._sources.config_file.generation
+        yield _counter("config_generations", "Writes of opencode's config file.", generation)
+        yield _gauge("instances_loaded", "Directories loaded in the child.", instances.loaded())
+        yield _gauge("instances_busy", "Those in use.", instances.busy())
+        yield _counter("instance_loads", "Directories loaded, reloads included.", instances.loads)
+        yield _counter("instance_unloads", "Directories disposed.", instances.unloads)
+
+    def _store(self) -> Iterator[Metric]:
+        database = self._sources.database
+        yield _gauge("store_queued_writes", "Writes before the writer.", database.queued_writes)
+        yield _gauge("store_size_bytes", "Size of the SQLite file and its WAL.", database.size_bytes())
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
+
+
+def _labelled(
+    name: str, text: str, values: Mapping[tuple[tuple[str, str], ...], float]
+) -> GaugeMetricFamily:
+    labels = [label for label, _ in next(iter(values))]
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for key, value in values.items():
+        family.add_metric([item for _, item in key], float(value))
+    return family

@@ -1,0 +1,176 @@
+"""The metrics that are counted as things happen; what can be read when asked is in `instruments`.
+
+Names and units follow Prometheus's conventions: seconds, bytes, `_total` for counters. Every label has
+few values: methods, route templates and outcomes come from our own code; model ids only from the
+catalogue and at most `MAX_MODELS` of them, everything else is `other`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+PREFIX = "opencode_sidecar"
+MAX_MODELS = 100
+"""A gateway with wildcards lists thousands; each model here costs about thirty time series."""
+OTHER = "other"
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_TURN_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+_MODEL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """Counters and histograms of one sidecar, in a registry of its own.
+
+    `is_known_model` tells whether the catalogue has an id.
+    """
+
+    def __init__(
+        self, *, registry: CollectorRegistry, is_known_model: Callable[[str], bool]
+    ) -> None:
+        self.registry = registry
+        self._is_known_model = is_known_model
+        self._models: set[str] = set()
+
+        def name(rest: str) -> str:
+            return f"{PREFIX}_{rest}"
+
+        self._requests = Counter(
+            name("http_requests"),
+            "HTTP requests answered, streams included; 499: the client went away first.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            name("http_request_duration_seconds"),
+            "Time to the end of the answer; event streams are left out.",
+            ["method", "route"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self._requests_running = Gauge(
+            name("http_requests_in_flight"),
+            "HTTP requests being answered, open event streams included.",
+            registry=registry,
+        )
+        self._turns = Counter(
+            name("turns"),
+            "Turns that ended: completed, interrupted, refused or failed, with the session.error's type.",
+            ["outcome", "error"],
+            registry=registry,
+        )
+        self._turn_seconds = Histogram(
+            name("turn_duration_seconds"),
+            "Active time of a turn; waiting for a client's answer does not count.",
+            ["outcome"],
+            buckets=_TURN_BUCKETS,
+            registry=registry,
+        )
+        self._model_requests = Counter(
+            name("model_requests"),
+            "Model requests through the relay, by how they ended: ok, or the kind of failure.",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._model_requests_running = Gauge(
+            name("model_requests_in_flight"),
+            "Model requests that the relay is forwarding.",
+            registry=registry,
+        )
+        self._model_seconds = Histogram(
+            name("model_request_duration_seconds"),
+            "From the child's request to the last byte of the model's answer.",
+            ["model"],
+            buckets=_MODEL_BUCKETS,
+            registry=registry,
+        )
+        self._first_byte_seconds = Histogram(
+            name("model_request_first_byte_seconds"),
+            "From the child's request to the first byte of the model's answer.",
+            ["model"],
+            buckets=_MODEL_BUCKETS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            name("model_tokens"),
+            "Tokens as the gateway counted them: input (uncached), output, cache_read, cache_write.",
+            ["model", "kind"],
+            registry=registry,
+        )
+        self._cost = Counter(
+            name("model_cost_usd"),
+            "Cost in US dollars, from the catalogue's prices; models without prices cost nothing here.",
+            ["model"],
+            registry=registry,
+        )
+        self._restarts = Counter(
+            name("child_restarts"),
+            "Ends of the child that were followed by a new start or given up, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+
+    def request_began(self) -> None:
+        """An HTTP request arrived."""
+        self._requests_running.inc()
+
+    def request_ended(
+        self, method: str, route: str, *, status: int, seconds: float, is_stream: bool
+    ) -> None:
+        """It was answered. `route` is the template, never the path."""
+        method = method if method in _METHODS else OTHER
+        self._requests_running.dec()
+        self._requests.labels(method, route, str(status)).inc()
+        if not is_stream:
+            self._request_seconds.labels(method, route).observe(seconds)
+
+    def turn_ended(self, outcome: str, error: str, seconds: float) -> None:
+        """A turn got its terminal event; `error` is empty unless it failed."""
+        self._turns.labels(outcome, error).inc()
+        self._turn_seconds.labels(outcome).observe(seconds)
+
+    def model_request_began(self) -> None:
+        """The relay forwards a request."""
+        self._model_requests_running.inc()
+
+    def model_request_ended(
+        self, model: str, outcome: str, *, seconds: float, first_byte_seconds: float | None
+    ) -> None:
+        """It is over. A request that the child gave up tells nothing about the model's speed."""
+        label = self.model_label(model)
+        self._model_requests_running.dec()
+        self._model_requests.labels(label, outcome).inc()
+        if outcome != "cancelled":
+            self._model_seconds.labels(label).observe(seconds)
+        if first_byte_seconds is not None:
+            self._first_byte_seconds.labels(label).observe(first_byte_seconds)
+
+    def tokens_used(self, model: str, tokens: Mapping[str, int], cost_usd: float) -> None:
+        """Count the tokens by kind, and what they cost."""
+        label = self.model_label(model)
+        for kind, count in tokens.items():
+            if count:
+                self._tokens.labels(label, kind).inc(count)
+        if cost_usd > 0:
+            self._cost.labels(label).inc(cost_usd)
+
+    def child_ended(self, cause: str) -> None:
+        """The child ended other than by our own stop."""
+        self._restarts.labels(cause).inc()
+
+    def model_label(self, model: str) -> str:
+        """Return the id if the catalogue has it and there is room for another label, else `other`."""
+        if model in self._models:
+            return model
+        if len(self._models) >= MAX_MODELS or not self._is_known_model(model):
+            return OTHER
+        self._models.add(model)
+        return model
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,309 @@
+"""Repositories: real git against a real git host over HTTP, with good and bad tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import RepositorySettings
+from sidecar.errors import InvalidRequestError
+from sidecar.ids import new_id
+from sidecar.managed.failures import Failure
+from sidecar.managed.git import Git
+from sidecar.managed.repositories import Plan, Repositories
+from sidecar.managed.sealing import open_sealer
+from sidecar.store.database import Database
+from sidecar.wire.sessions import GithubRepository
+from tests.fakes.git_server import GitServer, git, make_repository
+
+TOKEN = "ghp_the-token-of-the-tests"
+
+
+@dataclass
+class Bench:
+    """A store, a git host with one repository in each room, and one session."""
+
+    database: Database
+    server: GitServer
+    directory: Path
+    commits: dict[str, str]
+    tasks: TaskOwner
+    data_dir: Path
+    session_id: str = field(default_factory=lambda: new_id("sesn"))
+
+    async def repositories(self, **settings: Any) -> Repositories:
+        """Return repositories with these settings."""
+        sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
+        bounds = RepositorySettings(**settings)
+        runner = Git(settings=bounds, inherited=os.environ, tasks=self.tasks)
+        return Repositories(database=self.database, sealer=sealer, git=runner)
+
+    async def store(self, repositories: Repositories, *wanted: dict[str, Any]) -> Plan:
+        """Store the session's resources as session create does."""
+        parsed = [
+            GithubRepository.model_validate({"type": "github_repository", **item})
+            for item in wanted
+        ]
+        plan = repositories.plan(parsed)
+
+        def insert(connection: Any) -> None:
+            connection.execute(
+                "INSERT OR IGNORE INTO sessions (id, agent_id, agent_version, environment_id, "
+                "thread_id, model_ref, status, created_at, updated_at, body) "
+                "VALUES (?, 'a', 1, 'e', 't', 'm', 'idle', '', '', '{}')",
+                (self.session_id,),
+            )
+            plan.insert(connection, self.session_id)
+
+        await self.database.write(insert)
+        return plan
+
+    async def clone(self, wanted: dict[str, Any], **settings: Any) -> list[Failure]:
+        """Store one resource and materialise it."""
+        repositories = await self.repositories(**settings)
+        await self.store(repositories, wanted)
+        return await repositories.materialise(self.session_id, self.directory)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Everything, and nothing left behind."""
+    commits = {}
+    for room in ("public", "private"):
+        (tmp_path / "host" / room).mkdir(parents=True)
+        commits = make_repository(tmp_path / "host" / room / "app.git")
+    server = GitServer(tmp_path / "host", token=TOKEN)
+    await server.start()
+    database = Database(tmp_path / "data" / "sidecar.db")
+    await database.open()
+    directory = tmp_path / "session"
+    directory.mkdir()
+    tasks = TaskOwner("test")
+    yield Bench(database, server, directory, commits, tasks, tmp_path / "data")
+    await tasks.close()
+    await database.close()
+    await server.close()
+
+
+def files_below(directory: Path) -> bytes:
+    """Everything in all files of a directory."""
+    return b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+
+
+async def test_a_public_repository_is_cloned_below_the_session(bench: Bench) -> None:
+    """Without a mount path the repository's name is its directory; the default branch is out."""
+    assert await bench.clone({"url": f"{bench.server.url}/public/app.git"}) == []
+    assert (bench.directory / "app" / "README.md").read_text() == "branch main\n"
+    assert git("status", "--porcelain", cwd=bench.directory / "app") == ""
+    assert [path.name for path in bench.directory.iterdir()] == ["app"]
+
+
+@pytest.mark.parametrize(
+    ("mount_path", "expected"),
+    [("/workspace/src/it", "src/it"), ("/srv/code", "srv/code"), ("/workspace/app/", "app")],
+)
+async def test_mount_paths_are_below_the_session(
+    bench: Bench, mount_path: str, expected: str
+) -> None:
+    """`/workspace` is the session's directory; other absolute paths are kept below it."""
+    wanted = {"url": f"{bench.server.url}/public/app.git", "mount_path": mount_path}
+    assert await bench.clone(wanted) == []
+    assert (bench.directory / expected / "README.md").exists()
+
+
+async def test_a_branch_or_a_commit_is_checked_out(bench: Bench) -> None:
+    """`checkout` names the branch or the commit of the working copy."""
+    url = f"{bench.server.url}/public/app.git"
+    repositories = await bench.repositories()
+    await bench.store(
+        repositories,
+        {"url": url, "mount_path": "/workspace/b", "checkout": {"type": "branch", "name": "side"}},
+        {
+            "url": url,
+            "mount_path": "/workspace/c",
+            "checkout": {"type": "commit", "sha": bench.commits["side"]},
+        },
+    )
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    assert git("branch", "--show-current", cwd=bench.directory / "b") == "side"
+    assert git("rev-parse", "HEAD", cwd=bench.directory / "c") == bench.commits["side"]
+
+
+async def test_a_token_opens_a_private_repository_and_leaves_no_trace(bench: Bench) -> None:
+    """The host gets the token; neither the clone, the answer nor the store has it in clear."""
+    url = f"{bench.server.url}/private/app.git"
+    repositories = await bench.repositories()
+    plan = await bench.store(repositories, {"url": url, "authorization_token": TOKEN})
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    assert any(sent.startswith("Basic ") for sent in bench.server.authorizations)
+    assert git("remote", "get-url", "origin", cwd=bench.directory / "app") == url
+    encoded = next(s for s in bench.server.authorizations if s).removeprefix("Basic ")
+    for needle in (TOKEN, encoded):
+        assert needle.encode() not in files_below(bench.directory)
+        assert needle not in json.dumps(plan.answers)
+        assert needle.encode() not in files_below(bench.data_dir)
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "checkout", "expected"),
+    [
+        ("private/app.git", None, None, "repository_authentication_error"),
+        ("private/app.git", "wrong-token", None, "repository_authentication_error"),
+        ("forbidden/app.git", TOKEN, None, "repository_forbidden_error"),
+        ("public/none.git", None, None, "repository_not_found_error"),
+        (
+            "public/app.git",
+            None,
+            {"type": "branch", "name": "no-such"},
+            "repository_checkout_error",
+        ),
+        ("public/app.git", None, {"type": "commit", "sha": "0" * 40}, "repository_checkout_error"),
+    ],
+)
+async def test_each_failure_has_its_type(
+    bench: Bench,
+    path: str,
+    token: str | None,
+    checkout: dict[str, str] | None,
+    expected: str,
+) -> None:
+    """What the host answers decides the type; the message names the URL and never the token."""
+    url = f"{bench.server.url}/{path}"
+    failures = await bench.clone({"url": url, "authorization_token": token, "checkout": checkout})
+    assert [failure.type for failure in failures] == [expected]
+    error = failures[0].draft().fields["error"]
+    assert error["repository_url"] == url
+    assert error["retry_status"] == {"type": "retrying"}
+    assert token is None or token not in json.dumps(error)
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_an_unreachable_host_is_a_clone_error(bench: Bench) -> None:
+    """Nobody listens: the general type."""
+    failures = await bench.clone({"url": "http://127.0.0.1:9/x/app.git"})
+    assert [failure.type for failure in failures] == ["repository_clone_error"]
+
+
+async def test_a_silent_host_is_bounded(bench: Bench) -> None:
+    """A clone ends at its time limit, and nothing of it is left."""
+    url = f"{bench.server.url}/silent/app.git"
+    failures = await bench.clone({"url": url}, clone_timeout_seconds=1.0)
+    assert [failure.type for failure in failures] == ["repository_clone_error"]
+    assert "more than 1 s" in failures[0].message
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_a_large_repository_is_refused(bench: Bench) -> None:
+    """A clone above the size limit is removed again."""
+    url = f"{bench.server.url}/public/app.git"
+    failures = await bench.clone({"url": url}, max_bytes=1024)
+    assert [failure.type for failure in failures] == ["repository_clone_error"]
+    assert "larger than 1024 bytes" in failures[0].message
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_a_cancelled_clone_leaves_nothing(bench: Bench) -> None:
+    """An interrupt during a clone ends git and removes what it wrote."""
+    repositories = await bench.repositories()
+    await bench.store(repositories, {"url": f"{bench.server.url}/silent/app.git"})
+    cloning = asyncio.create_task(repositories.materialise(bench.session_id, bench.directory))
+    await bench.server.asked.wait()
+    cloning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cloning
+    assert list(bench.directory.iterdir()) == []
+
+
+async def test_a_clone_happens_once(bench: Bench) -> None:
+    """What the agent did to its copy, even deleting it, is not undone by the next turn."""
+    repositories = await bench.repositories()
+    await bench.store(repositories, {"url": f"{bench.server.url}/public/app.git"})
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    (bench.directory / "app" / "README.md").write_text("changed by the agent\n")
+    asked = len(bench.server.authorizations)
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    assert (bench.directory / "app" / "README.md").read_text() == "changed by the agent\n"
+    assert len(bench.server.authorizations) == asked
+
+
+async def test_a_failed_clone_is_tried_again(bench: Bench) -> None:
+    """After a failure the next turn clones, for example because the repository is there now."""
+    repositories = await bench.repositories()
+    await bench.store(repositories, {"url": f"{bench.server.url}/public/later.git"})
+    first = await repositories.materialise(bench.session_id, bench.directory)
+    assert [failure.type for failure in first] == ["repository_not_found_error"]
+    make_repository(bench.data_dir.parent / "host" / "public" / "later.git")
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    assert (bench.directory / "later" / "README.md").exists()
+
+
+async def test_files_of_the_agent_are_never_overwritten(bench: Bench) -> None:
+    """A mount path that holds something already, or leads out by a link, is refused."""
+    repositories = await bench.repositories()
+    url = f"{bench.server.url}/public/app.git"
+    await bench.store(
+        repositories,
+        {"url": url, "mount_path": "/workspace/full"},
+        {"url": url, "mount_path": "/workspace/link/app"},
+    )
+    (bench.directory / "full").mkdir()
+    (bench.directory / "full" / "work").write_text("mine")
+    (bench.directory / "link").symlink_to(bench.data_dir)
+    failures = await repositories.materialise(bench.session_id, bench.directory)
+    assert [failure.type for failure in failures] == ["repository_clone_error"] * 2
+    assert (bench.directory / "full" / "work").read_text() == "mine"
+    assert not (bench.data_dir / "app").exists()
+
+
+async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> None:
+    """The machine's own git configuration has no say: git sees none of our environment."""
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "post-checkout").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (hooks / "post-checkout").chmod(0o755)
+    sealer = await open_sealer(database=bench.database, key=None, data_dir=bench.data_dir)
+    hostile = {
+        **os.environ,
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.hooksPath",
+        "GIT_CONFIG_VALUE_0": str(hooks),
+        "GIT_TRACE": str(tmp_path / "trace"),
+    }
+    runner = Git(settings=RepositorySettings(), inherited=hostile, tasks=bench.tasks)
+    repositories = Repositories(database=bench.database, sealer=sealer, git=runner)
+    await bench.store(repositories, {"url": f"{bench.server.url}/public/app.git"})
+    assert await repositories.materialise(bench.session_id, bench.directory) == []
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        [{"url": "https://user:pw@host/app.git"}],
+        [{"url": "https://host/app", "mount_path": "/workspace"}],
+        [{"url": "https://host/app", "mount_path": "/workspace/../x"}],
+        [{"url": "https://host/app", "mount_path": "/workspace/x/.git"}],
+        [{"url": "https://host/app", "mount_path": "/workspace//x"}],
+        [{"url": "https://host/a/app"}, {"url": "https://host/b/app.git"}],
+        [
+            {"url": "https://host/a", "mount_path": "/workspace/x"},
+            {"url": "https://host/b", "mount_path": "/workspace/x/y"},
+        ],
+    ],
+)
+async def test_bad_resources_are_refused(bench: Bench, wanted: list[dict[str, Any]]) -> None:
+    """Credentials in the URL, and mount paths that leave the session or collide, answer 400."""
+    repositories = await bench.repositories()
+    with pytest.raises(InvalidRequestError) as caught:
+        await bench.store(repositories, *wanted)
+    assert caught.value.field == "resources"
+    assert "pw" not in caught.value.message
