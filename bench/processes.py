@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 import psutil
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIME_KEY = "runtime-key-of-the-benchmarks"
@@ -77,18 +79,33 @@ class Program:
     async def answers(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
         """Return the body of the first 200 from `url`. Raises RuntimeError with the log's end."""
         async with aiohttp.ClientSession(headers=headers) as http:
-            try:
-                async with asyncio.timeout(_READY_SECONDS):
-                    while self._process.returncode is None:
-                        with contextlib.suppress(aiohttp.ClientError):
-                            async with http.get(url) as response:
-                                if response.status == 200:
-                                    return await response.read()
-                        await asyncio.sleep(_POLL_SECONDS)
-            except TimeoutError:
-                pass
+
+            async def ask() -> bytes | None:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with http.get(url) as response:
+                        return await response.read() if response.status == 200 else None
+                return None
+
+            return await self._until(ask, f"{url} did not answer 200")
+
+    async def first_line(self) -> str:
+        """Return the first line it prints. Raises RuntimeError when it prints none."""
+
+        async def look() -> str | None:
+            line, end, _ = self._log.read_text().partition("\n")
+            return line if end else None
+
+        return await self._until(look, "nothing was printed")
+
+    async def _until(self, look: Callable[[], Awaitable[T | None]], complaint: str) -> T:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_SECONDS):
+                while self._process.returncode is None:
+                    if (found := await look()) is not None:
+                        return found
+                    await asyncio.sleep(_POLL_SECONDS)
         tail = self._log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
-        raise RuntimeError(f"{url} did not answer 200; the log ends:\n{tail}")
+        raise RuntimeError(f"{complaint}; the log ends:\n{tail}")
 
     async def end(self) -> None:
         """SIGTERM, wait, then kill what is left of it and of its children."""
@@ -169,11 +186,6 @@ async def start_sidecar(
 def model_names(count: int) -> Sequence[str]:
     """Return the ids of the gateway's models; the first is `BASIC_MODEL`."""
     return [f"vendor/model-{number:03}" for number in range(count)]
-
-
-def random_key() -> str:
-    """Return a key that LiteLLM accepts as its own."""
-    return f"sk-{secrets.token_hex(24)}"
 
 
 def free_port() -> int:

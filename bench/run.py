@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import datetime
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 from typing import Annotated, Protocol, cast
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -54,6 +56,7 @@ def main(
     if not chosen or (unknown := set(chosen) - set(known)):
         wrong = ", ".join(sorted(unknown)) if chosen else "there are none"
         raise typer.BadParameter(f"no such case: {wrong}; known: {', '.join(known) or 'none'}")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     console = Console()
     here = machine.describe()
     console.print(str(here))

@@ -22,10 +22,12 @@ from sidecar.gateway.client import GatewayClient
 from sidecar.gateway.demo import DemoGateway
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
+from sidecar.http.admin import AdminApi, start_admin
 from sidecar.http.agents import AgentsApi
 from sidecar.http.environments import EnvironmentsApi
 from sidecar.http.events import EventsApi
 from sidecar.http.health import HealthApi
+from sidecar.http.measured import measured
 from sidecar.http.middleware import finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi
 from sidecar.http.native import NativeApi
@@ -34,6 +36,7 @@ from sidecar.http.runtime_models import RuntimeModels
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.tool_server import ToolServer
 from sidecar.http.vaults import VaultsApi
+from sidecar.instruments import Sources, connect, make_metrics
 from sidecar.managed.agents import Agents
 from sidecar.managed.child_sessions import ChildSessions
 from sidecar.managed.connections import Connections
@@ -53,6 +56,7 @@ from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.managed.vaults import Vaults
+from sidecar.metrics import Metrics
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
@@ -87,6 +91,7 @@ class Sidecar:
     """A running sidecar."""
 
     url: str
+    admin_url: str | None
     gateway: Gateway
     supervisor: Supervisor
     catalogue: Catalogue
@@ -202,6 +207,19 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             resolve_model=registry.resolve,
         )
         _connect(supervisor, pump, relay, turns, instances)
+        metrics = make_metrics(catalogue)
+        sources = Sources(
+            supervisor=supervisor,
+            pump=pump,
+            catalogue=catalogue,
+            config_file=config_file,
+            instances=instances,
+            turns=turns,
+            log=log,
+            database=database,
+            is_demo_gateway=gateway.is_demo,
+        )
+        connect(metrics, sources, relay)
         catalogue.on_change(lambda _snapshot: _start_update(tasks, registry))
 
         await catalogue.start()
@@ -249,7 +267,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
                 workspaces_dir=settings.storage.workspaces_dir,
             )
             routes += native.routes()
-        url = await _serve(settings, routes, tasks, stack)
+        url = await _serve(settings, routes, tasks, stack, metrics)
+        admin = AdminApi(metrics=metrics, sources=sources, registry=registry)
+        admin_url = await _serve_admin(settings, admin, stack)
 
         stack.push_async_callback(supervisor.stop)
         tasks.start("events", pump.run())
@@ -264,6 +284,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         stack.push_async_callback(drain.run, turns, log, supervisor, settings.child.drain_seconds)
         yield Sidecar(
             url=url,
+            admin_url=admin_url,
             gateway=gateway,
             supervisor=supervisor,
             catalogue=catalogue,
@@ -398,11 +419,25 @@ def _describe(gateway: Gateway, catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
+async def _serve_admin(settings: Settings, api: AdminApi, stack: AsyncExitStack) -> str | None:
+    if not settings.admin.is_enabled:
+        return None
+    runner, url = await start_admin(settings.admin, api)
+    stack.push_async_callback(runner.cleanup)
+    _log.info("admin listener", url=url)
+    return url
+
+
 async def _serve(
-    settings: Settings, routes: list[web.RouteDef], tasks: TaskOwner, stack: AsyncExitStack
+    settings: Settings,
+    routes: list[web.RouteDef],
+    tasks: TaskOwner,
+    stack: AsyncExitStack,
+    metrics: Metrics,
 ) -> str:
     app = web.Application(
         middlewares=[
+            measured(metrics),
             request_context,
             require_key(settings.http.runtime_api_key),
             finish_writes(tasks),

@@ -204,4 +204,4 @@ def config(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    app(prog_name="opencode-sidecar")  # also when run as `python -m sidecar`

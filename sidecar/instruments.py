@@ -154,8 +154,11 @@ class StateCollector(Collector):
         yield from self._store()
 
     def _build(self) -> Iterator[Metric]:
-        labels = {"version": __version__, "python": platform.python_version()}
-        yield _labelled("build_info", "The release that runs; always 1.", {tuple(labels.items()): 1})
+        info = GaugeMetricFamily(
+            f"{PREFIX}_build_info", "The release that runs; always 1.", labels=["version", "python"]
+        )
+        info.add_metric([__version__, platform.python_version()], 1)
+        yield info
         demo = self._sources.is_demo_gateway
         yield _gauge("gateway_demo", "1 when answers are scripted: no gateway is configured.", demo)
 
@@ -187,8 +190,8 @@ class StateCollector(Collector):
         snapshot = catalogue.snapshot
         listed = len(snapshot.listed) if snapshot else 0
         known = len(snapshot.entries) if snapshot else 0
-        counts = {(("visibility", "listed"),): listed, (("visibility", "hidden"),): known - listed}
-        yield _labelled("catalogue_models", "Models that the gateway offers.", counts)
+        counts = {"listed": listed, "hidden": known - listed}
+        yield _labelled("catalogue_models", "Models of the gateway.", "visibility", counts)
         if snapshot is not None:
             yield _gauge(
                 "catalogue_age_seconds", "Since the gateway told this list.", snapshot.age_seconds
@@ -204,13 +207,10 @@ class StateCollector(Collector):
 
     def _child(self) -> Iterator[Metric]:
         supervisor, pump = self._sources.supervisor, self._sources.pump
-        states = {(("state", state),): state == supervisor.state for state in get_args(State)}
-        yield _labelled("child_state", "1 for the state that the child is in.", states)
-        yield _labelled(
-            "child_info",
-            "The child's version; always 1.",
-            {(("version", supervisor.version or "unknown"),): 1},
-        )
+        states = {state: float(state == supervisor.state) for state in get_args(State)}
+        yield _labelled("child_state", "1 for the state that the child is in.", "state", states)
+        version = {supervisor.version or "unknown": 1}
+        yield _labelled("child_info", "The child's version; always 1.", "version", version)
         yield _counter("child_boots", "Processes started.", supervisor.boot)
         is_pending = supervisor.restart_pending is not None
         yield _gauge("child_restart_pending", "1 while a restart waits for idle.", is_pending)
@@ -237,7 +237,9 @@ class StateCollector(Collector):
     def _store(self) -> Iterator[Metric]:
         database = self._sources.database
         yield _gauge("store_queued_writes", "Writes before the writer.", database.queued_writes)
-        yield _gauge("store_size_bytes", "Size of the SQLite file and its WAL.", database.size_bytes())
+        yield _gauge(
+            "store_size_bytes", "Size of the SQLite file and its WAL.", database.size_bytes()
+        )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
@@ -248,11 +250,8 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
 
 
-def _labelled(
-    name: str, text: str, values: Mapping[tuple[tuple[str, str], ...], float]
-) -> GaugeMetricFamily:
-    labels = [label for label, _ in next(iter(values))]
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    for key, value in values.items():
-        family.add_metric([item for _, item in key], float(value))
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=[label])
+    for item, value in values.items():
+        family.add_metric([item], value)
     return family

@@ -119,13 +119,13 @@ class Metrics:
         self._requests_running.inc()
 
     def request_ended(
-        self, method: str, route: str, *, status: int, seconds: float, is_stream: bool
+        self, method: str, route: str, *, status: int, seconds: float, is_timed: bool
     ) -> None:
-        """It was answered. `route` is the template, never the path."""
+        """It was answered. `route` is the template, never the path; streams are not timed."""
         method = method if method in _METHODS else OTHER
         self._requests_running.dec()
         self._requests.labels(method, route, str(status)).inc()
-        if not is_stream:
+        if is_timed:
             self._request_seconds.labels(method, route).observe(seconds)
 
     def turn_ended(self, outcome: str, error: str, seconds: float) -> None:

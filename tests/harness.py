@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from sidecar.app import Sidecar, running
 from sidecar.config import (
+    AdminSettings,
     ChildSettings,
     GatewaySettings,
     HttpSettings,
@@ -38,6 +39,7 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         child=ChildSettings(**({"drain_seconds": 1.0} | groups.get("child", {}))),
         turn=TurnSettings(**groups.get("turn", {})),
         log=LogSettings(**groups.get("log", {})),
+        admin=AdminSettings(**({"port": 0} | groups.get("admin", {}))),
     )
 
 

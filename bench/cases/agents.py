@@ -40,7 +40,7 @@ class _Streamed:
 
 async def measure(*, quick: bool) -> list[Row]:
     """Create agents from 1 and from 10 clients; then time restarts of an opencode of its own."""
-    runs = 5 if quick else 100
+    runs = 20 if quick else 100
     words = 100 if quick else 400
     names = iter(model_names(2 * runs + 3)[1:])
     with scratch() as directory:

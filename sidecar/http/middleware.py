@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import sqlite3
 import time
+from collections.abc import Collection
 
 import structlog
 from aiohttp import hdrs, web
@@ -28,6 +29,9 @@ REQUEST_ID = web.RequestKey("request_id", str)
 PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
 """Probes carry no key; nothing here tells more than states and versions."""
 
+_UNLOGGED_PATHS = PUBLIC_PATHS | {"/metrics"}
+"""Asked every few seconds for ever."""
+
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 _log = structlog.get_logger(__name__)
@@ -47,7 +51,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
         response = error_response(_as_sidecar_error(error, request), request_id)
     if not response.prepared:
         response.headers["request-id"] = request_id
-    if request.path not in PUBLIC_PATHS:
+    if request.path not in _UNLOGGED_PATHS:
         _log.info(
             "request answered",
             method=request.method,
@@ -80,20 +84,25 @@ async def _call(handler: Handler, request: web.Request) -> web.StreamResponse:
     return await handler(request)
 
 
-def require_key(key: SecretStr | None) -> Middleware:
+def require_key(
+    key: SecretStr | None,
+    *,
+    variable: str = "RUNTIME_API_KEY",
+    public: Collection[str] = PUBLIC_PATHS,
+) -> Middleware:
     """Return the middleware that compares the caller's key in constant time; None lets all in."""
     expected = key.get_secret_value().encode() if key else None
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if expected is not None and request.path not in PUBLIC_PATHS:
-            _check_key(request, expected)
+        if expected is not None and request.path not in public:
+            _check_key(request, expected, variable)
         return await handler(request)
 
     return check
 
 
-def _check_key(request: web.Request, expected: bytes) -> None:
+def _check_key(request: web.Request, expected: bytes, variable: str) -> None:
     offered = request.headers.get("x-api-key")
     scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if not offered and scheme.lower() == "bearer":
@@ -103,7 +112,7 @@ def _check_key(request: web.Request, expected: bytes) -> None:
             "no API key: send it as 'x-api-key: <key>' or 'Authorization: Bearer <key>'"
         )
     if not hmac.compare_digest(offered.encode(errors="surrogateescape"), expected):
-        raise AuthenticationError("invalid API key: it must equal the sidecar's RUNTIME_API_KEY")
+        raise AuthenticationError(f"invalid API key: it must equal the sidecar's {variable}")
 
 
 def _as_sidecar_error(error: Exception, request: web.Request) -> SidecarError:

@@ -12,12 +12,11 @@ from typing import Any, Literal, Protocol
 from sidecar.ids import new_id
 from sidecar.managed import clock
 from sidecar.managed.attendance import Attendance
-from sidecar.managed.drafts import INTERRUPTED_TEXT, Usage, tool_result_draft
+from sidecar.managed.drafts import INTERRUPTED_TEXT, Output, Usage, tool_result_draft
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
 from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
 from sidecar.managed.resume import LoggedCall, Resume, logged_calls
 from sidecar.managed.tools import ToolPlan
-from sidecar.managed.translate import Output
 from sidecar.managed.turn import Outcome, Turn
 
 INTERRUPT = "user.interrupt"

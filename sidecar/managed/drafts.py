@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.managed.event_log import Draft
+from sidecar.managed.event_log import Draft, Preview
 from sidecar.managed.tools import ToolCall
 
 INTERRUPTED_TEXT = "interrupted before completion"
@@ -29,6 +29,15 @@ class Usage:
             "cache_creation_input_tokens": self.cache_creation_input_tokens,
             "cache_read_input_tokens": self.cache_read_input_tokens,
         }
+
+
+@dataclass(slots=True)
+class Output:
+    """What one input led to."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
+    used: list[Usage] = field(default_factory=list)
 
 
 @dataclass(slots=True)

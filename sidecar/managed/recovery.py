@@ -9,6 +9,7 @@ from typing import Any
 from sidecar.managed.actor import SessionActor
 from sidecar.managed.drafts import (
     INTERRUPTED_TEXT,
+    Output,
     Usage,
     request_end_draft,
     tool_result_draft,
@@ -16,7 +17,6 @@ from sidecar.managed.drafts import (
 from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure
 from sidecar.managed.resume import ANSWERS, logged_calls, resume_of, turn_events
-from sidecar.managed.translate import Output
 from sidecar.managed.turn import failed
 from sidecar.store.database import Database
 

@@ -1,8 +1,7 @@
 """opencode's events of one turn become the API's events. Pure: no clock, no store, no sockets.
 
 What has to be right here, each point a bug of servers before us:
-- text and reasoning deltas look alike (`field: "text"` for both), only the part tells which it is;
-- a message is emitted when its part is complete, so identical fragments cannot be lost;
+- text and reasoning are kept apart, and nothing of either is lost (`sidecar.managed.texts`);
 - one `agent.tool_use` per call, when its input is known; its result always comes after the end of the
   model request that made the call, and every call gets exactly one result;
 - the end of a step is not the end of the turn.
@@ -16,13 +15,14 @@ For the same reason a start is held back while the child has not told of the end
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from sidecar.ids import new_id
 from sidecar.managed.drafts import (
     INTERRUPTED_TEXT,
     OpenTool,
+    Output,
     Usage,
     request_end_draft,
     result_of,
@@ -30,8 +30,9 @@ from sidecar.managed.drafts import (
     tool_result_draft,
     tool_use_draft,
 )
-from sidecar.managed.event_log import Draft, Preview, to_json
+from sidecar.managed.event_log import Draft
 from sidecar.managed.resume import LoggedCall
+from sidecar.managed.texts import TextParts
 from sidecar.managed.tools import ToolCall, ToolPlan
 
 _NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
@@ -45,15 +46,6 @@ class _Span:
     ended: tuple[bool | None, Usage | None] | None = None
 
 
-@dataclass(slots=True)
-class Output:
-    """What one input led to."""
-
-    drafts: list[Draft] = field(default_factory=list)
-    previews: list[Preview] = field(default_factory=list)
-    used: list[Usage] = field(default_factory=list)
-
-
 class TurnTranslator:
     """The state of one turn's translation.
 
@@ -62,7 +54,12 @@ class TurnTranslator:
     """
 
     def __init__(
-        self, *, plan: ToolPlan, message_id: str, granted: Sequence[LoggedCall] = ()
+        self,
+        *,
+        plan: ToolPlan,
+        message_id: str,
+        granted: Sequence[LoggedCall] = (),
+        is_split: bool = False,
     ) -> None:
         self._plan = plan
         self._message_id = message_id
@@ -73,21 +70,17 @@ class TurnTranslator:
         self.open_tools: dict[str, OpenTool] = {}
         """Calls without a result, by opencode's call id."""
         self._granted = list(granted)
+        self._texts = TextParts(is_split=is_split)
         self._assistants: set[str] = set()
         self._summaries: set[str] = set()
-        self._announced: dict[str, str] = {}
         self._finished_parts: set[str] = set()
         self._closed_calls: set[str] = set()
         self._asked: dict[str, str] = {}
-        self._held_text: dict[str, str] = {}
-        self._part_kinds: dict[str, Literal["text", "reasoning"]] = {}
         self._span: _Span | None = None
         self._early_span: _Span | None = None
         self._is_step_open = False
         self._has_relay_news = False
-        self._open_parts: set[str] = set()
         self._held_tools: list[Draft] = []
-        self._messages = 0
 
     @property
     def is_request_over(self) -> bool:
@@ -137,7 +130,7 @@ class TurnTranslator:
         elif type_ == "message.part.updated":
             self._part(out, properties["part"])
         elif type_ == "message.part.delta":
-            self._delta(out, properties)
+            self._texts.delta(out, properties)
         elif type_ == "permission.asked":
             self._permission(properties)
         elif type_ == "session.error":
@@ -161,10 +154,9 @@ class TurnTranslator:
         if part["messageID"] not in self._assistants or part["id"] in self._finished_parts:
             return
         kind = part["type"]
-        if kind == "text" and not part.get("synthetic"):
-            self._text(out, part)
-        elif kind == "reasoning":
-            self._reasoning(out, part)
+        if kind in {"text", "reasoning"} and not part.get("synthetic"):
+            self._texts.update(out, part)
+            self._release_tools(out)
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
@@ -175,72 +167,11 @@ class TurnTranslator:
         elif kind == "step-finish":
             self._step_finish(out, part)
 
-    def _text(self, out: Output, part: Mapping[str, Any]) -> None:
-        event_id = self._announce(out, part["id"], "agent.message")
-        if not _is_finished(part):
-            return
-        self._finish_part(part["id"])
-        text = part.get("text") or ""
-        if not text.strip():
-            self._release_tools(out)
-            return
-        self._messages += 1
-        # LAP joins messages without a separator and prefers `text`; `content` stays as the model wrote it.
-        joined = text if self._messages == 1 else f"\n\n{text}"
-        fields = {"content": [{"type": "text", "text": text}], "text": joined}
-        out.drafts.append(Draft("agent.message", fields, event_id))
-        self._release_tools(out)
-
-    def _reasoning(self, out: Output, part: Mapping[str, Any]) -> None:
-        event_id = self._announce(out, part["id"], "agent.thinking")
-        if _is_finished(part):
-            self._finish_part(part["id"])
-            out.drafts.append(Draft("agent.thinking", {}, event_id))
-            self._release_tools(out)
-
-    def _finish_part(self, part_id: str) -> None:
-        self._finished_parts.add(part_id)
-        self._open_parts.discard(part_id)
-
     def _release_tools(self, out: Output) -> None:
         """Emit the calls that waited for the text before them: it may end after they began to run."""
-        if not self._open_parts:
+        if not self._texts.has_open:
             out.drafts += self._held_tools
             self._held_tools = []
-
-    def _announce(self, out: Output, part_id: str, type_: str) -> str:
-        """Return the id of the part's event, telling the previews about a new one."""
-        if part_id not in self._announced:
-            event_id = new_id("sevt")
-            self._announced[part_id] = event_id
-            self._open_parts.add(part_id)
-            self._part_kinds[part_id] = "text" if type_ == "agent.message" else "reasoning"
-            start = {"type": "event_start", "event": {"type": type_, "id": event_id}}
-            out.previews.append(Preview(type_, event_id, "event_start", to_json(start)))
-        return self._announced[part_id]
-
-    def _delta(self, out: Output, properties: Mapping[str, Any]) -> None:
-        part_id = properties["partID"]
-        if properties.get("field") != "text" or self._part_kinds.get(part_id) != "text":
-            return
-        # The finished text has no trailing blanks, and a preview must be a prefix of it.
-        text = self._held_text.pop(part_id, "") + properties["delta"]
-        shown = text.rstrip()
-        if len(shown) < len(text):
-            self._held_text[part_id] = text[len(shown) :]
-        if not shown:
-            return
-        event_id = self._announced[part_id]
-        body = {
-            "type": "event_delta",
-            "event_id": event_id,
-            "delta": {
-                "type": "content_delta",
-                "index": 0,
-                "content": {"type": "text", "text": shown},
-            },
-        }
-        out.previews.append(Preview("agent.message", event_id, "event_delta", to_json(body)))
 
     # -- tools --------------------------------------------------------------------------------------
 
@@ -349,7 +280,7 @@ class TurnTranslator:
         out.drafts.append(Draft("span.model_request_start", {}, span.event_id))
 
     def _end_span(self, out: Output, *, cut: bool = False) -> None:
-        self._open_parts.clear()
+        self._texts.void_open()
         self._release_tools(out)
         span, self._span = self._span, None
         if span is None:
@@ -358,7 +289,3 @@ class TurnTranslator:
         used = usage or Usage()
         out.used.append(used)
         out.drafts.append(request_end_draft(span.event_id, is_error=is_error, usage=used))
-
-
-def _is_finished(part: Mapping[str, Any]) -> bool:
-    return (part.get("time") or {}).get("end") is not None

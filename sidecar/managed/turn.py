@@ -18,11 +18,11 @@ from sidecar.errors import ChildUnavailableError, SidecarError
 from sidecar.managed import failures
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.custom_tools import CustomResult, CustomTools
-from sidecar.managed.drafts import OpenTool, Usage
+from sidecar.managed.drafts import OpenTool, Output, Usage
 from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure, TurnFailedError
 from sidecar.managed.resume import LoggedCall, Resume
-from sidecar.managed.translate import Output, TurnTranslator
+from sidecar.managed.translate import TurnTranslator
 from sidecar.naming import ModelRef
 from sidecar.opencode.events import ChildEvent, ChildGap
 
@@ -138,6 +138,7 @@ class Turn:
         content: Sequence[Mapping[str, Any]],
         resume: Resume | None,
         message_id: str,
+        is_split: bool,
         max_seconds: float,
         retry_notice_seconds: float,
     ) -> None:
@@ -162,6 +163,7 @@ class Turn:
             plan=actor.plan,
             message_id=message_id,
             granted=resume.granted if resume is not None else (),
+            is_split=is_split,
         )
 
     @property

@@ -218,6 +218,7 @@ class Turns:
             content=content,
             resume=resume,
             message_id=actor.record.turn.message_id,
+            is_split=self._settings.split_messages,
             max_seconds=self._settings.max_seconds,
             retry_notice_seconds=self._settings.retry_notice_seconds,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from tests.deploy.image import Image
 from tests.harness import http_client, until_idle, user_message
@@ -34,11 +34,24 @@ class Container:
     process: asyncio.subprocess.Process
     log_file: Path
 
+    has_launcher: bool
+    """Whether `process` is not the sidecar but started it."""
+
+    @property
+    def sidecar(self) -> psutil.Process:
+        """The sidecar's process. Raises psutil.NoSuchProcess."""
+        process = psutil.Process(self.process.pid)
+        return process.children()[0] if self.has_launcher else process
+
     async def stop(self) -> int:
-        """SIGTERM, as an engine does, and return the exit code. Raises TimeoutError."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
+        """SIGTERM, after the grace SIGKILL, as an engine does; return the exit code."""
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            self.sidecar.terminate()
+        try:
+            return await asyncio.wait_for(self.process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            self.process.kill()  # unshare's --kill-child takes the rest along
+            return await self.process.wait()
 
 
 def free_port() -> int:
@@ -84,7 +97,7 @@ async def started(
         process = await asyncio.create_subprocess_exec(
             *before, *image.command, env=environment, stdout=log, stderr=asyncio.subprocess.STDOUT
         )
-    container = Container(f"http://127.0.0.1:{port}", environment, process, log_file)
+    container = Container(f"http://127.0.0.1:{port}", environment, process, log_file, bool(before))
     try:
         await _until_healthy(container, healthcheck or image.healthcheck)
         yield container

@@ -1,7 +1,6 @@
 """The program as operators run it: start, signals, crashes, restarts, refusals, and what it must not leak."""
 
 import asyncio
-import os
 import signal
 import socket
 import sqlite3
@@ -222,21 +221,19 @@ async def test_sigterm_while_opencode_starts_keeps_the_message_for_the_next_star
 ) -> None:
     """A prompt that opencode never saw survives SIGTERM unharmed and is answered after the restart."""
     environment = settings(tmp_path, gateway, SIDECAR_CHILD_DRAIN_SECONDS="0.5")
-    async with serving(**environment) as sidecar:
-        async with http_client(await sidecar.url(), KEY) as http:
-            raw = RawClient(http)
-            assert not sidecar.entries("child ready"), "opencode takes seconds to start"
-            await _catalogue_there(raw)
-            session = await raw.new_session()
-            await raw.send(session, "[[say: late but there]]")
-            sidecar.send(signal.SIGTERM)
-            assert await sidecar.ended(20) == 0, sidecar.output
+    async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
+        raw = RawClient(http)
+        assert not sidecar.entries("child ready"), "opencode takes seconds to start"
+        await _catalogue_there(raw)
+        session = await raw.new_session()
+        await raw.send(session, "[[say: late but there]]")
+        sidecar.send(signal.SIGTERM)
+        assert await sidecar.ended(20) == 0, sidecar.output
     assert processes_of(Path(environment["DATA_DIR"])) == []
-    async with serving(**environment) as sidecar:
-        async with http_client(await sidecar.url(), KEY) as http:
-            raw = RawClient(http)
-            async with raw.stream(session) as reader:
-                turn = await reader.until("session.status_idle")
+    async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
+        raw = RawClient(http)
+        async with raw.stream(session) as reader:
+            turn = await reader.until("session.status_idle")
     assert text_of(turn) == "late but there"
     assert "session.error" not in types_of(turn)
 
@@ -256,9 +253,7 @@ async def test_a_missing_opencode_is_one_clear_sentence(
     assert "Traceback" not in output
 
 
-async def test_an_occupied_port_is_one_clear_sentence(
-    gateway: DemoGateway, tmp_path: Path
-) -> None:
+async def test_an_occupied_port_is_one_clear_sentence(gateway: DemoGateway, tmp_path: Path) -> None:
     """The port is taken: one line that names it, exit code 2."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -316,8 +311,8 @@ async def test_without_a_key_only_loopback_is_bound(tmp_path: Path) -> None:
 
 def _listening_addresses(sidecar: SidecarProcess) -> set[str]:
     """Return the local addresses (hex, as the kernel writes them) the process itself listens on."""
-    pid = sidecar.process.pid
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    home = Path(f"/proc/{sidecar.process.pid}")
+    links = [str(fd.readlink()) for fd in (home / "fd").iterdir()]
     inodes = {link[8:-1] for link in links if link.startswith("socket:")}
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    rows = [line.split() for line in (home / "net/tcp").read_text().splitlines()[1:]]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}

@@ -19,8 +19,14 @@ import pytest
 from sidecar.app import Sidecar
 from sidecar.gateway.demo import DemoGateway
 from sidecar.ids import new_id
-from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, make_settings, sidecar_for
-from tests.harness import user_message
+from tests.harness import (
+    GATEWAY_KEY,
+    RUNTIME_KEY,
+    http_client,
+    make_settings,
+    sidecar_for,
+    user_message,
+)
 from tests.raw_client import RawClient
 
 TABLES = ("agents", "agent_versions", "environments", "sessions", "events", "queued_events")
@@ -84,7 +90,7 @@ async def server(
 ) -> AsyncIterator[Server]:
     root = tmp_path_factory.mktemp("bad_input")
     child = root / "opencode"
-    child.write_text(f"#!/bin/sh\nexec {sys.executable} {NEVER_READY} \"$@\"\n")
+    child.write_text(f'#!/bin/sh\nexec {sys.executable} {NEVER_READY} "$@"\n')
     child.chmod(0o755)
     settings = make_settings(
         root / "data", gateway.url, child={"binary": child, "drain_seconds": 0.1}
@@ -202,10 +208,11 @@ async def test_an_unknown_model_is_answered_with_near_matches(
 
 async def test_a_text_that_is_no_unicode_is_refused_before_it_is_stored(server: Server) -> None:
     """Half of a surrogate pair cannot be answered as UTF-8, so it must not get in."""
+    custom = '{"type": "custom", "name": "t", "description": "d", "input_schema": %s}'
+    schema = '{"type": "object", "x": "\\udfff"}'
     for body in (
-        b'{"name": "\\ud800", "model": "openai/gpt-4o"}',
-        b'{"name": "a", "model": "openai/gpt-4o", "tools": [{"type": "custom", "name": "t", '
-        b'"description": "d", "input_schema": {"type": "object", "x": "\\udfff"}}]}',
+        '{"name": "\\ud800", "model": "openai/gpt-4o"}',
+        '{"name": "a", "model": "openai/gpt-4o", "tools": [%s]}' % (custom % schema),
     ):
         await server.refused("POST", "/v1/agents", 400, "invalid_request_error", data=body)
 
@@ -248,9 +255,7 @@ async def test_sessions_with_wrong_fields(server: Server, agent: str, place: str
         ),
     ]
     for body, says in bad:
-        await server.refused(
-            "POST", "/v1/sessions", 400, "invalid_request_error", says, json=body
-        )
+        await server.refused("POST", "/v1/sessions", 400, "invalid_request_error", says, json=body)
     for body in (
         good | {"agent": new_id("agent")},
         good | {"environment_id": new_id("env")},
@@ -282,7 +287,19 @@ UNKNOWN = {
         lambda known: "%27%20OR%201%3D1%20--",
         lambda known: "%FF%FE",
     ],
-    ids=["unknown", "case", "nul", "up", "passwd", "dots", "only-nul", "long", "emoji", "sql", "raw"],
+    ids=[
+        "unknown",
+        "case",
+        "nul",
+        "up",
+        "passwd",
+        "dots",
+        "only-nul",
+        "long",
+        "emoji",
+        "sql",
+        "raw",
+    ],
 )
 async def test_ids_that_name_nothing(server: Server, kind: str, id_of: Any) -> None:
     """An unknown or malformed id is a 404 that repeats a short form of it, on reads and writes alike."""
@@ -295,7 +312,9 @@ async def test_ids_that_name_nothing(server: Server, kind: str, id_of: Any) -> N
         assert headers["request-id"] == body["request_id"]
 
 
-@pytest.mark.parametrize("tail", ["/events", "/events/stream", "/threads", "/threads/sthr_x/events"])
+@pytest.mark.parametrize(
+    "tail", ["/events", "/events/stream", "/threads", "/threads/sthr_x/events"]
+)
 async def test_reading_below_a_missing_session(server: Server, tail: str) -> None:
     """Lists and streams of a session that does not exist are a JSON 404, not an open stream."""
     for session_id in (UNKNOWN["sessions"], "..", "%00"):
@@ -312,8 +331,11 @@ async def speak(
     try:
         writer.write(
             f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n".encode()
-            + b"x-api-key: " + key + b"\r\n"
-            + f"content-length: {len(body)}\r\n\r\n".encode() + body
+            + b"x-api-key: "
+            + key
+            + b"\r\n"
+            + f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
         )
         await writer.drain()
         raw = await asyncio.wait_for(reader.read(), 10)
@@ -342,9 +364,11 @@ async def test_a_body_above_the_limit(server: Server, session: str) -> None:
     big = b'{"name": "' + b"x" * 40_000_000 + b'"}'
     for path in (*CREATORS, f"/v1/sessions/{session}/events"):
         before = server.counts()
-        async with aiohttp.ClientSession(server.url, headers={"x-api-key": RUNTIME_KEY}) as http:
-            async with http.post(path, data=big) as response:
-                check_envelope(response, await response.json(), 413, "request_too_large")
+        async with (
+            aiohttp.ClientSession(server.url, headers={"x-api-key": RUNTIME_KEY}) as http,
+            http.post(path, data=big) as response,
+        ):
+            check_envelope(response, await response.json(), 413, "request_too_large")
         assert server.counts() == before
     await server.raw.call("GET", "/v1/agents")
 
@@ -391,7 +415,12 @@ async def test_a_key_that_is_no_text(server: Server) -> None:
 async def test_probes_need_no_key(server: Server) -> None:
     """Health is answered without a key; ready is 503 while the child is not."""
     async with aiohttp.ClientSession(server.url) as http:
-        for path, status in {"/health": 200, "/livez": 200, "/startupz": 200, "/readyz": 503}.items():
+        for path, status in {
+            "/health": 200,
+            "/livez": 200,
+            "/startupz": 200,
+            "/readyz": 503,
+        }.items():
             async with http.get(path) as response:
                 assert response.status == status
 
@@ -455,7 +484,9 @@ async def test_wrong_queries(
     await server.refused("GET", str(url.relative()), 400, "invalid_request_error", says)
 
 
-async def test_a_cursor_of_the_other_order(server: Server, session: str, place: str, agent: str) -> None:
+async def test_a_cursor_of_the_other_order(
+    server: Server, session: str, place: str, agent: str
+) -> None:
     """A cursor is bound to the order it was made with."""
     await server.raw.call("POST", "/v1/sessions", {"agent": agent, "environment_id": place})
     page = await server.raw.call("GET", "/v1/sessions?limit=1")
@@ -525,9 +556,7 @@ async def test_events_while_the_child_is_away_are_kept(
     server: Server, agent: str, place: str
 ) -> None:
     """With opencode not ready the message is accepted and durable; an interrupt ends the wait."""
-    made = await server.raw.call(
-        "POST", "/v1/sessions", {"agent": agent, "environment_id": place}
-    )
+    made = await server.raw.call("POST", "/v1/sessions", {"agent": agent, "environment_id": place})
     async with server.raw.stream(made["id"]) as reader:
         (accepted,) = await server.raw.send(made["id"], "wait for it")
         assert accepted["processed_at"] is not None
@@ -538,17 +567,13 @@ async def test_events_while_the_child_is_away_are_kept(
     assert ending[-1]["stop_reason"] == {"type": "end_turn"}
 
 
-async def test_conflicts_tell_the_sdk_not_to_retry(
-    server: Server, agent: str, place: str
-) -> None:
+async def test_conflicts_tell_the_sdk_not_to_retry(server: Server, agent: str, place: str) -> None:
     """A stale version and an ended session are 409 with `x-should-retry: false`."""
     answer = await server.refused(
         "POST", f"/v1/agents/{agent}", 409, "conflict_error", "version", json={"version": 9}
     )
     assert answer["headers"]["x-should-retry"] == "false"
-    made = await server.raw.call(
-        "POST", "/v1/sessions", {"agent": agent, "environment_id": place}
-    )
+    made = await server.raw.call("POST", "/v1/sessions", {"agent": agent, "environment_id": place})
     await server.raw.call("POST", f"/v1/sessions/{made['id']}/archive")
     body = {"events": [user_message("x")]}
     answer = await server.refused(
@@ -560,9 +585,7 @@ async def test_conflicts_tell_the_sdk_not_to_retry(
 async def test_an_update_cannot_clear_what_must_be_there(server: Server, agent: str) -> None:
     """Null for name or model is a 400, and the version stays."""
     for body in ({"name": None}, {"model": None}, {"version": 0}, {"version": "1"}):
-        await server.refused(
-            "POST", f"/v1/agents/{agent}", 400, "invalid_request_error", json=body
-        )
+        await server.refused("POST", f"/v1/agents/{agent}", 400, "invalid_request_error", json=body)
     assert (await server.raw.call("GET", f"/v1/agents/{agent}"))["version"] == 1
 
 

@@ -114,8 +114,8 @@ async def test_completion_can_be_installed(tmp_path: Path) -> None:
     script = await program.sidecar("--show-completion", "bash", home=tmp_path)
     words = await program.sidecar(
         home=tmp_path,
-        _PYTHON__M_SIDECAR_COMPLETE="complete_bash",
-        COMP_WORDS="sidecar models --runtime c",
+        _OPENCODE_SIDECAR_COMPLETE="complete_bash",
+        COMP_WORDS="opencode-sidecar models --runtime c",
         COMP_CWORD="3",
     )
 

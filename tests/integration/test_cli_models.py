@@ -120,7 +120,7 @@ async def test_without_a_gateway_the_demo_one_is_shown_and_named(tmp_path: Path)
         (("--runtime", "cursor"), {}, 2, "CURSOR_API_KEY"),
         (("--runtime", "cursr"), {}, 2, "cursor"),
         (("--all", "--runtime", "cursor"), {}, 2, "exclude"),
-        ((), {"SIDECAR_GATEWY_MODELS": "x"}, 2, "SIDECAR_GATEWAY_MODELS"),
+        ((), {"SIDECAR_GATEWY_INCLUDE": "x"}, 2, "SIDECAR_GATEWAY_INCLUDE"),
         ((), {"LITELLM_BASE_URL": "ftp://x"}, 2, "LITELLM_BASE_URL"),
     ],
 )

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.drafts import Usage
+from sidecar.managed.drafts import Output, Usage
 from sidecar.managed.tools import ToolPlan, expand
-from sidecar.managed.translate import Output, TurnTranslator
+from sidecar.managed.translate import TurnTranslator
 from sidecar.wire.managed import AgentCreate
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"
@@ -237,3 +237,37 @@ def test_a_call_that_asks_waits_for_the_client() -> None:
     assert tool.permission_id is not None
     assert tool.event_id == out.drafts[-1].id
     assert types(translator.pause()) == ["span.model_request_end"]
+
+
+def test_split_messages_are_paragraphs_that_add_up_to_the_text() -> None:
+    """With `is_split` a long text goes out paragraph by paragraph; code blocks stay whole."""
+    prose = "word " * 100
+    paragraphs = [prose.strip(), f"```\n{prose}\n\n{prose}\n```", "The end."]
+    text = "\n\n".join(paragraphs)
+    translator = TurnTranslator(plan=plan(), message_id="msg_1", is_split=True)
+    out = Output()
+
+    def feed(type_: str, properties: dict[str, Any]) -> None:
+        more = translator.child_event(type_, properties)
+        out.drafts += more.drafts
+        out.previews += more.previews
+
+    feed("message.updated", {"info": {"role": "user", "id": "msg_1"}})
+    feed("message.updated", {"info": {"role": "assistant", "id": "msg_2"}})
+    part = {"id": "prt_1", "messageID": "msg_2", "type": "text", "text": "", "time": {"start": 1}}
+    feed("message.part.updated", {"part": part})
+    for start in range(0, len(text), 7):
+        delta = {"partID": "prt_1", "field": "text", "delta": text[start : start + 7]}
+        feed("message.part.delta", delta)
+    feed("message.part.updated", {"part": part | {"text": text, "time": {"start": 1, "end": 2}}})
+
+    messages = [draft.fields["content"][0]["text"] for draft in out.drafts]
+    shown: dict[str, str] = {}
+    for preview in out.previews:
+        body = json.loads(preview.text)
+        if preview.type == "event_delta":
+            shown[preview.event_id] = shown.get(preview.event_id, "") + body["delta"]["content"]["text"]
+    assert messages == paragraphs
+    assert "".join(draft.fields["text"] for draft in out.drafts) == text
+    for draft in out.drafts:
+        assert draft.fields["content"][0]["text"].startswith(shown[str(draft.id)])

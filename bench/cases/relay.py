@@ -1,0 +1,88 @@
+"""A model request through the relay, against the same request straight to the gateway, alternating."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from bench.processes import BASIC_MODEL, GATEWAY_KEY, Program, gateway, scratch
+from bench.report import Row
+from bench.stats import Samples, format_seconds
+
+TITLE = "The relay: a streamed model request through it, against straight to the gateway"
+
+_WORDS = 200
+
+
+async def measure(*, quick: bool) -> list[Row]:
+    """Time first byte and whole answer of a small prompt and of one as large as a long session's."""
+    with scratch() as directory:
+        async with (
+            gateway(directory) as models,
+            _relay(directory, models.url) as (relay_url, token),
+            aiohttp.ClientSession(headers={"authorization": f"Bearer {token}"}) as through,
+            aiohttp.ClientSession(headers={"authorization": f"Bearer {GATEWAY_KEY}"}) as straight,
+        ):
+            rows = []
+            for name, padding in (("a prompt of 1 kB", 1_000), ("a prompt of 1 MB", 1_000_000)):
+                ours: list[tuple[float, float]] = []
+                theirs: list[tuple[float, float]] = []
+                body = _body(padding)
+                for _ in range(5 if quick else 100):
+                    theirs.append(await _request(straight, f"{models.url}/v1", body))
+                    ours.append(await _request(through, relay_url, body))
+                rows += _rows(name, ours[1:], theirs[1:])
+    return rows
+
+
+def _rows(
+    name: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]
+) -> list[Row]:
+    rows = []
+    for place, what in enumerate(("first byte", f"{_WORDS} chunks")):
+        mine = Samples(tuple(times[place] for times in ours))
+        other = Samples(tuple(times[place] for times in theirs))
+        added = mine.p50 - other.p50
+        sign = "+" if added >= 0 else "-"
+        rows.append(
+            Row(f"{what}, {name}", f"{mine}: {sign}{format_seconds(abs(added))}", str(other))
+        )
+    return rows
+
+
+def _body(padding: int) -> bytes:
+    prompt = f"[[slow: {_WORDS}x0 word]]"
+    messages = [
+        {"role": "system", "content": "x" * padding},
+        {"role": "user", "content": prompt},
+    ]
+    return json.dumps({"model": BASIC_MODEL, "stream": True, "messages": messages}).encode()
+
+
+async def _request(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[float, float]:
+    """Return seconds to the first byte and to the last."""
+    began = time.perf_counter()
+    headers = {"content-type": "application/json"}
+    async with http.post(f"{url}/chat/completions", data=body, headers=headers) as response:
+        response.raise_for_status()
+        await response.content.readany()
+        first = time.perf_counter() - began
+        await response.read()
+    return first, time.perf_counter() - began
+
+
+@asynccontextmanager
+async def _relay(directory: Path, gateway_url: str) -> AsyncIterator[tuple[str, str]]:
+    """A relay in its own process; yields its URL and token."""
+    log = directory / "relay.log"
+    program = await Program.start("-m", "bench.relay_server", gateway_url, GATEWAY_KEY, log=log)
+    try:
+        told = json.loads(await program.first_line())
+        yield told["url"], told["token"]
+    finally:
+        await program.end()

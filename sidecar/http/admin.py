@@ -1,0 +1,220 @@
+"""`/metrics` and `/admin/*`: for operators, on a listener of their own.
+
+Loopback by default; any other address needs a key. Browsers are refused whatever they carry: a page that
+somebody opened on the same machine must not restart anything.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecar import __version__
+from sidecar.config import AdminSettings
+from sidecar.errors import NotFoundError, PermissionDeniedError, SettingsError
+from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
+from sidecar.http.answers import json_response, parse, read_object
+from sidecar.http.middleware import request_context, require_key
+from sidecar.instruments import Sources
+from sidecar.managed.model_registry import ModelRegistry
+from sidecar.metrics import Metrics
+
+METRICS_PATH = "/metrics"
+
+_log = structlog.get_logger(__name__)
+
+
+class RestartRequest(BaseModel):
+    """Body of `POST /admin/restart`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field("asked for by an operator", min_length=1, max_length=200)
+    force: bool = False
+    """Restart now and cut the running turns, instead of waiting until none runs."""
+
+
+class AdminApi:
+    """What operators see and do."""
+
+    def __init__(self, *, metrics: Metrics, sources: Sources, registry: ModelRegistry) -> None:
+        self._metrics = metrics
+        self._sources = sources
+        self._registry = registry
+        self._started = time.monotonic()
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.get(METRICS_PATH, self.metrics),
+            web.get("/admin/state", self.state),
+            web.get("/admin/catalogue", self.catalogue),
+            web.post("/admin/refresh", self.refresh),
+            web.post("/admin/reload", self.reload),
+            web.post("/admin/restart", self.restart),
+        ]
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """`GET /metrics`: Prometheus's text format."""
+        body = self._metrics.exposition()
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_PLAIN_0_0_4})
+
+    async def state(self, _request: web.Request) -> web.Response:
+        """`GET /admin/state`: what is going on, in one object."""
+        sources = self._sources
+        instances, turns = sources.instances, sources.turns
+        return json_response(
+            {
+                "version": __version__,
+                "uptime_seconds": round(time.monotonic() - self._started, 1),
+                "opencode": self._child(),
+                "config": {
+                    "generation": sources.config_file.generation,
+                    "models": sorted(sources.config_file.entries()),
+                },
+                "instances": {
+                    "loaded": instances.loaded(),
+                    "busy": instances.busy(),
+                    "held": instances.held(),
+                    "loads": instances.loads,
+                    "unloads": instances.unloads,
+                },
+                "turns": {
+                    "running": turns.busy_count,
+                    "waiting": turns.waiting_count,
+                    "queued_events": turns.queued_count,
+                },
+                "event_streams": sources.log.reader_count(),
+                "store": {
+                    "queued_writes": sources.database.queued_writes,
+                    "size_bytes": sources.database.size_bytes(),
+                },
+                "gateway": {"demo": sources.is_demo_gateway, **self._catalogue_state()},
+            }
+        )
+
+    async def catalogue(self, request: web.Request) -> web.Response:
+        """`GET /admin/catalogue[?model=]`: every model, who said what of it, why it is hidden."""
+        snapshot = self._sources.catalogue.snapshot
+        if snapshot is None:
+            return json_response({**self._catalogue_state(), "models": []})
+        wanted = request.query.get("model")
+        entry = snapshot.find(wanted) if wanted else None
+        if wanted and entry is None:
+            raise NotFoundError(f"model {wanted[:200]!r} is not in the catalogue")
+        entries = [entry] if entry is not None else list(snapshot.entries.values())
+        return json_response(
+            {
+                **self._catalogue_state(),
+                "aliases": dict(snapshot.aliases),
+                "models": [
+                    _shown(item, self._sources.config_file.knows(item.id)) for item in entries
+                ],
+            }
+        )
+
+    async def refresh(self, _request: web.Request) -> web.Response:
+        """`POST /admin/refresh`: read the gateway's lists now. Answers the gateway's error, if any."""
+        before = self._sources.catalogue.snapshot
+        after = await self._sources.catalogue.refresh()
+        return json_response({**self._catalogue_state(), **_difference(before, after)})
+
+    async def reload(self, _request: web.Request) -> web.Response:
+        """`POST /admin/reload`: write opencode's config anew and unload its idle directories.
+
+        No turn is touched: directories in use are loaded again when they are idle.
+        """
+        sources = self._sources
+        await self._registry.update()
+        generation = await sources.config_file.rewrite()
+        unloaded, later = await sources.instances.unload_all()
+        _log.info("reload asked for", generation=generation, unloaded=unloaded, later=later)
+        return json_response({"generation": generation, "unloaded": unloaded, "later": later})
+
+    async def restart(self, request: web.Request) -> web.Response:
+        """`POST /admin/restart {"reason"?, "force"?}`: replace opencode, when idle unless forced."""
+        wanted = parse(RestartRequest, await read_object(request, allow_empty=True))
+        supervisor, turns = self._sources.supervisor, self._sources.turns
+        boot, running = supervisor.boot, turns.busy_count
+        supervisor.request_restart(wanted.reason, force=wanted.force)
+        return json_response(
+            {"boot": boot, "turns_running": running, **wanted.model_dump()}, status=202
+        )
+
+    def _child(self) -> dict[str, Any]:
+        supervisor, pump = self._sources.supervisor, self._sources.pump
+        return {
+            "state": supervisor.state,
+            "failure": supervisor.failure or None,
+            "version": supervisor.version or None,
+            "boot": supervisor.boot,
+            "pid": supervisor.pid,
+            "restart_pending": supervisor.restart_pending,
+            "last_exit": asdict(supervisor.last_exit) if supervisor.last_exit else None,
+            "vitals": asdict(supervisor.vitals) if supervisor.vitals else None,
+            "events": {
+                "is_connected": pump.connected_boot > 0,
+                "seen": pump.events_seen,
+                "reconnects": pump.reconnects,
+            },
+        }
+
+    def _catalogue_state(self) -> dict[str, Any]:
+        catalogue = self._sources.catalogue
+        snapshot, error = catalogue.snapshot, catalogue.last_error
+        return {
+            "generation": snapshot.generation if snapshot else 0,
+            "origin": snapshot.origin if snapshot else None,
+            "age_seconds": round(snapshot.age_seconds, 1) if snapshot else None,
+            "listed": len(snapshot.listed) if snapshot else 0,
+            "known": len(snapshot.entries) if snapshot else 0,
+            "failed_sources": dict(snapshot.failed_sources) if snapshot else {},
+            "last_error": error.message if error else None,
+        }
+
+
+async def start_admin(settings: AdminSettings, api: AdminApi) -> tuple[web.AppRunner, str]:
+    """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken."""
+    public = {METRICS_PATH} if settings.anonymous_metrics else frozenset[str]()
+    check_key = require_key(settings.key, variable="SIDECAR_ADMIN_KEY", public=public)
+    app = web.Application(middlewares=[request_context, _refuse_browsers, check_key])
+    app.add_routes(api.routes())
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        if "port" in settings.model_fields_set:
+            await runner.cleanup()
+            raise SettingsError(
+                f"SIDECAR_ADMIN_PORT: cannot listen on {settings.host}:{settings.port}: "
+                f"{error.strerror}; stop what uses it or set another port"
+            ) from error
+        # A second sidecar on a developer's machine: it must start all the same.
+        await web.TCPSite(runner, settings.host, 0).start()
+    host, port = runner.addresses[0][:2]
+    return runner, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@web.middleware
+async def _refuse_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if hdrs.ORIGIN in request.headers or "sec-fetch-site" in request.headers:
+        raise PermissionDeniedError("this listener does not serve browsers")
+    return await handler(request)
+
+
+def _shown(entry: CatalogueEntry, is_in_config: bool) -> dict[str, Any]:
+    return {**asdict(entry), "sources": dict(entry.sources), "in_opencode_config": is_in_config}
+
+
+def _difference(before: CatalogueSnapshot | None, after: CatalogueSnapshot) -> dict[str, list[str]]:
+    old = set(before.entries) if before else set()
+    new = set(after.entries)
+    return {"added": sorted(new - old), "removed": sorted(old - new)}
