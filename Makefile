@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test e2e-litellm lint format types bench lock clean
+.PHONY: help setup setup-dev run test e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -26,6 +26,10 @@ e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (install
 	@tools/setup.sh litellm
 	@exec $(BIN)/pytest -m litellm tests/e2e $(ARGS)
 
+deploy-check: ## Image steps, compose file, Kubernetes manifests and wheel (kubectl, and root for namespaces)
+	@tools/setup.sh deploy
+	@exec $(BIN)/pytest tests/deploy $(ARGS)
+
 lint: setup-dev ## ruff, the formatting, and the layers of .importlinter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +53,7 @@ lock: ## Make requirements/*.lock again from pyproject.toml
 		{ python3 -m venv --clear .cache/uv && .cache/uv/bin/pip install --quiet uv==$(UV_VERSION); }
 	$(COMPILE) --group build pyproject.toml -o requirements/run.lock
 	$(COMPILE) --group build --group test --group lint -c requirements/run.lock pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --group build --group test --group lint --group deploy -c requirements/dev.lock pyproject.toml -o requirements/deploy.lock
 	$(COMPILE) --group litellm -o requirements/litellm.lock
 
 clean: ## Remove everything that was installed or cached here

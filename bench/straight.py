@@ -51,7 +51,7 @@ class StraightOpencode:
 
     async def start(self) -> None:
         """Start and wait until it is healthy. Raises RuntimeError with its last words."""
-        self._files.prepare()
+        await asyncio.to_thread(self._files.prepare)
         config = ConfigFile(self._files.config_file)
         await config.register({BASIC_MODEL: ModelEntry(BASIC_MODEL)})
         settings = ChildSettings()
@@ -89,7 +89,7 @@ class StraightOpencode:
     async def new_session(self) -> str:
         """Create a session in a directory of its own, as the sidecar does."""
         directory = self._directory / new_id("sesn")
-        directory.mkdir()
+        await asyncio.to_thread(directory.mkdir, parents=True)
         return await self._client.create_session(directory, title="bench")
 
     async def turn(self, session_id: str, text: str) -> TurnTimes:
@@ -139,7 +139,6 @@ class StraightOpencode:
 @asynccontextmanager
 async def straight_opencode(directory: Path, gateway_url: str) -> AsyncIterator[StraightOpencode]:
     """A started opencode."""
-    directory.mkdir(parents=True, exist_ok=True)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         opencode = StraightOpencode(directory=directory, gateway_url=gateway_url, session=session)

@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.demo import DemoGateway
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
 from sidecar.http.admin import AdminApi, start_admin
@@ -29,10 +29,9 @@ from sidecar.http.events import EventsApi
 from sidecar.http.health import HealthApi
 from sidecar.http.measured import measured
 from sidecar.http.middleware import finish_writes, request_context, require_key
-from sidecar.http.models import ModelsApi
+from sidecar.http.models import ModelsApi, OtherRuntimes
 from sidecar.http.native import NativeApi
 from sidecar.http.resources import ResourcesApi
-from sidecar.http.runtime_models import RuntimeModels
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.tool_server import ToolServer
 from sidecar.http.vaults import VaultsApi
@@ -50,13 +49,12 @@ from sidecar.managed.model_registry import ModelRegistry
 from sidecar.managed.repositories import Repositories
 from sidecar.managed.resources import Resources
 from sidecar.managed.retention import Retention
-from sidecar.managed.sealing import Sealer, open_sealer
+from sidecar.managed.sealing import open_sealer
 from sidecar.managed.sessions import Sessions
 from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.managed.vaults import Vaults
-from sidecar.metrics import Metrics
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
@@ -65,6 +63,7 @@ from sidecar.opencode.shell_environment import PLUGIN_FILE, ShellEnvironment
 from sidecar.opencode.supervisor import State, Supervisor
 from sidecar.store.database import Database
 from sidecar.store.migrations import SchemaTooNewError
+from sidecar.tracing import make_tracer
 
 _log = structlog.get_logger(__name__)
 
@@ -95,6 +94,8 @@ class Sidecar:
     gateway: Gateway
     supervisor: Supervisor
     catalogue: Catalogue
+    config_file: ConfigFile
+    instances: Instances
     turns: Turns
     relay: Relay
     log: EventLog
@@ -132,7 +133,15 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             file=settings.storage.data_dir / "catalogue.json",
             tasks=tasks,
         )
-        relay = Relay(settings=settings.gateway, base_url=gateway.url, api_key=gateway.key)
+        tracer = make_tracer(settings.tracing)
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        relay = Relay(
+            settings=settings.gateway,
+            base_url=gateway.url,
+            api_key=gateway.key,
+            tracer=tracer,
+            traceparent_of=lambda child_session: turns.traceparent_of(child_session),  # noqa: PLW0108  # made below
+        )
         await relay.start()
         stack.push_async_callback(relay.close)
 
@@ -147,15 +156,8 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             inherited=os.environ,
             is_busy=lambda: turns.busy_count > 0,
         )
-        sealer = await _open_sealer(settings, database)
-        vaults = Vaults(database=database, sealer=sealer)
-        shells = _shell_environment(settings, database, vaults, files, lambda: supervisor.pid)
-        await shells.start()
-        stack.push_async_callback(shells.close)
-        repositories = Repositories(
-            database=database,
-            sealer=sealer,
-            git=Git(settings=settings.repository, inherited=os.environ, tasks=tasks),
+        secrets = await _open_secrets(
+            settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
         )
         config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
         registry = ModelRegistry(
@@ -178,7 +180,9 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         await tool_server.start()
         stack.push_async_callback(tool_server.close)
         connections = Connections(
-            custom_tools=custom_tools, tool_server_url=tool_server.url, bearers_for=vaults.bearers_for
+            custom_tools=custom_tools,
+            tool_server_url=tool_server.url,
+            bearers_for=secrets.vaults.bearers_for,
         )
         child_sessions = ChildSessions(
             supervisor=supervisor,
@@ -196,6 +200,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             custom_tools=custom_tools,
             modalities_of=registry.modalities_of,
             settings=settings.turn,
+            tracer=tracer,
         )
         agents = Agents(database=database, resolve_model=registry.resolve)
         sessions = Sessions(
@@ -233,21 +238,14 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             ),
             ModelsApi(
                 catalogue=catalogue,
-                other_runtimes=RuntimeModels(
-                    settings=settings.runtimes,
-                    session=session,
-                    tasks=tasks,
-                    directory=settings.storage.data_dir / "runtime-models",
-                ),
+                other_runtimes=lambda: _other_runtimes(settings, session, tasks),
             ),
             AgentsApi(agents=agents),
             EnvironmentsApi(environments=Environments(database=database)),
             ResourcesApi(
-                resources=Resources(repositories=repositories, actor_of=turns.actor)
+                resources=Resources(repositories=secrets.repositories, actor_of=turns.actor)
             ),
-            VaultsApi(
-                vaults=vaults, credentials=Credentials(database=database, sealer=sealer)
-            ),
+            VaultsApi(vaults=secrets.vaults, credentials=secrets.credentials),
             SessionsApi(sessions=sessions),
             EventsApi(
                 database=database,
@@ -267,7 +265,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
                 workspaces_dir=settings.storage.workspaces_dir,
             )
             routes += native.routes()
-        url = await _serve(settings, routes, tasks, stack, metrics)
+        url = await _serve(settings, routes, tasks, stack, measured(metrics, tracer))
         admin = AdminApi(metrics=metrics, sources=sources, registry=registry)
         admin_url = await _serve_admin(settings, admin, stack)
 
@@ -288,6 +286,8 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             gateway=gateway,
             supervisor=supervisor,
             catalogue=catalogue,
+            config_file=config_file,
+            instances=instances,
             turns=turns,
             relay=relay,
             log=log,
@@ -348,29 +348,53 @@ def _connect(
     relay.listen(on_request)
 
 
-async def _open_sealer(settings: Settings, database: Database) -> Sealer:
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What stores secrets and hands them out."""
+
+    vaults: Vaults
+    credentials: Credentials
+    repositories: Repositories
+
+
+async def _open_secrets(
+    settings: Settings,
+    database: Database,
+    files: ChildFiles,
+    stack: AsyncExitStack,
+    tasks: TaskOwner,
+    *,
+    child_pid: Callable[[], int | None],
+) -> _Secrets:
+    """Find the key, and let the child ask for the variables of its shells."""
     key = settings.vault.key
-    return await open_sealer(
+    sealer = await open_sealer(
         database=database,
         key=key.get_secret_value() if key else None,
         data_dir=settings.storage.data_dir,
     )
-
-
-def _shell_environment(
-    settings: Settings,
-    database: Database,
-    vaults: Vaults,
-    files: ChildFiles,
-    child_pid: Callable[[], int | None],
-) -> ShellEnvironment:
+    vaults = Vaults(database=database, sealer=sealer)
     variables = ShellVariables(
         database=database,
         vaults=vaults,
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
     )
-    return ShellEnvironment(
+    shells = ShellEnvironment(
         path=files.shell_socket, child_pid=child_pid, variables_of=variables.of_directory
+    )
+    try:
+        await shells.start()
+    except OSError as error:
+        raise SettingsError(
+            f"DATA_DIR: cannot make a socket at {files.shell_socket}: {error.strerror}; "
+            "use a directory on a local file system"
+        ) from error
+    stack.push_async_callback(shells.close)
+    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
+    return _Secrets(
+        vaults,
+        Credentials(database=database, sealer=sealer),
+        Repositories(database=database, sealer=sealer, git=git),
     )
 
 
@@ -398,11 +422,28 @@ async def _client_session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+def _other_runtimes(
+    settings: Settings, session: aiohttp.ClientSession, tasks: TaskOwner
+) -> OtherRuntimes:
+    from sidecar.http.runtime_models import (  # noqa: PLC0415  # the SDK: starts without it are faster
+        RuntimeModels,
+    )
+
+    return RuntimeModels(
+        settings=settings.runtimes,
+        session=session,
+        tasks=tasks,
+        directory=settings.storage.data_dir / "runtime-models",
+    )
+
+
 async def _gateway(settings: Settings, stack: AsyncExitStack) -> Gateway:
     if settings.gateway.base_url:
         key = settings.gateway.api_key
         shown = key.get_secret_value() if key else None
         return Gateway(settings.gateway.base_url, shown, is_demo=False)
+    from sidecar.gateway.demo import DemoGateway  # noqa: PLC0415  # starts without it are faster
+
     demo = DemoGateway()
     await demo.start()
     stack.push_async_callback(demo.close)
@@ -433,11 +474,11 @@ async def _serve(
     routes: list[web.RouteDef],
     tasks: TaskOwner,
     stack: AsyncExitStack,
-    metrics: Metrics,
+    measure: Middleware,
 ) -> str:
     app = web.Application(
         middlewares=[
-            measured(metrics),
+            measure,
             request_context,
             require_key(settings.http.runtime_api_key),
             finish_writes(tasks),

@@ -9,9 +9,14 @@ config --markdown`).
 
 from __future__ import annotations
 
+import ast
 import difflib
+import functools
+import inspect
 import ipaddress
+import itertools
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -84,7 +89,6 @@ class SettingsGroup(BaseSettings):
         frozen=True,
         extra="ignore",
         populate_by_name=True,
-        use_attribute_docstrings=True,
         env_ignore_empty=True,
     )
 
@@ -383,7 +387,7 @@ class LogSettings(SettingsGroup):
 class Settings(BaseModel):
     """All settings. `Settings.load()` reads and checks the environment once."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     http: HttpSettings
     storage: StorageSettings
@@ -457,6 +461,27 @@ def variables() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
     for _, group in _groups():
         for field_name, field in group.model_fields.items():
             yield group, env_name(group, field_name), field
+
+
+@functools.cache
+def meanings() -> Mapping[str, str]:
+    """Return what each environment variable means: the docstring below its field, as one line.
+
+    pydantic's `use_attribute_docstrings` would read the source once per class, at every start, to know
+    what only documentation needs.
+    """
+    found = {}
+    tree = ast.parse(inspect.getsource(sys.modules[__name__]))
+    bodies = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+    for _, group in _groups():
+        for statement, below in itertools.pairwise(bodies[group.__name__]):
+            match statement, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=field_name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[env_name(group, field_name)] = " ".join(text.split())
+    return found
 
 
 def is_secret(field: FieldInfo) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from sidecar.config import SettingsGroup, is_secret, variables
+from sidecar.config import SettingsGroup, is_secret, meanings, variables
 
 
 def markdown_table() -> str:
@@ -25,7 +25,7 @@ def _title(group: type[SettingsGroup]) -> str:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+    meaning = meanings()[name].replace("|", "\\|")
     also = " (or in the file named by `" + name + "_FILE`)" if is_secret(field) else ""
     return f"| `{name}` | {_default(field)} | {meaning}{also} |"
 

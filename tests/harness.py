@@ -19,8 +19,10 @@ from sidecar.config import (
     GatewaySettings,
     HttpSettings,
     LogSettings,
+    RelaySettings,
     Settings,
     StorageSettings,
+    TracingSettings,
     TurnSettings,
 )
 
@@ -39,6 +41,8 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         child=ChildSettings(**({"drain_seconds": 1.0} | groups.get("child", {}))),
         turn=TurnSettings(**groups.get("turn", {})),
         log=LogSettings(**groups.get("log", {})),
+        tracing=TracingSettings(**groups.get("tracing", {})),
+        relay=RelaySettings(**groups.get("relay", {})),
         admin=AdminSettings(**({"port": 0} | groups.get("admin", {}))),
     )
 

@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh run       .venv with the sidecar and its dependencies, and the pinned opencode
 #   tools/setup.sh dev       the same, plus test and lint tools
+#   tools/setup.sh deploy    the same, plus what make deploy-check runs
 #   tools/setup.sh litellm   .venv-litellm with a real LiteLLM proxy, for make e2e-litellm
 #
 # PYTHON names the interpreter to use; otherwise the first of the usual names that is new enough.
@@ -95,8 +96,9 @@ install_project() {
 case ${1:-} in
   run) venv=.venv locks=(requirements/run.lock) ;;
   dev) venv=.venv locks=(requirements/run.lock requirements/dev.lock) ;;
+  deploy) venv=.venv locks=(requirements/run.lock requirements/dev.lock requirements/deploy.lock) ;;
   litellm) venv=.venv-litellm locks=(requirements/litellm.lock) ;;
-  *) die "usage: tools/setup.sh run|dev|litellm" ;;
+  *) die "usage: tools/setup.sh run|dev|deploy|litellm" ;;
 esac
 
 # Check every prerequisite before anything is installed: a newcomer hears of what is missing at once.

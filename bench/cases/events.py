@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -86,7 +86,7 @@ async def _open(path: Path) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def _synced_write(path: Path) -> Iterator[Callable[[], object]]:
+def _synced_write(path: Path) -> Iterator[Callable[[], Awaitable[object]]]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     page = bytes(_PAGE_BYTES)
 

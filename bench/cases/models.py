@@ -91,8 +91,10 @@ async def _gateway(directory: Path) -> AsyncIterator[_Gateway]:
         async with gateway(directory, models=_MODELS) as server:
             yield _Gateway("scripted gateway (no LiteLLM installed)", server.url, GATEWAY_KEY)
         return
-    limits = {"max_input_tokens": 128_000, "max_output_tokens": 16_384}
-    deployments = [openai(name, **limits) for name in model_names(_MODELS)]
+    deployments = [
+        openai(name, max_input_tokens=128_000, max_output_tokens=16_384)
+        for name in model_names(_MODELS)
+    ]
     config = proxy_config(deployments, upstream="http://127.0.0.1:9")
     async with LiteLLMProxy(config, venv=venv) as proxy:
         yield _Gateway("LiteLLM", proxy.url, proxy.key)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sidecar.commands import output
 from sidecar.commands.gateway import load_settings
-from sidecar.config import Settings, SettingsGroup, env_name, is_secret
+from sidecar.config import Settings, SettingsGroup, env_name, is_secret, meanings
 from sidecar.settings_table import markdown_table
 
 _MASK = "***"
@@ -54,7 +54,7 @@ def effective(settings: Settings, environ: Mapping[str, str]) -> Iterator[dict[s
                 "source": source,
                 "file": file if source == "file" else None,
                 "is_secret": is_secret(field),
-                "meaning": " ".join((field.description or "").split()),
+                "meaning": meanings()[variable],
             }
 
 
@@ -71,6 +71,7 @@ def json_schema() -> dict[str, Any]:
         for field_name, described in schema["properties"].items():
             variable = env_name(group, field_name)
             properties[variable] = {k: v for k, v in described.items() if k != "title"}
+            properties[variable]["description"] = meanings()[variable]
             if is_secret(group.model_fields[field_name]):
                 properties[f"{variable}_FILE"] = {
                     "type": "string",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from sidecar.commands.doctor_checks import Check, Finding, failure, ok
+from sidecar.commands.doctor_checks import Check, Finding, failure, ok, warning
 from sidecar.commands.doctor_gateway import GatewayChecks
 from sidecar.commands.gateway import GatewayAccess
 from sidecar.commands.output import CommandError
@@ -39,12 +39,16 @@ class BootChecks:
     ) -> None:
         self._access = access
         self._gateway = gateway
+        self._is_attached = settings.child.url is not None
         self._settings = own_settings(settings, scratch / "turn")
         self._scratch = scratch / "boot"
 
     def all(self, *, is_quick: bool, with_turn: bool) -> list[Check]:
         """Return them in order."""
         checks = [Check("config", self._renders)]
+        if self._is_attached:
+            # There may be no opencode on this machine at all.
+            return [*checks, *([Check("turn", _not_here)] if with_turn else [])]
         if not is_quick:
             checks.append(Check("scratch opencode", self._boots, _BOOT_SECONDS + _STOP_SECONDS))
         if with_turn:
@@ -152,6 +156,13 @@ class BootChecks:
 
     def _default(self) -> str | None:
         return self._gateway.default_model
+
+
+async def _not_here() -> Finding:
+    return warning(
+        "not possible for an opencode that runs elsewhere (OPENCODE_URL)",
+        'use `opencode-sidecar run --url URL "hello"` against the running sidecar',
+    )
 
 
 async def _one_turn(url: str, key: str | None, model: str) -> tuple[Result, str]:

@@ -15,8 +15,10 @@ from typing import Literal
 
 import aiohttp
 
+from sidecar.commands.output import without_password
 from sidecar.config import Settings
-from sidecar.errors import SettingsError
+from sidecar.errors import ChildError, SettingsError
+from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION, find_binary
 
 Status = Literal["ok", "warning", "failure"]
@@ -70,6 +72,7 @@ def machine_checks(settings: Settings) -> list[Check]:
         Check("data dir", lambda: asyncio.to_thread(_data_dir, settings)),
         Check("disk space", lambda: asyncio.to_thread(_disk_space, settings)),
         Check("port", lambda: _port(settings)),
+        Check("admin port", lambda: _admin_port(settings)),
         Check("access", lambda: _access(settings)),
     ]
 
@@ -89,6 +92,8 @@ async def _node() -> Finding:
 
 
 async def _opencode(settings: Settings) -> Finding:
+    if settings.child.url is not None:
+        return await _attached(settings)
     try:
         binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
     except SettingsError as error:
@@ -107,6 +112,32 @@ async def _opencode(settings: Settings) -> Finding:
             "use the pinned one: `npm ci` in deploy/opencode and leave SIDECAR_CHILD_BINARY unset",
         )
     return ok(f"opencode {version} (the pinned one) at {binary}")
+
+
+async def _attached(settings: Settings) -> Finding:
+    child = settings.child
+    url = without_password(child.url or "")
+    password = child.password.get_secret_value() if child.password else ""
+    async with aiohttp.ClientSession() as session:
+        client = ChildClient(
+            base_url=child.url or "",
+            password=password,
+            session=session,
+            request_timeout_seconds=_PROBE_SECONDS,
+        )
+        try:
+            version = await client.health(timeout_seconds=_PROBE_SECONDS)
+        except ChildError as error:
+            return failure(
+                f"OPENCODE_URL={url}: {error.message}",
+                "start that opencode, and give its password as OPENCODE_SERVER_PASSWORD",
+            )
+    if version != PINNED_VERSION:
+        return warning(
+            f"opencode {version} at {url}, tested is {PINNED_VERSION}",
+            "run the pinned version there",
+        )
+    return ok(f"opencode {version} (the pinned one) answers at {url}")
 
 
 async def _version_of(binary: str) -> str | None:
@@ -185,13 +216,38 @@ async def _port(settings: Settings) -> Finding:
             return ok(f"{host}:{port} is free")
     except OSError as error:
         why = error.strerror or str(error)
-    state = await _running_sidecar("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104  # compared, not bound
+    state = await _running_sidecar(_reachable(host), port)
     if state is not None:
         return ok(f"a sidecar serves on {host}:{port}, its opencode is {state}")
     return failure(
         f"{host}:{port} cannot be used: {why}",
         f"stop what listens there (`ss -ltnp 'sport = :{port}'`) or set PORT",
     )
+
+
+async def _admin_port(settings: Settings) -> Finding:
+    admin = settings.admin
+    if not admin.is_enabled:
+        return ok("metrics and administration are switched off")
+    if admin.port == 0:
+        return ok("a free one is picked at start (SIDECAR_ADMIN_PORT=0)")
+    try:
+        with _bound(admin.host, admin.port):
+            return ok(f"{admin.host}:{admin.port} is free")
+    except OSError as error:
+        why = error.strerror or str(error)
+    if "port" not in admin.model_fields_set:
+        return ok(f"{admin.host}:{admin.port} is taken, a free one is picked at start")
+    if await _running_sidecar(_reachable(settings.http.effective_host()), settings.http.port):
+        return ok(f"{admin.host}:{admin.port} is in use, and a sidecar is running")
+    return failure(
+        f"{admin.host}:{admin.port} cannot be used: {why}",
+        "stop what listens there or set SIDECAR_ADMIN_PORT",
+    )
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -110,7 +110,7 @@ def print_listed(console: Console, rows: Sequence[Row], *, has_runtimes: bool) -
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     if has_runtimes:
         table.add_column("RUNTIME")
-    table.add_column("MODEL ID", overflow="fold", style="cyan")
+    table.add_column("MODEL ID", no_wrap=True, style="cyan")  # to be copied
     table.add_column("NAME", overflow="fold")
     table.add_column("CONTEXT", justify="right")
     table.add_column("OUTPUT", justify="right")

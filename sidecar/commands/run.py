@@ -220,6 +220,12 @@ def own_settings(settings: Settings, data_dir: Path) -> Settings:
             "storage": settings.storage.model_copy(
                 update={"data_dir": data_dir, "db_path": None, "workdir": None}
             ),
-            "child": settings.child.model_copy(update={"port": 0, "drain_seconds": 1.0}),
+            "child": settings.child.model_copy(
+                update={"port": 0, "url": None, "restart_command": None, "drain_seconds": 1.0}
+            ),
+            "admin": settings.admin.model_copy(update={"is_enabled": False}),
+            "relay": settings.relay.model_copy(
+                update={"host": "127.0.0.1", "port": 0, "token": None, "url": None}
+            ),
         }
     )

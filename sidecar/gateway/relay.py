@@ -32,8 +32,9 @@ from sidecar.gateway.relay_events import (
     ModelRequestStarted,
 )
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
-from sidecar.gateway.usage import AnswerTap
+from sidecar.gateway.usage import AnswerTap, TokenUsage
 from sidecar.ids import new_id
+from sidecar.tracing import TRACEPARENT, PassingTracer, Span, Tracer
 
 FORWARDED_PATHS = frozenset(
     {
@@ -79,19 +80,32 @@ class _Call:
     status: int = 0
     failure: Failure | None = None
     tap: AnswerTap | None = None
+    traceparent: str | None = None
 
 
 class Relay:
     """Listens on loopback and forwards `/v1/*` to the gateway with the real key.
 
     `url` ends in `/v1` and is valid after `start()`; `token` is what the child sends as Bearer or
-    x-api-key.
+    x-api-key. `traceparent_of` tells the trace context of an opencode session's turn.
     """
 
     def __init__(
-        self, *, settings: GatewaySettings, base_url: str, api_key: str | None, port: int = 0
+        self,
+        *,
+        settings: GatewaySettings,
+        base_url: str,
+        api_key: str | None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
+        tracer: Tracer | None = None,
+        traceparent_of: Callable[[str], str | None] = lambda _child_session_id: None,
     ) -> None:
-        self.token = f"relay-{secrets.token_urlsafe(32)}"
+        self.token = token or f"relay-{secrets.token_urlsafe(32)}"
+        self._tracer = tracer or PassingTracer()
+        self._traceparent_of = traceparent_of
+        self._host = host
         self._settings = settings
         self._root = api_root(base_url)
         self._api_key = api_key
@@ -102,7 +116,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """The base URL for the child, with `/v1`."""
+        """The base URL for a child on this machine, with `/v1`."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -110,7 +124,7 @@ class Relay:
         return self._listeners.add(listener)
 
     async def start(self) -> None:
-        """Listen on a free port. Raises OSError when a fixed port is taken."""
+        """Listen. Raises OSError when a fixed port is taken."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
@@ -128,7 +142,7 @@ class Relay:
         )
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+            await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError:
             await self.close()
             raise
@@ -161,6 +175,13 @@ class Relay:
         session_id = request.headers.get("x-session-id", "")
         parent_id = request.headers.get("x-parent-session-id", "")
         started_at = time.time()
+        span = self._tracer.start(
+            f"chat {call.model}" if call.model else "chat",
+            parent=self._traceparent_of(session_id) or self._traceparent_of(parent_id),
+            kind="client",
+            attributes={"gen_ai.request.model": call.model, "url.path": f"/v1/{call.path}"},
+        )
+        call.traceparent = span.traceparent
         self._listeners.emit(
             ModelRequestStarted(request_id, session_id, parent_id, call.model, started_at)
         )
@@ -176,6 +197,7 @@ class Relay:
                 usage = call.tap.usage
                 call.failure = call.failure or self._told_by(call.tap)
             seconds = time.perf_counter() - call.started
+            _end_span(span, call, usage)
             self._listeners.emit(
                 ModelRequestEnded(
                     request_id=request_id,
@@ -206,7 +228,10 @@ class Relay:
             (name, value)
             for name, value in request.headers.items()
             if name.lower() not in STRIPPED_FROM_REQUEST
+            and not (call.traceparent and name.lower() == TRACEPARENT)
         ]
+        if call.traceparent:
+            headers.append((TRACEPARENT, call.traceparent))
         headers += key_headers(self._api_key, is_messages=call.path.startswith("messages")).items()
         headers.append((hdrs.ACCEPT_ENCODING, "identity"))
         query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
@@ -313,6 +338,18 @@ class Relay:
             hdrs.AUTHORIZATION, ""
         ).removeprefix("Bearer ")
         return hmac.compare_digest(offered.encode(), self.token.encode())
+
+
+def _end_span(span: Span, call: _Call, usage: TokenUsage | None) -> None:
+    span.note({"http.response.status_code": call.status})
+    if usage is not None:
+        span.note(
+            {
+                "gen_ai.usage.input_tokens": usage.input_tokens,
+                "gen_ai.usage.output_tokens": usage.output_tokens,
+            }
+        )
+    span.end(error=call.failure.kind if call.failure else None)
 
 
 def _peek(body: bytes) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""The outermost middleware: counts and times every request."""
+"""The outermost middleware: counts and times every request, and opens its span."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from sidecar.http.middleware import PUBLIC_PATHS
 from sidecar.metrics import Metrics
+from sidecar.tracing import (
+    TRACEPARENT,
+    Span,
+    Tracer,
+    read_traceparent,
+    set_current_traceparent,
+)
 
 _CLIENT_GONE = 499
 """nginx's word for a client that did not wait; never sent."""
 _EVENT_STREAM = "text/event-stream"
 
 
-def measured(metrics: Metrics) -> Middleware:
+def measured(metrics: Metrics, tracer: Tracer) -> Middleware:
     """Return the middleware. Its label for a path is the route's template, so labels stay few."""
 
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         status, is_timed = _CLIENT_GONE, False
+        span = _start_span(tracer, request)
+        set_current_traceparent(span.traceparent if span else None)
         metrics.request_began()
         try:
             response = await handler(request)
@@ -34,8 +44,24 @@ def measured(metrics: Metrics) -> Middleware:
                 seconds=time.perf_counter() - began,
                 is_timed=is_timed,
             )
+            if span is not None:
+                span.note({"http.response.status_code": status})
+                span.end(error=str(status) if status >= 500 else None)
 
     return measure
+
+
+def _start_span(tracer: Tracer, request: web.Request) -> Span | None:
+    """Probes ask every few seconds and are no part of anything."""
+    if request.path in PUBLIC_PATHS:
+        return None
+    route = route_of(request)
+    return tracer.start(
+        f"{request.method} {route}",
+        parent=read_traceparent(request.headers.get(TRACEPARENT)),
+        kind="server",
+        attributes={"http.request.method": request.method, "http.route": route},
+    )
 
 
 def route_of(request: web.Request) -> str:

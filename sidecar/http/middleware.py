@@ -23,6 +23,7 @@ from sidecar.errors import (
 )
 from sidecar.http.answers import error_response
 from sidecar.ids import new_id
+from sidecar.tracing import current_traceparent, trace_id_of
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -44,6 +45,8 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     request[REQUEST_ID] = request_id
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
+    if (traceparent := current_traceparent()) is not None:
+        structlog.contextvars.bind_contextvars(trace_id=trace_id_of(traceparent))
     started = time.perf_counter()
     try:
         response = await handler(request)

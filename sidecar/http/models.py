@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -51,10 +52,15 @@ class ModelsApi:
     """The Models API. Without `limit` the page holds everything: LAP reads one page and sends none."""
 
     def __init__(
-        self, *, catalogue: Catalogue, other_runtimes: OtherRuntimes | None = None
+        self,
+        *,
+        catalogue: Catalogue,
+        other_runtimes: Callable[[], OtherRuntimes] | None = None,
     ) -> None:
+        """`other_runtimes` makes what answers for them; called once, when they are first asked for."""
         self._catalogue = catalogue
-        self._other_runtimes = other_runtimes
+        self._make_others = other_runtimes
+        self._made_others: OtherRuntimes | None = None
         self._whole: tuple[int, bytes, str] | None = None
 
     def routes(self) -> list[web.RouteDef]:
@@ -110,9 +116,11 @@ class ModelsApi:
 
     @property
     def _others(self) -> OtherRuntimes:
-        if self._other_runtimes is None:
+        if self._make_others is None:
             raise InvalidRequestError(f"runtime: only {OWN_RUNTIME} is served", field="runtime")
-        return self._other_runtimes
+        if self._made_others is None:
+            self._made_others = self._make_others()
+        return self._made_others
 
     async def _first(self) -> CatalogueSnapshot:
         """Wait, briefly, for the gateway's first answer ever. Raises GatewayUnavailableError."""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from aiohttp import web
-from pydantic import StringConstraints
 
 from sidecar.errors import InvalidRequestError
 from sidecar.http.answers import json_response, parse, path_id, query_int, read_object
 from sidecar.managed.resources import Resources
-from sidecar.wire.managed import Body
+from sidecar.wire.sessions import ResourceUpdate
 
 MAX_PAGE = 1000
-
-
-class ResourceUpdate(Body):
-    """Only the token can change."""
-
-    authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
 class ResourcesApi:

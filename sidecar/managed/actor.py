@@ -15,7 +15,7 @@ from sidecar.managed.attendance import Attendance
 from sidecar.managed.drafts import INTERRUPTED_TEXT, Output, Usage, tool_result_draft
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
 from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
-from sidecar.managed.resume import LoggedCall, Resume, logged_calls
+from sidecar.managed.resume import LoggedCall, Resume, answered_calls, logged_calls, resume_of
 from sidecar.managed.tools import ToolPlan
 from sidecar.managed.turn import Outcome, Turn
 
@@ -249,12 +249,19 @@ class SessionActor:
         calls = logged_calls(await self._read_turn(self.record.id))
         return {event_id: calls[event_id] for event_id in self.record.turn.blocked}
 
-    async def interrupt_waiting(self, waiting: Mapping[str, LoggedCall]) -> None:
+    async def resume(self) -> None:
+        """Go on with a turn that lost its task and whose calls are all answered now. Needs the lock."""
+        events = await self._read_turn(self.record.id)
+        self.launch([], resume_of(answered_calls(events)))
+
+    async def interrupt_waiting(self) -> None:
         """End a turn that waits without a live task: nobody has to be aborted. Needs the lock."""
         content = [{"type": "text", "text": INTERRUPTED_TEXT}]
+        calls = logged_calls(await self._read_turn(self.record.id)).values()
         drafts = [
             tool_result_draft(call.event_id, call.kind, content, is_error=True)
-            for call in waiting.values()
+            for call in calls
+            if not call.has_result
         ]
         await self.end_turn(None, Outcome(), Output(drafts=drafts), is_interrupted=True)
 

@@ -56,6 +56,11 @@ class OpenTool:
     is_denial_held: bool = False
     """Denied, and opencode is told later: with one call it rejects all that still wait for an answer."""
 
+    @property
+    def needs_client(self) -> bool:
+        """Whether the client is to answer at some time: its result, or its word."""
+        return self.call.kind == "custom" or (self.call.policy == "ask" and not self.is_granted)
+
 
 def tool_use_draft(tool: OpenTool) -> Draft:
     """Make the event for a call; LAP also reads `status`."""

@@ -16,7 +16,7 @@ from sidecar.ids import new_id
 from sidecar.managed.actor import INTERRUPT, SYSTEM, SessionActor
 from sidecar.managed.event_log import Draft, Event
 from sidecar.managed.records import QueuedEvent
-from sidecar.managed.resume import LoggedCall, resume_of
+from sidecar.managed.resume import LoggedCall
 from sidecar.managed.turn import ClientAnswer, Interrupt
 from sidecar.wire.sessions import (
     ClientEvent,
@@ -43,7 +43,7 @@ class Acceptance:
     order: list[str] = field(default_factory=list)
     starting: list[dict[str, Any]] | None = None
     answers: dict[str, ClientAnswer] = field(default_factory=dict)
-    resumed: list[LoggedCall] | None = None
+    is_resumed: bool = False
     is_interrupt: bool = False
 
 
@@ -72,15 +72,15 @@ async def accept(
         actor.queue += plan.queued
         if plan.starting is not None:
             actor.launch(plan.starting)
-        elif plan.resumed is not None:
-            actor.launch([], resume_of(plan.resumed))
+        elif plan.is_resumed:
+            await actor.resume()
         elif actor.turn is not None:
             for answer in plan.answers.values():
                 actor.turn.put(answer)
             if plan.is_interrupt:
                 actor.turn.put(Interrupt())
         elif plan.is_interrupt:
-            await actor.interrupt_waiting(waiting)
+            await actor.interrupt_waiting()
         return _answers(plan, appended)
 
 
@@ -247,7 +247,7 @@ def _apply_answers(
             {"stop_reason": {"type": "requires_action", "event_ids": left}}
         )
         return
-    plan.resumed = list(waiting.values())
+    plan.is_resumed = True
     actor.begin_resumed(plan.order[-1])
 
 

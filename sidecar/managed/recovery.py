@@ -16,7 +16,13 @@ from sidecar.managed.drafts import (
 )
 from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure
-from sidecar.managed.resume import ANSWERS, logged_calls, resume_of, turn_events
+from sidecar.managed.resume import (
+    ANSWERS,
+    answered_calls,
+    logged_calls,
+    resume_of,
+    turn_events,
+)
 from sidecar.managed.turn import failed
 from sidecar.store.database import Database
 
@@ -46,8 +52,7 @@ async def recover(actor: SessionActor, database: Database, reason: str) -> None:
             return
         actor.start_clock()
         if opening["type"] in ANSWERS:
-            calls = [c for c in logged_calls(events).values() if c.answer and not c.has_result]
-            actor.launch([], resume_of(calls))
+            actor.launch([], resume_of(answered_calls(events)))
         else:
             actor.launch(opening["content"])
         return

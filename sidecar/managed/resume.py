@@ -89,6 +89,17 @@ def logged_calls(events: Iterable[Mapping[str, Any]]) -> dict[str, LoggedCall]:
     return calls
 
 
+def answered_calls(events: Sequence[Mapping[str, Any]]) -> list[LoggedCall]:
+    """Return the calls of a turn's newest model request that have an answer the child may not know."""
+    starts = [n for n, event in enumerate(events) if event["type"] == "span.model_request_start"]
+    calls = logged_calls(events[starts[-1] :] if starts else events).values()
+    return [
+        call
+        for call in calls
+        if call.answer is not None and (call.kind == "custom" or not call.has_result)
+    ]
+
+
 def resume_of(calls: Sequence[LoggedCall]) -> Resume:
     """Return how a turn goes on whose waiting calls were all answered after a restart."""
     resume = Resume()

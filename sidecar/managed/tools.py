@@ -227,9 +227,12 @@ def _api_input(name: str, child_input: Mapping[str, Any]) -> dict[str, Any]:
     names = _FIELD_NAMES.get(name, {})
     shown = {names.get(key, key): value for key, value in child_input.items()}
     if name == "read" and ("offset" in shown or "limit" in shown):
-        start = max(1, int(shown.pop("offset", None) or 1))
-        limit = shown.pop("limit", None)
-        shown["view_range"] = [start, start + int(limit) - 1 if limit else -1]
+        offset, limit = shown.get("offset") or 1, shown.get("limit") or 0
+        # The model may have sent anything; opencode refuses it, and we show what was sent.
+        if isinstance(offset, int) and isinstance(limit, int):
+            start = max(1, offset)
+            shown = {k: v for k, v in shown.items() if k not in {"offset", "limit"}}
+            shown["view_range"] = [start, start + limit - 1 if limit else -1]
     if name == "bash":
         shown.pop("description", None)
     return shown

@@ -80,13 +80,20 @@ class TurnTranslator:
         self._early_span: _Span | None = None
         self._is_step_open = False
         self._has_relay_news = False
-        self._held_tools: list[Draft] = []
+        self._held_tools: list[OpenTool] = []
+        self.calls_seen = 0
+        """How many calls the model has made so far."""
 
     @property
     def is_request_over(self) -> bool:
         """Whether the model has said all it will say before tools answer."""
         span = self._span
         return span is None or span.request_id is None or span.ended is not None
+
+    @property
+    def has_held_calls(self) -> bool:
+        """Whether calls that need the client were not shown yet, see `pause`."""
+        return any(tool.needs_client for tool in self._held_tools)
 
     def take_stray_asks(self) -> list[str]:
         """Return, once, the permission requests that belong to no call."""
@@ -167,11 +174,17 @@ class TurnTranslator:
         elif kind == "step-finish":
             self._step_finish(out, part)
 
-    def _release_tools(self, out: Output) -> None:
-        """Emit the calls that waited for the text before them: it may end after they began to run."""
-        if not self._texts.has_open:
-            out.drafts += self._held_tools
-            self._held_tools = []
+    def _release_tools(self, out: Output, *, is_request_over: bool = False) -> None:
+        """Emit the calls that waited for the text before them: it may end after they began to run.
+
+        A call that the client has to answer waits for the end of the request: the client could answer
+        before it, and results come after their request.
+        """
+        if self._texts.has_open:
+            return
+        held = [t for t in self._held_tools if t.needs_client and not is_request_over]
+        out.drafts += [tool_use_draft(tool) for tool in self._held_tools if tool not in held]
+        self._held_tools = held
 
     # -- tools --------------------------------------------------------------------------------------
 
@@ -186,10 +199,11 @@ class TurnTranslator:
             event_id = repeated.event_id if repeated is not None else new_id("sevt")
             tool = OpenTool(event_id, call_id, call, self._asked.pop(call_id, None))
             self.open_tools[call_id] = tool
+            self.calls_seen += 1
             if repeated is not None:
                 tool.is_granted = True
             else:
-                self._held_tools.append(tool_use_draft(tool))
+                self._held_tools.append(tool)
                 self._release_tools(out)
         if state["status"] in _TOOL_ENDED:
             self._finished_parts.add(part["id"])
@@ -248,7 +262,7 @@ class TurnTranslator:
     # -- pauses and ends ----------------------------------------------------------------------------
 
     def pause(self) -> Output:
-        """The turn stops for the client's answer: close the model request that made the call."""
+        """All calls of a model request are known: end it, and show those that need the client."""
         out = Output()
         self._end_span(out)
         return out
@@ -281,7 +295,7 @@ class TurnTranslator:
 
     def _end_span(self, out: Output, *, cut: bool = False) -> None:
         self._texts.void_open()
-        self._release_tools(out)
+        self._release_tools(out, is_request_over=True)
         span, self._span = self._span, None
         if span is None:
             return

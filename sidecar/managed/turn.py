@@ -159,6 +159,8 @@ class Turn:
         self._paused_since: float | None = None
         self._is_rescheduled = False
         self._deadline = 0.0
+        self._progress: tuple[int, bool] = (0, True)
+        self._quiet_at = 0.0
         self._translator = TurnTranslator(
             plan=actor.plan,
             message_id=message_id,
@@ -287,10 +289,20 @@ class Turn:
     def _patience(self) -> float | None:
         if self.is_paused:
             return None
-        if self._can_pause():
-            return PAUSE_QUIET_SECONDS
-        left = self._deadline - asyncio.get_running_loop().time()
-        return max(0.0, min(WATCHDOG_SECONDS, left))
+        now = asyncio.get_running_loop().time()
+        if self._can_pause() or self._can_announce():
+            return max(0.0, self._quiet_at - now)
+        return max(0.0, min(WATCHDOG_SECONDS, self._deadline - now))
+
+    def _note_progress(self) -> None:
+        """Further calls of the same request may follow for a while."""
+        progress = (self._translator.calls_seen, self._translator.is_request_over)
+        if progress != self._progress:
+            self._progress = progress
+            self._quiet_at = asyncio.get_running_loop().time() + PAUSE_QUIET_SECONDS
+
+    def _can_announce(self) -> bool:
+        return self._translator.has_held_calls and self._translator.is_request_over
 
     def _can_pause(self) -> bool:
         tools = self._translator.open_tools.values()
@@ -305,6 +317,7 @@ class Turn:
         async with self._actor.lock:
             await self._publish(out)
         await self._answer_asks(child)
+        self._note_progress()
         return outcome
 
     async def _take(self, child: ChildSession, item: InboxItem, out: Output) -> Outcome | None:
@@ -434,6 +447,10 @@ class Turn:
     async def _on_silence(self, child: ChildSession) -> Outcome | None:
         if self._can_pause():
             await self._pause()
+            return None
+        if self._can_announce():
+            async with self._actor.lock:
+                await self._publish(self._translator.pause())
             return None
         if asyncio.get_running_loop().time() >= self._deadline:
             await child.abort()

@@ -23,8 +23,10 @@ from sidecar.managed.inbox import ModalitiesOf
 from sidecar.managed.records import QueuedEvent, SessionRecord, select_queue, select_session
 from sidecar.managed.resume import Resume, turn_events
 from sidecar.managed.turn import ChildLost, InboxItem, Stopping, Turn
+from sidecar.managed.turn_traces import TurnTraces
 from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
+from sidecar.tracing import Tracer, set_current_traceparent
 from sidecar.wire.sessions import ClientEvent
 
 _ACTORS_KEPT = 1000
@@ -46,6 +48,7 @@ class Turns:
         custom_tools: CustomTools,
         modalities_of: ModalitiesOf,
         settings: TurnSettings,
+        tracer: Tracer,
     ) -> None:
         self._database = database
         self._log = log
@@ -53,6 +56,7 @@ class Turns:
         self._custom_tools = custom_tools
         self._modalities_of = modalities_of
         self._settings = settings
+        self._traces = TurnTraces(tracer)
         self._tasks = TaskOwner("turns")
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
         self._loading: dict[str, asyncio.Task[SessionActor]] = {}
@@ -125,6 +129,11 @@ class Turns:
         actor = self._by_child.get(child_session_id)
         if actor is not None and actor.turn is not None:
             actor.turn.put(item)
+
+    def traceparent_of(self, child_session_id: str) -> str | None:
+        """Return the trace context of an opencode session's running turn."""
+        actor = self._by_child.get(child_session_id)
+        return self._traces.traceparent_of(actor.record.id) if actor is not None else None
 
     def gap(self, gap: ChildGap) -> None:
         """Events may have been missed: each running turn looks what is true."""
@@ -199,6 +208,7 @@ class Turns:
         self._by_child[child_session_id] = actor
 
     def _tell_end(self, ended: TurnEnded) -> None:
+        self._traces.end(ended)
         for callback in self._end_callbacks:
             callback(ended)
 
@@ -222,10 +232,13 @@ class Turns:
             max_seconds=self._settings.max_seconds,
             retry_notice_seconds=self._settings.retry_notice_seconds,
         )
+        self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
         self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor.record.id))
         return turn
 
     async def _run(self, turn: Turn, session_id: str) -> None:
+        # What this task starts at its end, the next message in the queue, is of another request.
+        set_current_traceparent(None)
         try:
             await turn.run()
         except sqlite3.Error as error:

@@ -51,7 +51,7 @@ Texts = Annotated[list[str] | None, BeforeValidator(_texts)]
 class Facts(BaseModel):
     """What any source may tell of a model; None is unknown. Costs are USD per token."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     mode: Text = None
     max_input_tokens: Count = None
@@ -87,7 +87,7 @@ class ModelGroup(Facts):
 class DeploymentTarget(BaseModel):
     """Where a deployment leads: `model` is LiteLLM's own `provider/model`."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     model: Text = None
 
@@ -95,7 +95,7 @@ class DeploymentTarget(BaseModel):
 class Deployment(BaseModel):
     """An item of `GET /v1/model/info`: one of the deployments behind a public name."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     model_name: str
     litellm_params: DeploymentTarget = DeploymentTarget()

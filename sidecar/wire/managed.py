@@ -25,9 +25,12 @@ MAX_SYSTEM_CHARS = 100_000
 
 
 class Body(BaseModel):
-    """Base of all request bodies: strict types, unknown fields ignored."""
+    """Base of all request bodies: strict types, unknown fields ignored.
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    Validators are built at the first use: building them all would be a tenth of the start.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
 
 
 def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
@@ -130,7 +133,7 @@ class McpToolset(Body):
 class InputSchema(BaseModel):
     """JSON Schema of a custom tool's input; an object at the top, everything else passes."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     type: Literal["object"]
     properties: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Strict(BaseModel):
     """Our own config file: a field that we did not mean is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 Tokens = Annotated[int, Field(gt=0, le=2**53)]

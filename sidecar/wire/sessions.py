@@ -254,6 +254,12 @@ class GithubRepository(Body):
     mount_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=512)] | None = None
 
 
+class ResourceUpdate(Body):
+    """`POST /v1/sessions/{id}/resources/{resource}`: only the token can change."""
+
+    authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
 class SessionCreate(Body):
     """`POST /v1/sessions`."""
 

@@ -11,22 +11,20 @@ prefix=$1 base=$2 data=$3
 shift 3
 
 mount --make-rprivate /
-hold=$(mktemp -d /dev/shm/confined.XXXXXX)
-trap 'rmdir "$hold"/* "$hold"' EXIT
-mkdir "$hold/prefix" "$hold/base" "$hold/data"
-mount --bind "$prefix" "$hold/prefix"
-mount --bind "$base" "$hold/base"
-mount --bind "$data" "$hold/data"
-mount --bind / /
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/prefix /mnt/base /mnt/data
+mount --bind "$prefix" /mnt/prefix
+mount --bind "$base" /mnt/base
+mount --bind "$data" /mnt/data
 mount -o remount,bind,ro /
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
 # Root's home is closed to others, and a Python of pyenv is in it.
 mount -t tmpfs -o mode=0755 tmpfs /root
 mkdir -p "$prefix" "$base" "$data"
-mount --bind "$hold/prefix" "$prefix"
+mount --bind /mnt/prefix "$prefix"
 mount -o remount,bind,ro "$prefix"
-mount --bind "$hold/base" "$base"
-mount --bind "$hold/data" "$data"
+mount --bind /mnt/base "$base"
+mount --bind /mnt/data "$data"
 mount -t proc proc /proc
 
 exec setpriv --reuid 10001 --regid 10001 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs "$@"

@@ -1,4 +1,4 @@
-"""Calls that need the user's word: asked, answered, answered wrongly, and never forgotten. The real opencode."""
+"""Calls that need the user's word: asked, answered, answered wrongly, never forgotten. The real opencode."""
 
 import asyncio
 import os
@@ -86,7 +86,7 @@ async def ask(
 
 
 async def test_an_allowed_call_runs_and_a_denied_one_does_not(raw: RawClient) -> None:
-    """Allow: the result follows. Deny: an error result with the message, nothing was run, the model goes on."""
+    """Allow: the result follows. Deny: an error result with the message, nothing ran, the model goes on."""
     session = await raw.new_session(tools=[ASKING])
     async with raw.stream(session) as reader:
         (call,) = await ask(raw, reader, session, "[[bash: echo first | tee -a f]]")
@@ -205,7 +205,7 @@ async def test_a_message_sent_while_the_session_waits_runs_afterwards(raw: RawCl
 
 
 async def test_wrong_answers_are_refused_and_change_nothing(raw: RawClient) -> None:
-    """Twice, of another session, of no call, of the wrong kind, twice in one batch: 400 each, all or nothing."""
+    """Twice, of another session, of no call, of the wrong kind, twice in one batch: 400, all or nothing."""
     session = await raw.new_session(tools=[ASKING, LOOKUP])
     other = await raw.new_session(tools=[ASKING])
     async with raw.stream(session) as reader, raw.stream(other) as others:
@@ -233,13 +233,14 @@ async def test_wrong_answers_are_refused_and_change_nothing(raw: RawClient) -> N
     check_events(await raw.events(other))
 
 
-async def _open_four(raw: RawClient) -> dict[str, tuple[str, list[str]]]:
-    """Open sessions that wait for: an allowance, a denial, a custom result, and two answers."""
+async def _open_all(raw: RawClient) -> dict[str, tuple[str, list[str]]]:
+    """Open sessions that wait for: an allowance, a denial, a custom result, two answers of either kind."""
     texts = {
         "allow": ("[[bash: echo ran | tee -a f]]", 1),
         "deny": ("[[bash: echo ran > f]]", 1),
         "custom": ('[[tool: lookup {"word": "quince"}]]', 1),
         "both": ('[[bash: echo half]][[tool: lookup {"word": "fig"}]]', 2),
+        "mixed": ("[[bash: echo never]][[bash: echo yes]]", 2),
     }
 
     async def open_one(text: str, calls: int) -> tuple[str, list[str]]:
@@ -251,7 +252,9 @@ async def _open_four(raw: RawClient) -> dict[str, tuple[str, list[str]]]:
     return dict(zip(texts, opened, strict=True))
 
 
-async def _answer_four(raw: RawClient, waiting: dict[str, tuple[str, list[str]]]) -> None:
+async def _answer_all(
+    raw: RawClient, waiting: dict[str, tuple[str, list[str]]], gateway: DemoGateway
+) -> None:
     """Answer them after a restart and check that each turn ends as it would have without one."""
     for session, calls in waiting.values():
         assert await raw.status(session) == "idle"
@@ -291,9 +294,16 @@ async def _answer_four(raw: RawClient, waiting: dict[str, tuple[str, list[str]]]
     assert not plain(told, "agent.custom_tool_use")
 
     shell, lookup = waiting["both"][1]
-    mixed = await answer("both", custom_result(lookup, "also a fruit"))
-    (result,) = plain(mixed, "agent.tool_result")
+    both = await answer("both", custom_result(lookup, "also a fruit"))
+    (result,) = plain(both, "agent.tool_result")
     assert (result["tool_use_id"], result["content"][0]["text"]) == (shell, "half\n")
+    assert any("also a fruit" in str(r.body) for r in gateway.requests), "the model was told"
+
+    no, yes = waiting["mixed"][1]
+    mixed = await answer("mixed", deny(no))
+    results = {e["tool_use_id"]: e["content"][0]["text"] for e in plain(mixed, "agent.tool_result")}
+    assert results.keys() == {no, yes}
+    assert results[yes] == "yes\n"
 
 
 async def test_waiting_calls_survive_a_restart_of_the_sidecar(
@@ -302,9 +312,9 @@ async def test_waiting_calls_survive_a_restart_of_the_sidecar(
     """Sidecar stopped and started on the same data dir: everything waits on, and the answers still count."""
     settings = make_settings(tmp_path, gateway.url, child={"drain_seconds": 1.0})
     async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
-        waiting = await _open_four(raw)
+        waiting = await _open_all(raw)
     async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
-        await _answer_four(raw, waiting)
+        await _answer_all(raw, waiting, gateway)
 
 
 async def test_waiting_calls_survive_the_death_of_the_child(
@@ -315,11 +325,14 @@ async def test_waiting_calls_survive_the_death_of_the_child(
         tmp_path, gateway.url, child={"drain_seconds": 1.0, "restart_first_delay_seconds": 0.1}
     )
     async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
-        waiting = await _open_four(raw)
+        waiting = await _open_all(raw)
         assert sidecar.supervisor.pid is not None
         boot = sidecar.supervisor.boot
+        is_noticed = asyncio.Event()
+        sidecar.supervisor.on_state_change(lambda _state, _boot: is_noticed.set())
         os.kill(sidecar.supervisor.pid, signal.SIGKILL)
-        await _answer_four(raw, waiting)
+        await is_noticed.wait()
+        await _answer_all(raw, waiting, gateway)
         assert sidecar.supervisor.boot == boot + 1
 
 

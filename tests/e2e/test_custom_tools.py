@@ -1,4 +1,4 @@
-"""Tools that the client runs: declared, called, answered, with the SDK's own runner too. The real opencode."""
+"""Tools that the client runs: declared, called, answered, by the SDK's runner too. The real opencode."""
 
 import asyncio
 import base64
@@ -212,7 +212,7 @@ async def test_sessions_with_the_same_tool_do_not_mix(raw: RawClient) -> None:
 
 
 async def test_the_sdks_tool_runner_runs_to_the_end(make_sdk: MakeSdk, raw: RawClient) -> None:
-    """`events.tool_runner` answers every call of its tool, leaves built-in ones to us, and ends after the turn."""
+    """`events.tool_runner` answers the calls of its tool, leaves built-in ones to us, ends after the turn."""
     asked: list[str] = []
 
     @beta_async_tool
@@ -232,11 +232,9 @@ async def test_the_sdks_tool_runner_runs_to_the_end(make_sdk: MakeSdk, raw: RawC
         '[[then]][[tool: lookup {"word": "three"}]][[then]][[say: all done]]'
     )
     await raw.send(session, script)
-    calls = []
     async with asyncio.timeout(60):
         runner = sdk.beta.sessions.events.tool_runner(session, tools=[lookup], max_idle=0.5)
-        async for dispatched in runner:
-            calls.append(dispatched)
+        calls = [dispatched async for dispatched in runner]
     assert asked == ["one", "two", "three"]
     posted = [dispatched.name for dispatched in calls if dispatched.posted]
     assert posted == ["lookup", "lookup", "lookup"]

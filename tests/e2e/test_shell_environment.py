@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shlex
@@ -35,8 +36,9 @@ import json, os, socket, sys
 peer = socket.socket(socket.AF_UNIX)
 peer.connect(os.environ["SIDECAR_SHELL_SOCKET"])
 body = json.dumps({"directory": sys.argv[1]})
-head = "POST /shell-environment HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n"
-peer.sendall((head + f"Content-Type: application/json\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n" + body).encode())
+head = "POST /shell-environment HTTP/1.0\\r\\nContent-Type: application/json\\r\\n"
+head += f"Content-Length: {len(body)}\\r\\n\\r\\n"
+peer.sendall((head + body).encode())
 print(b"".join(iter(lambda: peer.recv(65536), b"")).decode())
 """
 """What a curious agent would run: ask for another session's variables."""
@@ -149,7 +151,9 @@ async def test_a_shell_cannot_ask_for_another_session(bench: Bench) -> None:
     script = bench.data_dir / "ask.py"
     script.write_text(_ASK)
     with capture_logs() as logs:
-        answer = await bench.run(attacker, shlex.join([sys.executable, str(script), str(victim_dir)]))
+        answer = await bench.run(
+            attacker, shlex.join([sys.executable, str(script), str(victim_dir)])
+        )
     assert "403" in answer
     assert "value-of-the-victim" not in answer
     assert [log for log in logs if log["event"] == "shell environment refused"]
@@ -198,13 +202,17 @@ async def test_a_restarted_child_is_served_too(bench: Bench) -> None:
     vault_id, _ = await bench.vault("still-here")
     session_id = await bench.session(vault_id)
     supervisor = bench.sidecar.supervisor
-    before = supervisor.pid
+    before, is_back = supervisor.boot, asyncio.Event()
+
+    def on_state(state: str, boot: int) -> None:
+        if state == "ready" and boot > before:
+            is_back.set()
+
+    supervisor.on_state_change(on_state)
     supervisor.request_restart("test", force=True)
-    output = await bench.run(session_id, f"printenv {NAME}")
-    if supervisor.pid == before:  # the turn was faster than the restart
-        await supervisor.wait_ready(60)
-        output = await bench.run(session_id, f"printenv {NAME}")
-    assert output.strip() == "still-here"
+    async with asyncio.timeout(60):
+        await is_back.wait()
+    assert (await bench.run(session_id, f"printenv {NAME}")).strip() == "still-here"
 
 
 async def test_the_plugin_costs_no_installation(bench: Bench) -> None:

@@ -133,6 +133,44 @@ async def test_a_port_in_use(tmp_path: Path) -> None:
     assert "ready" in own["port"]["message"]
 
 
+async def test_an_opencode_that_runs_elsewhere(tmp_path: Path) -> None:
+    """With OPENCODE_URL that one is asked, with its password, in place of an executable."""
+    app = web.Application()
+    offered = []
+
+    async def health(request: web.Request) -> web.Response:
+        offered.append(request.headers["authorization"])
+        return web.json_response({"healthy": True, "version": "1.18.33"})
+
+    app.router.add_get("/global/health", health)
+    attached = {
+        "OPENCODE_SERVER_PASSWORD": "word-of-the-tests",
+        "SIDECAR_RELAY_TOKEN": "token-of-the-tests",
+        "SIDECAR_RELAY_PORT": "4097",
+    }
+    async with TestServer(app) as server:
+        url = str(server.make_url("/")).rstrip("/")
+        _, lines = await examine(tmp_path, "--turn", OPENCODE_URL=url, **attached)
+    away, others = await examine(tmp_path, OPENCODE_URL="http://127.0.0.1:9", **attached)
+
+    assert lines["opencode"]["status"] == "ok"
+    assert len(offered) == 1
+    assert offered[0].startswith("Basic ")
+    assert "scratch opencode" not in lines
+    assert lines["turn"]["status"] == "warning"
+    assert (away.code, others["opencode"]["status"]) == (1, "failure")
+
+
+async def test_the_admin_port(tmp_path: Path) -> None:
+    """One that was set and is taken fails; switched off it is no concern."""
+    async with TestServer(web.Application()) as other:
+        taken, lines = await examine(tmp_path, SIDECAR_ADMIN_PORT=str(other.port))
+        _, off = await examine(tmp_path, SIDECAR_ADMIN_ENABLED="false")
+
+    assert (taken.code, lines["admin port"]["status"]) == (1, "failure")
+    assert off["admin port"]["status"] == "ok"
+
+
 async def test_the_data_directory(tmp_path: Path) -> None:
     """A file in its place fails; one that is open to others is a warning with the command."""
     file = tmp_path / "file"

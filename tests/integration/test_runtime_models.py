@@ -92,7 +92,7 @@ async def make_server(stack: AsyncExitStack, tmp_path: Path) -> MakeServer:
             directory=tmp_path / "runtime-models",
         )
         app = web.Application(middlewares=[request_context, require_key(SecretStr(KEY))])
-        app.add_routes(ModelsApi(catalogue=catalogue, other_runtimes=others).routes())
+        app.add_routes(ModelsApi(catalogue=catalogue, other_runtimes=lambda: others).routes())
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -142,3 +142,17 @@ def test_title_requests_ignore_the_script() -> None:
 def test_plain_text_gets_a_friendly_answer_that_names_the_model() -> None:
     """Without a script the answer is deterministic and names the model."""
     assert "You asked m: 'hello'" in text_of(openai(user("hello")))
+
+
+def test_a_call_is_repeated_when_the_prompt_says_so() -> None:
+    """Of the last calls those are made again that a line asks for; after their results the answer is text."""
+    calls = [
+        {"id": f"c{n}", "function": {"name": "bash", "arguments": f'{{"command": "{command}"}}'}}
+        for n, command in enumerate(("rm x", "ls"))
+    ]
+    results = [{"role": "tool", "tool_call_id": f"c{n}", "content": "cut"} for n in range(2)]
+    prompt = user('- bash({"command": "rm x"}) was not run.\n- bash({"command": "ls"}): call it again.')
+    history = [user("[[bash: ls]]"), {"role": "assistant", "tool_calls": calls}, *results, prompt]
+    reply = compose(read(openai(*history), session_id=""))
+    assert [p.arguments for p in reply.pieces if isinstance(p, ToolCall)] == ['{"command": "ls"}']
+    assert text_of(openai(*history, *tool_round("README"))) == "The tool answered:\nREADME"

@@ -222,7 +222,7 @@ def test_a_failed_request_ends_at_once_and_a_retry_opens_its_own() -> None:
 
 
 def test_a_call_that_asks_waits_for_the_client() -> None:
-    """The use says `ask`, and the permission's id is known."""
+    """The use is shown with the end of its request, says `ask`, and the permission's id is known."""
     ask = TOOLSET | {"default_config": {"permission_policy": {"type": "always_ask"}}}
     translator = TurnTranslator(plan=plan(ask), message_id=prompt_id("permission-allow"))
     out = Output()
@@ -231,12 +231,14 @@ def test_a_call_that_asks_waits_for_the_client() -> None:
             break
         out.drafts += translator.child_event(type_, properties).drafts
     (tool,) = translator.open_tools.values()
+    assert "agent.tool_use" not in types(out)
+    paused = translator.pause()
 
-    assert out.drafts[-1].fields["evaluated_permission"] == "ask"
-    assert out.drafts[-1].fields["evaluation"] == {"type": "always_ask"}
+    assert types(paused) == ["agent.tool_use", "span.model_request_end"]
+    assert paused.drafts[0].fields["evaluated_permission"] == "ask"
+    assert paused.drafts[0].fields["evaluation"] == {"type": "always_ask"}
     assert tool.permission_id is not None
-    assert tool.event_id == out.drafts[-1].id
-    assert types(translator.pause()) == ["span.model_request_end"]
+    assert tool.event_id == paused.drafts[0].id
 
 
 def test_split_messages_are_paragraphs_that_add_up_to_the_text() -> None:

@@ -1,0 +1,23 @@
+"""Settings for a whole sidecar over a fake child: everything but turns, in a tenth of the time."""
+
+import sys
+from pathlib import Path
+
+from sidecar.config import Settings
+from tests.harness import make_settings
+
+_CHILD = Path(__file__).with_name("child_healthy.py")
+
+
+def fake_child(directory: Path) -> Path:
+    """Return an executable that behaves like opencode as far as the sidecar's mechanics go."""
+    launcher = directory / "fake-opencode"
+    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_CHILD}" "$@"\n')
+    launcher.chmod(0o755)
+    return launcher
+
+
+def small_settings(directory: Path, gateway_url: str | None, **admin: object) -> Settings:
+    """Return the settings; keyword arguments are the admin listener's."""
+    child = {"binary": fake_child(directory), "drain_seconds": 0.1, "health_interval_seconds": 0.1}
+    return make_settings(directory / "data", gateway_url, child=child, admin=admin)
