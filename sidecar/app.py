@@ -189,6 +189,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             instances=instances,
             pump=pump,
             connections=connections,
+            repositories=secrets.repositories,
             workspaces_dir=settings.storage.workspaces_dir.resolve(),
             prompt_wait_seconds=settings.child.prompt_wait_seconds,
         )
@@ -209,6 +210,8 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             turns=turns,
             agents=agents,
             child_sessions=child_sessions,
+            check_vaults=secrets.vaults.check,
+            repositories=secrets.repositories,
             resolve_model=registry.resolve,
         )
         _connect(supervisor, pump, relay, turns, instances)

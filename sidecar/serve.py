@@ -12,6 +12,7 @@ from sidecar import banner, logs
 from sidecar.app import Sidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
+from sidecar.opencode.seclusion import close_to_same_user
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2
@@ -28,6 +29,7 @@ def main() -> int:
         print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
         return EXIT_SETTINGS
     logs.configure(settings.log, secrets=settings.secret_values())
+    close_to_same_user()
     try:
         return asyncio.run(serve(settings))
     except SettingsError as error:

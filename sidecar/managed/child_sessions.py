@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from sidecar.errors import ChildError
 from sidecar.managed.connections import Connections
+from sidecar.managed.failures import Failure
 from sidecar.managed.records import SessionRecord
+from sidecar.managed.repositories import Repositories
 from sidecar.managed.tools import ToolPlan
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.client import ChildClient
@@ -92,6 +94,7 @@ class ChildSessions:
         instances: Instances,
         pump: EventPump,
         connections: Connections,
+        repositories: Repositories,
         workspaces_dir: Path,
         prompt_wait_seconds: float,
     ) -> None:
@@ -99,12 +102,21 @@ class ChildSessions:
         self._instances = instances
         self._pump = pump
         self._connections = connections
+        self._repositories = repositories
         self._workspaces_dir = workspaces_dir
         self._prompt_wait_seconds = prompt_wait_seconds
 
     def directory(self, session_id: str) -> Path:
         """Return the session's own directory. The id is one we made, never a client's text."""
         return self._workspaces_dir / session_id
+
+    async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
+        """Make the session's directory and clone what it lacks; return what could not be cloned."""
+        directory = self.directory(record.id)
+        directory.mkdir(parents=True, exist_ok=True)
+        if not record.body["resources"]:
+            return []
+        return await self._repositories.materialise(record.id, directory)
 
     @asynccontextmanager
     async def open(self, record: SessionRecord, sink: Sink) -> AsyncIterator[ChildSession]:

@@ -24,6 +24,7 @@ from sidecar.managed.records import (
     save_body,
     select_session,
 )
+from sidecar.managed.repositories import Repositories
 from sidecar.managed.tools import ToolPlan
 from sidecar.managed.turns import Turns
 from sidecar.naming import ModelRef
@@ -58,6 +59,8 @@ class Sessions:
         agents: Agents,
         child_sessions: ChildSessions,
         resolve_model: Callable[[str], Awaitable[ModelRef]],
+        check_vaults: CheckVaults,
+        repositories: Repositories,
     ) -> None:
         self._database = database
         self._log = log
@@ -65,6 +68,8 @@ class Sessions:
         self._agents = agents
         self._child_sessions = child_sessions
         self._resolve_model = resolve_model
+        self._check_vaults = check_vaults
+        self._repositories = repositories
 
     async def create(self, request: SessionCreate) -> dict[str, Any]:
         """Store a session with a snapshot of its agent; start it when it has initial events.
@@ -73,14 +78,8 @@ class Sessions:
         fit, NotFoundError for unknown ids.
         """
         agent, snapshot, model_ref = await self._effective_agent(request)
-        if request.resources:
-            raise InvalidRequestError(
-                "resources: this sidecar mounts no resources yet; omit the field", field="resources"
-            )
-        if request.vault_ids:
-            raise InvalidRequestError(
-                "vault_ids: this sidecar has no vaults yet; omit the field", field="vault_ids"
-            )
+        await self._check_vaults(request.vault_ids or ())
+        plan = self._repositories.plan(request.resources or ())
         now = clock.now()
         record = SessionRecord(
             id=new_id("sesn"),
@@ -103,7 +102,7 @@ class Sessions:
                 "agent": snapshot,
                 "title": request.title,
                 "metadata": dict(request.metadata or {}),
-                "resources": [],
+                "resources": plan.answers,
                 "vault_ids": list(request.vault_ids or ()),
             },
         )
@@ -111,6 +110,7 @@ class Sessions:
         def insert(connection: sqlite3.Connection) -> None:
             _check_environment(connection, request.environment_id)
             insert_session(connection, record)
+            plan.insert(connection, record.id)
 
         await self._database.write(insert)
         if request.initial_events:

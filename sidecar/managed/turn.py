@@ -241,6 +241,7 @@ class Turn:
         # Until the prompt is sent, an interrupt ends the preparation by letting this scope expire.
         async with asyncio.timeout(None) as preparation:
             self._preparation = preparation
+            await self._prepare_directory()
             for pause in _PREPARATION_RETRIES_SECONDS:
                 try:
                     return await self._execute_in_child(preparation)
@@ -249,6 +250,13 @@ class Turn:
                         raise
                     await asyncio.sleep(pause)
             return await self._execute_in_child(preparation)
+
+    async def _prepare_directory(self) -> None:
+        """Clone the session's repositories. A failure is told; the turn goes on without them."""
+        missing = await self._child_sessions.prepare_directory(self._actor.record)
+        if missing:
+            async with self._actor.lock:
+                await self._actor.commit([failure.draft() for failure in missing])
 
     async def _execute_in_child(self, preparation: asyncio.Timeout) -> Outcome:
         record = self._actor.record

@@ -80,7 +80,7 @@ async def test_the_list_is_litellms_chat_models(sdk: anthropic.AsyncAnthropic) -
     assert models["claude-sonnet-4-5"].max_input_tokens == 200_000
 
 
-@pytest.mark.parametrize("typed", sorted(CHAT_MODELS) + ["litellm/openai/gpt-4o"])
+@pytest.mark.parametrize("typed", [*sorted(CHAT_MODELS), "litellm/openai/gpt-4o"])
 async def test_any_listed_model_answers_through_litellm(
     sdk: anthropic.AsyncAnthropic, typed: str
 ) -> None:
