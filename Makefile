@@ -28,7 +28,7 @@ e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (install
 
 deploy-check: ## Image steps, compose file, Kubernetes manifests and wheel (kubectl, and root for namespaces)
 	@tools/setup.sh deploy
-	@exec $(BIN)/pytest tests/deploy $(ARGS)
+	@exec $(BIN)/pytest --timeout 600 tests/deploy $(ARGS)
 
 lint: setup-dev ## ruff, the formatting, and the layers of .importlinter
 	$(BIN)/ruff check .

@@ -107,7 +107,7 @@ class Turns:
         """Accept a batch of client events, see `inbox.accept`."""
         actor = await self.actor(session_id)
         try:
-            return await inbox.accept(
+            accepted = await inbox.accept(
                 actor,
                 events,
                 max_queued=self._settings.max_queued_messages,
@@ -117,6 +117,8 @@ class Turns:
             # What is in memory may be ahead of the store now: read it again next time.
             self.forget(session_id)
             raise
+        self._traces.note_accepted(accepted)
+        return accepted
 
     def forget(self, session_id: str) -> None:
         """Drop the actor; the store has everything."""

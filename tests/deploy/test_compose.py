@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def services(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     loaded = yaml.safe_load(_VARIABLE.sub(value, COMPOSE.read_text()))
     found: dict[str, Any] = loaded["services"]
     return found
+
+
+@asynccontextmanager
+async def gateway_with(key: str) -> AsyncIterator[str]:
+    """A gateway with scripted models in the place of LiteLLM; yields its URL."""
+    gateway = DemoGateway(key=key)
+    await gateway.start()
+    try:
+        yield gateway.url
+    finally:
+        await gateway.close()
 
 
 def test_the_file_follows_the_compose_specification() -> None:
@@ -107,8 +119,8 @@ async def test_the_sidecar_runs_on_the_gateway(image: Image, tmp_path: Path) -> 
     """With the file's environment and the example's variables, the sidecar lists and uses the models
     of a gateway that wants the master key, and its health check passes."""
     variables = example_variables() | {"LITELLM_MASTER_KEY": "the-master-key"}
-    async with DemoGateway(key="the-master-key") as gateway:
-        service = services(variables | {"LITELLM_BASE_URL": gateway.url})["sidecar"]
+    async with gateway_with(variables["LITELLM_MASTER_KEY"]) as url:
+        service = services(variables | {"LITELLM_BASE_URL": url})["sidecar"]
         check = image.mapped(service["healthcheck"]["test"][1:])
         assert service["healthcheck"]["test"][0] == "CMD"
         async with started(

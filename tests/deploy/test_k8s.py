@@ -15,7 +15,7 @@ import yaml
 
 from sidecar.config import ChildSettings, variables
 from sidecar.http.middleware import PUBLIC_PATHS
-from sidecar.opencode import supervisor
+from sidecar.opencode import boot
 from tests.deploy.image import PREFIX, ROOT, read_stages
 
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
@@ -215,8 +215,8 @@ def test_the_grace_period_covers_the_whole_stop(overlay: str) -> None:
         pre_stop,
         ChildSettings.model_fields["drain_seconds"].default,
         HTTP_SHUTDOWN_SECONDS,
-        supervisor._DISPOSE_TIMEOUT_SECONDS,
-        supervisor._TERM_GRACE_SECONDS,
+        boot._DISPOSE_TIMEOUT_SECONDS,
+        boot._TERM_GRACE_SECONDS,
     )
     assert pod["spec"]["terminationGracePeriodSeconds"] >= sum(bounds) + 5
 

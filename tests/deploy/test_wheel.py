@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.container import run_once
-from tests.deploy.image import ROOT, context_files, read_ignore_rules
+from tests.deploy.image import ROOT, Image, context_files, read_ignore_rules
 
 
 def run(command: Sequence[str | Path], cwd: Path) -> str:
@@ -38,16 +38,19 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the bin folder of a new environment with the locked dependencies and the wheel."""
+def clean(dist: Path, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bin folder of a new environment with the wheel and the lock's packages (copied from
+    the image's environment, which was installed from the lock)."""
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=False)
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
-    pip += ["--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-    lock = ROOT / "requirements" / "run.lock"
-    run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", lock], folder)
+    (locked,), (packages,) = (
+        root.glob("lib/python*/site-packages") for root in (image.prefix / "venv", folder)
+    )
+    is_ours = shutil.ignore_patterns("sidecar", "opencode_sidecar-*")
+    shutil.copytree(locked, packages, ignore=is_ours, dirs_exist_ok=True)
     (wheel,) = dist.glob("*.whl")
-    run([*pip, wheel], folder)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
+    run([*pip, "--disable-pip-version-check", "install", "--quiet", "--no-deps", wheel], folder)
     return folder / "bin"
 
 

@@ -26,11 +26,11 @@ async def send(raw: RawClient, session: str, text: str, traceparent: str | None)
 
 def contexts_of(gateway: DemoGateway, text: str) -> list[str | None]:
     """Return the contexts of the model requests whose last user message has that text."""
-    found = []
-    for request in gateway.requests:
-        if request.method == "POST" and text in str(request.body["messages"][-1]):
-            found.append(request.headers.get("traceparent"))
-    return found
+    return [
+        request.headers.get("traceparent")
+        for request in gateway.requests
+        if request.method == "POST" and text in str(request.body["messages"][-1])
+    ]
 
 
 async def test_the_callers_context_reaches_the_gateway(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.gateway.demo import DemoGateway
@@ -162,6 +163,28 @@ async def test_a_runtime_by_its_key_from_a_file(serve: ServeFake, tmp_path: Path
         ("claude-4.5-opus-high-thinking", "cursor"),
         ("gpt-5.2", "cursor"),
     ]
+
+
+async def test_a_runtime_whose_key_only_the_sidecar_holds(tmp_path: Path) -> None:
+    """Without a key of its own the command asks the sidecar for that runtime's list, with its key."""
+    asked = []
+
+    async def list_models(request: web.Request) -> web.Response:
+        asked.append((request.query.get("runtime"), request.headers.get("x-api-key")))
+        return web.json_response({"data": [{"type": "model", "id": "gpt-5.2"}], "has_more": False})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", list_models)
+    async with TestServer(app) as server:
+        done = await models(
+            tmp_path,
+            *("--runtime", "cursor", "--json"),
+            SIDECAR_BASE_URL=str(server.make_url("/")),
+            SIDECAR_API_KEY="key-of-the-sidecar",
+        )
+
+    assert [(r["id"], r["runtime"]) for r in done.json["models"]] == [("gpt-5.2", "cursor")]
+    assert asked == [("cursor", "key-of-the-sidecar")]
 
 
 async def test_all_runtimes_keep_failures_apart(

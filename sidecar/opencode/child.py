@@ -1,0 +1,170 @@
+"""What everybody else sees of opencode, whether we started it or found it: state, client, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from sidecar.errors import ChildUnavailableError
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.health import Vitals
+
+State = Literal[
+    "stopped", "starting", "ready", "degraded", "draining", "stopping", "backing_off", "failed"
+]
+StateCallback = Callable[[State, int], None]
+"""Called with the new state and the boot number, on the loop, in order."""
+ExitCallback = Callable[["ChildExit"], None]
+
+_SERVING: frozenset[State] = frozenset({"ready", "degraded", "draining"})
+_USUAL_BOOT_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExit:
+    """How a boot ended. `code` is minus the signal number for a signal."""
+
+    boot: int
+    code: int
+    reason: str
+    at: float
+    """Seconds since the epoch."""
+
+
+class Child(ABC):
+    """The state of opencode and who is told of it. `start` once, `stop` once.
+
+    Subclasses decide when it is started, ready and given up.
+    """
+
+    def __init__(self) -> None:
+        self._callbacks: list[StateCallback] = []
+        self._exit_callbacks: list[ExitCallback] = []
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._client: ChildClient | None = None
+        self._is_stopping = False
+        self._restart_reason: str | None = None
+        self._restart_forced = False
+        self._retry_at = 0.0
+        self.state: State = "stopped"
+        self.boot = 0
+        """Counts the processes that there were."""
+        self.pid: int | None = None
+        self.last_exit: ChildExit | None = None
+        self.vitals: Vitals | None = None
+        self.version = ""
+        self.failure = ""
+        """Why the state is `failed`: one sentence for people."""
+        self.failed = asyncio.Event()
+
+    @property
+    def client(self) -> ChildClient | None:
+        """The client of the current boot while it serves, else None."""
+        return self._client if self.state in _SERVING else None
+
+    @property
+    def restarts(self) -> int:
+        """How often the child was replaced, planned or not."""
+        return max(0, self.boot - 1)
+
+    @property
+    def restart_pending(self) -> str | None:
+        """Why a restart waits for idle, None if none does."""
+        return self._restart_reason
+
+    def on_state_change(self, callback: StateCallback) -> None:
+        """Call `callback` at every change from now on."""
+        self._callbacks.append(callback)
+
+    def on_exit(self, callback: ExitCallback) -> None:
+        """Call `callback` with the end of every boot from now on."""
+        self._exit_callbacks.append(callback)
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin and return at once."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End. Whoever drains does so before."""
+
+    async def wait_ready(self, timeout_seconds: float) -> ChildClient:
+        """Return the client, waiting for a child that is down. Raises ChildUnavailableError."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self.state not in ("ready", "degraded"):
+                    if self.failed.is_set() or self._is_stopping or self.state == "draining":
+                        break
+                    await self._settled.wait()
+        if self.client is not None and self.state != "draining":
+            return self.client
+        if self.failed.is_set():
+            raise ChildUnavailableError(f"opencode cannot be started: {self.failure}")
+        left = max(0.0, self._retry_at - time.monotonic())
+        raise ChildUnavailableError(
+            f"opencode is not ready ({self.state})", retry_after_seconds=left + _USUAL_BOOT_SECONDS
+        )
+
+    def drain(self) -> None:
+        """Announce the end: running turns keep their client, `wait_ready` refuses new ones."""
+        if self.state in ("ready", "degraded"):
+            self._set_state("draining")
+
+    def request_restart(self, reason: str, *, force: bool = False) -> None:
+        """Replace the child when nobody is busy, or with `force` now."""
+        if self._restart_reason is None:
+            _log.info("child restart requested", reason=reason, force=force)
+        self._restart_reason = reason
+        self._restart_forced |= force
+        self._wake.set()
+
+    def report_poison(self, directory: Path) -> None:
+        """A directory answers nothing but config errors any more; only a restart heals it."""
+        _log.warning("directory poisoned in child", directory=str(directory))
+        self.request_restart("poisoned directory")
+
+    async def _pause(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _note_exit(self, code: int, reason: str) -> None:
+        self.last_exit = ChildExit(self.boot, code, reason, time.time())
+        for callback in self._exit_callbacks:
+            callback(self.last_exit)
+
+    def _note_health(self, is_healthy: bool) -> None:
+        if self.state == "ready" and not is_healthy:
+            _log.warning("child does not answer health check", boot=self.boot)
+            self._set_state("degraded")
+        elif self.state == "degraded" and is_healthy:
+            self._set_state("ready")
+
+    def _fail(self, sentence: str) -> None:
+        _log.error("child given up", reason=sentence)
+        self.failure = sentence
+        self._set_state("failed")
+        self.failed.set()
+
+    def _set_state(self, state: State) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        if state in ("ready", "degraded", "draining", "failed"):
+            self._settled.set()
+        elif not self._is_stopping:
+            self._settled.clear()
+        for callback in self._callbacks:
+            callback(state, self.boot)
