@@ -55,12 +55,14 @@ from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.managed.vaults import Vaults
+from sidecar.opencode.attached import AttachedChild
+from sidecar.opencode.child import Child, State
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.shell_environment import PLUGIN_FILE, ShellEnvironment
-from sidecar.opencode.supervisor import State, Supervisor
+from sidecar.opencode.supervisor import Supervisor
 from sidecar.store.database import Database
 from sidecar.store.migrations import SchemaTooNewError
 from sidecar.tracing import make_tracer

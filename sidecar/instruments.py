@@ -28,7 +28,7 @@ from sidecar.metrics import PREFIX, Metrics
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.supervisor import ChildExit, State, Supervisor
+from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.store.database import Database
 
 _CAUSES = {
@@ -45,7 +45,7 @@ _CAUSES = {
 class Sources:
     """What is read."""
 
-    supervisor: Supervisor
+    supervisor: Child
     pump: EventPump
     catalogue: Catalogue
     config_file: ConfigFile

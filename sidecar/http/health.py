@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sidecar import __version__
 from sidecar.http.answers import json_response
-from sidecar.opencode.supervisor import Supervisor
+from sidecar.opencode.child import Child
 
 
 class HealthApi:
@@ -18,7 +18,7 @@ class HealthApi:
     def __init__(
         self,
         *,
-        child: Supervisor,
+        child: Child,
         describe_gateway: Callable[[], dict[str, Any]],
         is_draining: Callable[[], bool],
     ) -> None:

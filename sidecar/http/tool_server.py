@@ -30,9 +30,21 @@ _log = structlog.get_logger(__name__)
 
 
 class ToolServer:
-    """Listens on loopback between `start` and `close`."""
+    """Listens between `start` and `close`, on loopback unless opencode runs elsewhere.
 
-    def __init__(self, *, custom_tools: CustomTools, tools_of: ToolsOf) -> None:
+    `reached_at` is our host as opencode sees it.
+    """
+
+    def __init__(
+        self,
+        *,
+        custom_tools: CustomTools,
+        tools_of: ToolsOf,
+        host: str = "127.0.0.1",
+        reached_at: str = "127.0.0.1",
+    ) -> None:
+        self._host = host
+        self._reached_at = reached_at
         self._custom_tools = custom_tools
         self._tools_of = tools_of
         self._runner: web.AppRunner | None = None
@@ -40,7 +52,7 @@ class ToolServer:
     def url(self, session_id: str) -> str:
         """Return the session's endpoint."""
         assert self._runner is not None
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/mcp/{session_id}"
+        return f"http://{self._reached_at}:{self._runner.addresses[0][1]}/mcp/{session_id}"
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -51,7 +63,7 @@ class ToolServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, self._host, 0).start()
 
     async def close(self) -> None:
         """Stop listening."""

@@ -23,7 +23,7 @@ from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import ChildEvent, EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.supervisor import Supervisor
+from sidecar.opencode.child import Child
 
 Sink = Callable[[ChildEvent], None]
 
@@ -90,7 +90,7 @@ class ChildSessions:
     def __init__(
         self,
         *,
-        supervisor: Supervisor,
+        supervisor: Child,
         instances: Instances,
         pump: EventPump,
         connections: Connections,

@@ -178,6 +178,19 @@ def build_environment(
     }
 
 
+def attached_environment(
+    files: ChildFiles, *, password: str, relay: RelayAccess
+) -> dict[str, str]:
+    """Return what an opencode in another container must be given beside that container's own."""
+    ours = build_environment(files, inherited={}, password=password, marker="", relay=relay)
+    # No path of ours, no process of ours to sweep, and no kernel that could tell whose shell asks.
+    return {
+        name: value
+        for name, value in ours.items()
+        if name not in {"PATH", MARKER_VARIABLE, SHELL_SOCKET_VARIABLE}
+    }
+
+
 def find_binary(
     explicit: Path | None, *, search_path: str | None, project_root: Path = _PROJECT_ROOT
 ) -> Path:

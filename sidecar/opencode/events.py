@@ -74,6 +74,7 @@ class EventPump:
         self._silence_seconds = silence_seconds
         self._subscribers: defaultdict[str, list[EventCallback]] = defaultdict(list)
         self._gap_callbacks: list[GapCallback] = []
+        self._lost_callbacks: list[Callable[[], None]] = []
         self._roots: dict[str, str] = {}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -107,6 +108,10 @@ class EventPump:
         """Call `callback` after each reconnect or restart, when events flow again."""
         self._gap_callbacks.append(callback)
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the stream of events ends."""
+        self._lost_callbacks.append(callback)
+
     async def wait_connected(self, boot: int, *, timeout_seconds: float = 10.0) -> None:
         """Wait until the events of `boot` are read; a prompt sent before would be answered unseen.
 
@@ -137,6 +142,8 @@ class EventPump:
                 _log.info("event stream lost", boot=boot, error=repr(error))
             finally:
                 self.connected_boot = 0
+                for callback in self._lost_callbacks:
+                    callback()
             await asyncio.sleep(backoff.next_delay())
 
     async def _next_client(self) -> tuple[ChildClient, int]:
