@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from sidecar.aiokit import TaskOwner
-from sidecar.config import Settings
+from sidecar.config import ChildSettings, RelaySettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
@@ -94,7 +94,7 @@ class Sidecar:
     url: str
     admin_url: str | None
     gateway: Gateway
-    supervisor: Supervisor
+    supervisor: Child
     catalogue: Catalogue
     config_file: ConfigFile
     instances: Instances
@@ -141,27 +141,30 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
             settings=settings.gateway,
             base_url=gateway.url,
             api_key=gateway.key,
+            host=settings.relay.host,
+            port=settings.relay.port,
+            token=settings.relay.token.get_secret_value() if settings.relay.token else None,
             tracer=tracer,
             traceparent_of=lambda child_session: turns.traceparent_of(child_session),  # noqa: PLW0108  # made below
         )
-        await relay.start()
+        await _start_relay(relay, settings.relay)
         stack.push_async_callback(relay.close)
 
         files = ChildFiles(settings.storage.data_dir / "opencode")
         await asyncio.to_thread(files.prepare)
         turns: Turns
-        supervisor = Supervisor(
-            settings=settings.child,
-            files=files,
-            session=session,
+        is_attached = settings.child.url is not None
+        supervisor = _child(
+            settings.child,
+            files,
+            session,
             relay=lambda: RelayAccess(relay.url, relay.token),
-            inherited=os.environ,
             is_busy=lambda: turns.busy_count > 0,
         )
         secrets = await _open_secrets(
             settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
         )
-        config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
+        config_file = ConfigFile(files.config_file, plugins=() if is_attached else (PLUGIN_FILE,))
         registry = ModelRegistry(
             catalogue=catalogue,
             config_file=config_file,
@@ -178,6 +181,8 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         tool_server = ToolServer(
             custom_tools=custom_tools,
             tools_of=lambda session: sessions.custom_tools(session),  # noqa: PLW0108  # made below
+            host=settings.relay.host,
+            reached_at=settings.relay.reached_at(),
         )
         await tool_server.start()
         stack.push_async_callback(tool_server.close)
@@ -308,7 +313,7 @@ class _Drain:
         self.has_begun = False
 
     async def run(
-        self, turns: Turns, log: EventLog, supervisor: Supervisor, seconds: float
+        self, turns: Turns, log: EventLog, supervisor: Child, seconds: float
     ) -> None:
         """Let turns finish, settle the rest, close the streams."""
         self.has_begun = True
@@ -318,12 +323,43 @@ class _Drain:
         log.close()
 
 
+def _child(
+    settings: ChildSettings,
+    files: ChildFiles,
+    session: aiohttp.ClientSession,
+    *,
+    relay: Callable[[], RelayAccess],
+    is_busy: Callable[[], bool],
+) -> Child:
+    """Return the opencode that we start, or the one that somebody else does."""
+    if settings.url is not None:
+        return AttachedChild(settings=settings, session=session, is_busy=is_busy)
+    return Supervisor(
+        settings=settings,
+        files=files,
+        session=session,
+        relay=relay,
+        inherited=os.environ,
+        is_busy=is_busy,
+    )
+
+
+async def _start_relay(relay: Relay, settings: RelaySettings) -> None:
+    try:
+        await relay.start()
+    except OSError as error:
+        raise SettingsError(
+            f"SIDECAR_RELAY_PORT: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "stop what uses it or set another port"
+        ) from error
+
+
 def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:
     tasks.start("config update", registry.update())
 
 
 def _connect(
-    supervisor: Supervisor, pump: EventPump, relay: Relay, turns: Turns, instances: Instances
+    supervisor: Child, pump: EventPump, relay: Relay, turns: Turns, instances: Instances
 ) -> None:
     """Let the parts hear of each other."""
 
@@ -349,6 +385,7 @@ def _connect(
         )
 
     supervisor.on_state_change(on_state)
+    pump.on_lost(supervisor.suspect)
     pump.on_gap(turns.gap)
     relay.listen(on_request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,13 @@ def serve() -> None:
 
     All settings come from the environment: `opencode-sidecar config` lists them.
     """
+    # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
+    # in every full collection.
+    gc.disable()
     from sidecar import serve as serving  # noqa: PLC0415  # --help must not load the server
 
+    gc.freeze()
+    gc.enable()
     raise typer.Exit(serving.main())
 
 
@@ -200,6 +206,17 @@ def config(
         lambda: command.main(as_markdown=markdown, as_schema=schema, as_json=as_json),
         as_json=as_json,
     )
+
+
+@app.command("child-env")
+def child_env(*, as_json: AsJson = False) -> None:
+    """Print what opencode must be given when another container runs it (OPENCODE_URL is set).
+
+    The lines fit an env file; they contain secrets.
+    """
+    from sidecar.commands import child_env as command  # noqa: PLC0415  # see serve
+
+    output.finish(lambda: command.main(as_json=as_json), as_json=as_json)
 
 
 def main() -> None:

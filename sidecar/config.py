@@ -16,10 +16,12 @@ import inspect
 import ipaddress
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +34,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SourceError
 
 from sidecar.errors import SettingsError
 
@@ -300,7 +303,11 @@ class RelaySettings(SettingsGroup):
     token: SecretStr | None = None
     """What opencode authenticates with. Unset: a new one for every start of the sidecar."""
     url: Url | None = None
-    """How opencode reaches the relay, ending in `/v1`. Unset: the address it listens on."""
+    """How opencode reaches the relay, ending in `/v1`. Unset: loopback."""
+
+    def reached_at(self) -> str:
+        """Return our host as opencode sees it."""
+        return (urlsplit(self.url).hostname if self.url else None) or "127.0.0.1"
 
 
 class TracingSettings(SettingsGroup):
@@ -407,7 +414,7 @@ class Settings(BaseModel):
         """Read the environment. Raises SettingsError that names the variable and the fix."""
         _refuse_unknown(os.environ)
         try:
-            made = {name: groups.get(name) or group() for name, group in _groups()}
+            made = {name: groups.get(name) or _read(group) for name, group in _groups()}
             settings = cls(**made)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
@@ -440,6 +447,15 @@ class Settings(BaseModel):
         groups = (getattr(self, name) for name, _ in _groups())
         values = (getattr(group, name) for group in groups for name in type(group).model_fields)
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def _read(group: type[SettingsGroup]) -> SettingsGroup:
+    try:
+        return group()
+    except SourceError as error:
+        quoted = re.search(r'field "(\w+)"', str(error))
+        name = env_name(group, quoted[1]) if quoted else group.__name__
+        raise SettingsError(f"{name}: is not JSON") from error
 
 
 def _groups() -> Iterator[tuple[str, type[SettingsGroup]]]:

@@ -25,10 +25,10 @@ from sidecar.managed.actor import TurnEnded
 from sidecar.managed.event_log import EventLog
 from sidecar.managed.turns import Turns
 from sidecar.metrics import PREFIX, Metrics
+from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.store.database import Database
 
 _CAUSES = {

@@ -72,8 +72,7 @@ class BootChecks:
         files = ChildFiles(self._scratch)
         await asyncio.to_thread(files.prepare)
         config_file = ConfigFile(files.config_file)
-        await config_file.register(self._models())
-        await config_file.set_default(self._default())
+        await config_file.register(self._models(), default_model=self._default())
         relay = Relay(
             settings=self._settings.gateway,
             base_url=self._access.url,

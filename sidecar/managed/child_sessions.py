@@ -19,11 +19,11 @@ from sidecar.managed.records import SessionRecord
 from sidecar.managed.repositories import Repositories
 from sidecar.managed.tools import ToolPlan
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.child import Child
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import ChildEvent, EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.child import Child
 
 Sink = Callable[[ChildEvent], None]
 

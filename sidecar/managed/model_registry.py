@@ -44,23 +44,29 @@ class ModelRegistry:
         ref, entry = await self._catalogue.resolve(name)
         if ref.provider == GATEWAY_PROVIDER and not self._is_current(ref.model_id, entry):
             self._in_use.add(ref.model_id)
-            await self.update()
+            async with self._lock:
+                # Whoever held the lock before may have written this model with its own.
+                if not self._is_current(ref.model_id, entry):
+                    await self._write()
         return ref
 
     async def update(self) -> None:
         """Write the config for the models in use as the catalogue has them now."""
         async with self._lock:
-            snapshot = self._catalogue.snapshot
-            default = self._default(snapshot)
-            wanted = self._in_use | ({default} if default else set())
-            await self._config_file.register({name: self._entry(name, snapshot) for name in wanted})
-            await self._config_file.set_default(default)
+            await self._write()
 
     def modalities_of(self, model_ref: str) -> frozenset[str] | None:
         """Return what the model takes (`text`, `image`, `pdf`); None when nobody can tell."""
         ref = ModelRef.parse(model_ref)
         entry = self._config_file.entries().get(ref.model_id)
         return entry.input_modalities if ref.provider == GATEWAY_PROVIDER and entry else None
+
+    async def _write(self) -> None:
+        snapshot = self._catalogue.snapshot
+        default = self._default(snapshot)
+        wanted = self._in_use | ({default} if default else set())
+        models = {name: self._entry(name, snapshot) for name in wanted}
+        await self._config_file.register(models, default_model=default)
 
     def _is_current(self, model_id: str, entry: CatalogueEntry | None) -> bool:
         wanted = model_entry(entry) if entry is not None else ModelEntry(model_id)

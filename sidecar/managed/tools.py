@@ -204,7 +204,8 @@ def _server_keys(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         key, number = sanitise(name), 2
         while any(_overlap(key, other) for other in [*keys.values(), CUSTOM_SERVER]):
-            key, number = f"{sanitise(name)}-{number}", number + 1
+            # In front: behind, `git_hub` would begin with `git_` for ever.
+            key, number = f"{number}-{sanitise(name)}", number + 1
         keys[name] = key
     return keys
 

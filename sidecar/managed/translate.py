@@ -9,11 +9,13 @@ What has to be right here, each point a bug of servers before us:
 Model requests are known exactly from the relay (`request_started`, `request_ended`). Its news of an
 end overtakes the child's last events of that request, so the end is held back until something that
 must come after it: a tool result, the end of a step, the next request, a pause, the end of the turn.
-For the same reason a start is held back while the child has not told of the end of the step before.
+For the same reason a start is held back while the child has not told of the end of the step before; a
+loaded child lags by whole requests.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,11 @@ class _Span:
     event_id: str
     request_id: str | None
     ended: tuple[bool | None, Usage | None] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended with an error."""
+        return self.ended is not None and self.ended[0] is True
 
 
 class TurnTranslator:
@@ -77,7 +84,8 @@ class TurnTranslator:
         self._closed_calls: set[str] = set()
         self._asked: dict[str, str] = {}
         self._span: _Span | None = None
-        self._early_span: _Span | None = None
+        self._waiting: deque[_Span] = deque()
+        """Requests whose news overtook the child's: they start when the child is that far."""
         self._is_step_open = False
         self._has_relay_news = False
         self._held_tools: list[OpenTool] = []
@@ -106,10 +114,9 @@ class TurnTranslator:
         """A model request of this session was forwarded to the gateway."""
         out = Output()
         self._has_relay_news = True
-        self._start_early_span(out)
-        self._early_span = _Span(new_id("sevt"), request_id)
+        self._waiting.append(_Span(new_id("sevt"), request_id))
         if not self._is_step_open:
-            self._start_early_span(out)
+            self._start_waiting(out)
         return out
 
     def request_ended(
@@ -117,14 +124,14 @@ class TurnTranslator:
     ) -> Output:
         """It ended. Nothing is emitted yet, see the module's docstring; a failed one has no more news."""
         out = Output()
-        if self._early_span is not None and is_error:
-            self._start_early_span(out)
-        for span in (self._span, self._early_span):
+        for span in (self._span, *self._waiting):
             if span is not None and span.request_id == request_id:
                 span.ended = (is_error, usage)
-                if is_error:
-                    self._is_step_open = False
-                    self._end_span(out)
+        if self._span is not None and self._span.has_failed:
+            # What it left half-said is void: its parts never end.
+            self._is_step_open = False
+            self._end_span(out)
+            self._start_waiting(out)
         return out
 
     # -- the child's events -----------------------------------------------------------------------
@@ -151,11 +158,19 @@ class TurnTranslator:
         if not self.is_armed or info["id"] in self._assistants:
             return
         if info.get("summary") is True:
-            if info["id"] not in self._summaries:
-                self._summaries.add(info["id"])
-                out.drafts.append(Draft("agent.thread_context_compacted"))
+            self._summary(out, info)
             return
         self._assistants.add(info["id"])
+
+    def _summary(self, out: Output, info: Mapping[str, Any]) -> None:
+        """The history is compacted, by a model request whose steps are not shown."""
+        if info["id"] not in self._summaries:
+            self._summaries.add(info["id"])
+            out.drafts.append(Draft("agent.thread_context_compacted"))
+        is_over = (info.get("time") or {}).get("completed") is not None
+        if is_over and self._span is not None and self._span.ended is not None:
+            self._end_span(out)
+            self._start_waiting(out)
 
     def _part(self, out: Output, part: Mapping[str, Any]) -> None:
         if part["messageID"] not in self._assistants or part["id"] in self._finished_parts:
@@ -167,10 +182,7 @@ class TurnTranslator:
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
-            self._start_early_span(out)
-            self._is_step_open = True
-            if self._span is None and not self._has_relay_news:
-                self._start_span(out, _Span(new_id("sevt"), None))
+            self._step_start(out)
         elif kind == "step-finish":
             self._step_finish(out, part)
 
@@ -241,6 +253,17 @@ class TurnTranslator:
             return  # the client's own event is the result
         out.drafts.append(tool_result_draft(tool.event_id, tool.call.kind, content, is_error))
 
+    def _step_start(self, out: Output) -> None:
+        if self._is_step_open and self._waiting:
+            # The step before was given up without an end: the child tries again.
+            self._end_span(out)
+        self._start_waiting(out)
+        self._is_step_open = True
+        if self._span is None:
+            # No relay tells of it; or it is out of step with the child, and has counted the tokens.
+            counted = (False, Usage()) if self._has_relay_news else None
+            self._start_span(out, _Span(new_id("sevt"), None, counted))
+
     def _step_finish(self, out: Output, part: Mapping[str, Any]) -> None:
         self._finished_parts.add(part["id"])
         if part.get("reason") in {"content-filter", "refusal"}:
@@ -250,7 +273,7 @@ class TurnTranslator:
             is_error, usage = self._span.ended or (False, None)
             self._span.ended = (is_error, usage or step_usage(part))
             self._end_span(out)
-        self._start_early_span(out)
+        self._start_waiting(out)
 
     def _error(self, error: Mapping[str, Any]) -> None:
         if error.get("name") == "ContentFilterError":
@@ -273,21 +296,21 @@ class TurnTranslator:
         self._end_span(out, cut=True)
         for tool in list(self.open_tools.values()):
             self._close_tool(out, tool, [{"type": "text", "text": text}], is_error=True)
-        self._start_early_span(out)
-        self._end_span(out, cut=True)
+        while self._waiting:
+            self._start_waiting(out)
+            self._end_span(out, cut=True)
         for granted in self._granted:
             content = [{"type": "text", "text": _NOT_REPEATED}]
             draft = tool_result_draft(granted.event_id, granted.kind, content, is_error=True)
             out.drafts.append(draft)
         return out
 
-    def _start_early_span(self, out: Output) -> None:
-        """Start the request whose news overtook the child's, if there is one."""
-        if self._early_span is not None:
-            # What a failed request left half-said is void: its parts never end.
-            self._end_span(out)
-            self._start_span(out, self._early_span)
-            self._early_span = None
+    def _start_waiting(self, out: Output) -> None:
+        """Start the next request, if none is open; one that failed has no more news and ends at once."""
+        while self._waiting and self._span is None:
+            self._start_span(out, self._waiting.popleft())
+            if self._span is not None and self._span.has_failed:
+                self._end_span(out)
 
     def _start_span(self, out: Output, span: _Span) -> None:
         self._span = span

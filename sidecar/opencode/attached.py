@@ -161,7 +161,9 @@ class AttachedChild(Child):
         """Have the platform restart it; False when nobody can, and then the state is `failed`."""
         command = self._settings.restart_command
         if command is None:
-            self._fail(f"opencode must be restarted ({reason}), and that is the platform's business")
+            self._fail(
+                f"opencode must be restarted ({reason}), and that is the platform's business"
+            )
             return False
         problem = await _run_command(command)
         if problem is not None:

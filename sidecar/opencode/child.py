@@ -95,6 +95,9 @@ class Child(ABC):
     async def start(self) -> None:
         """Begin and return at once."""
 
+    def suspect(self) -> None:  # noqa: B027  # nothing to do is a good answer
+        """The event stream broke; whoever has no better way to know may look whether it is there."""
+
     @abstractmethod
     async def stop(self) -> None:
         """End. Whoever drains does so before."""

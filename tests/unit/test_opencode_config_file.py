@@ -125,8 +125,10 @@ async def test_default_model_is_written(tmp_path: Path) -> None:
     """The chosen default serves opencode's own calls."""
     path = tmp_path / "opencode.json"
     file = ConfigFile(path)
-    await file.register({"a": ModelEntry("a"), "b": ModelEntry("b")})
-    assert await file.set_default("b") == 2
+    models = {"a": ModelEntry("a"), "b": ModelEntry("b")}
+    await file.register(models)
+    assert json.loads(path.read_bytes())["small_model"] == "litellm/a"
+    assert await file.register(models, default_model="b") == 2
     assert json.loads(path.read_bytes())["small_model"] == "litellm/b"
 
 

@@ -1,6 +1,7 @@
 """Cursor pages: complete, in order, opaque, and never an empty page behind a cursor."""
 
 import sqlite3
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -102,7 +103,5 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 @given(st.text(max_size=80))
 def test_no_text_crashes_the_decoder(text: str) -> None:
     """Whatever a client sends as cursor, decoding ends in a cursor or in InvalidRequestError."""
-    try:
-        Cursor.decode(text, "desc")
-    except InvalidRequestError as error:
-        assert error.field == "page"
+    with suppress(InvalidRequestError):
+        assert Cursor.decode(text, "desc").order == "desc"

@@ -1,0 +1,266 @@
+"""Attach mode: the sidecar and opencode as two processes that nobody but the platform connects."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sidecar.gateway.demo import DemoGateway
+from sidecar.gateway.demo.models import DemoModel
+from sidecar.opencode.environment import find_binary
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, text_of
+from tests.raw_client import RawClient, plain
+
+ADMIN_KEY = "admin-key-of-the-tests"
+RELAY_TOKEN = "relay-token-of-the-tests"
+PASSWORD = "password-of-the-tests"
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Pod:
+    """Both containers as processes: the same files, loopback between them, nothing else in common."""
+
+    def __init__(self, root: Path, gateway: DemoGateway) -> None:
+        self.root = root
+        self.data_dir = root / "data"
+        self.ports = {name: free_port() for name in ("http", "admin", "relay", "opencode")}
+        self.opencode: subprocess.Popen[bytes] | None = None
+        self.sidecar: subprocess.Popen[bytes] | None = None
+        self.pid_file = root / "opencode.pid"
+        killer = f"{sys.executable} -c \"import os,signal;os.kill(int(open('{self.pid_file}').read()),9)\""
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(root),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.ports["http"]),
+            "RUNTIME_API_KEY": RUNTIME_KEY,
+            "DATA_DIR": str(self.data_dir),
+            "LITELLM_BASE_URL": gateway.url,
+            "LITELLM_API_KEY": GATEWAY_KEY,
+            "SIDECAR_ADMIN_PORT": str(self.ports["admin"]),
+            "SIDECAR_ADMIN_KEY": ADMIN_KEY,
+            "SIDECAR_RELAY_PORT": str(self.ports["relay"]),
+            "SIDECAR_RELAY_TOKEN": RELAY_TOKEN,
+            "SIDECAR_CHILD_DRAIN_SECONDS": "2",
+            "SIDECAR_CHILD_RESTART_COMMAND": killer,
+            "OPENCODE_URL": f"http://127.0.0.1:{self.ports['opencode']}",
+            "OPENCODE_SERVER_PASSWORD": PASSWORD,
+        }
+
+    def child_env(self) -> dict[str, str]:
+        """Return what the command prints for the other container."""
+        answer = subprocess.run(
+            [sys.executable, "-m", "sidecar", "child-env"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return dict(line.split("=", 1) for line in answer.stdout.splitlines())
+
+    def start_opencode(self) -> None:
+        """Run the other container: its own environment and what `child-env` printed."""
+        cwd = self.data_dir / "opencode" / "cwd"
+        cwd.mkdir(parents=True, exist_ok=True)
+        binary = find_binary(None, search_path=os.environ["PATH"])
+        self.opencode = subprocess.Popen(
+            [binary, "serve", "--hostname", "127.0.0.1", "--port", str(self.ports["opencode"])],
+            env={"PATH": os.environ["PATH"], **self.child_env()},
+            cwd=cwd,
+            stdout=(self.root / "opencode.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.pid_file.write_text(str(self.opencode.pid))
+
+    def start_sidecar(self) -> None:
+        """Run the sidecar's container."""
+        self.sidecar = subprocess.Popen(
+            [sys.executable, "-m", "sidecar", "serve"],
+            env=self.environment,
+            stdout=(self.root / "sidecar.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def kill_opencode(self) -> None:
+        """End it as the kernel's memory killer would."""
+        assert self.opencode is not None
+        self.opencode.kill()
+        self.opencode.wait()
+
+    def close(self) -> None:
+        """End both."""
+        for process in (self.sidecar, self.opencode):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def admin(self) -> aiohttp.ClientSession:
+        """Return a client of the admin listener."""
+        url = f"http://127.0.0.1:{self.ports['admin']}"
+        return aiohttp.ClientSession(url, headers={"x-api-key": ADMIN_KEY})
+
+    async def until_state(self, state: str, *, boot: int, seconds: float = 60) -> None:
+        """Ask until opencode is in that state, in that boot: two processes share no event."""
+        async with asyncio.timeout(seconds), self.admin() as http:
+            while True:
+                try:
+                    async with http.get("/admin/state") as answer:
+                        child = (await answer.json())["opencode"]
+                    if (child["state"], child["boot"]) == (state, boot):
+                        return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory, gateway: DemoGateway) -> Iterator[Pod]:
+    """A pod whose sidecar came first, which is the order of Kubernetes' native sidecars."""
+    pod = Pod(tmp_path_factory.mktemp("pod"), gateway)
+    pod.start_sidecar()
+    pod.start_opencode()
+    yield pod
+    pod.close()
+
+
+@pytest.fixture
+async def raw(pod: Pod) -> AsyncIterator[RawClient]:
+    async with http_client(f"http://127.0.0.1:{pod.ports['http']}") as http:
+        yield RawClient(http)
+
+
+def log_of(pod: Pod, name: str) -> list[dict[str, object]]:
+    """Return the log lines of a process that are JSON."""
+    text = (pod.root / f"{name}.log").read_text()
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+async def test_a_turn_runs_through_an_opencode_of_somebody_else(pod: Pod, raw: RawClient) -> None:
+    """Text, a tool in the session's directory, and no key of the gateway in the other container."""
+    await pod.until_state("ready", boot=1)
+    session = await raw.new_session()
+    turn = await raw.turn(session, "[[bash: pwd; env]] [[then]] [[say: done]]")
+    (result,) = plain(turn, "agent.tool_result")
+    shown = result["content"][0]["text"]
+    assert str(pod.data_dir / "workspaces" / session) in shown
+    assert RELAY_TOKEN in shown
+    assert GATEWAY_KEY not in shown
+    assert text_of(turn) == "done"
+
+
+async def test_a_new_model_is_used_without_a_restart(
+    pod: Pod, raw: RawClient, gateway: DemoGateway
+) -> None:
+    """The config in the shared directory is read by each new directory, as always."""
+    gateway.models["attached/new"] = DemoModel(id="attached/new")
+    try:
+        await raw.call("GET", "/v1/models?refresh=true")
+        session = await raw.new_session(model="attached/new")
+        assert text_of(await raw.turn(session, "[[say: I am new]]")) == "I am new"
+    finally:
+        del gateway.models["attached/new"]
+    await pod.until_state("ready", boot=1)
+
+
+async def test_custom_tools_reach_us(pod: Pod, raw: RawClient) -> None:
+    """The tool server's address works from the other process."""
+    tool = {
+        "type": "custom",
+        "name": "weather",
+        "description": "Tells the weather.",
+        "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+    }
+    session = await raw.new_session(tools=[tool])
+    async with raw.stream(session) as reader:
+        await raw.send(session, '[[tool: weather {"city": "Rome"}]] [[then]] [[say: sunny]]')
+        (call,) = plain(await reader.until("session.status_idle"), "agent.custom_tool_use")
+        answer = {
+            "type": "user.custom_tool_result",
+            "custom_tool_use_id": call["id"],
+            "content": [{"type": "text", "text": "sun"}],
+        }
+        await raw.send_events(session, answer)
+        turn = await reader.until("session.status_idle")
+    assert text_of(turn) == "sunny"
+
+
+async def test_its_death_ends_the_turn_and_its_return_is_noticed(pod: Pod, raw: RawClient) -> None:
+    """Killed in a turn: an honest error at once; started again: the session goes on, remembering."""
+    session = await raw.new_session()
+    await raw.turn(session, "[[say: before]]")
+    async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
+        await raw.send(session, "[[slow: 300x0.1 tick]]")
+        await reader.until("event_delta")
+        pod.kill_opencode()
+        ending = await reader.until("session.status_idle", seconds=20)
+    assert "stopped unexpectedly" in plain(ending, "session.error")[0]["error"]["message"]
+    pod.start_opencode()
+    await pod.until_state("ready", boot=2)
+    turn = await raw.turn(session, "[[say: after]]")
+    assert text_of(turn) == "after"
+
+
+async def test_a_restart_is_the_commands_business(pod: Pod, raw: RawClient) -> None:
+    """`POST /admin/restart` runs the command; the platform brings opencode back; nothing else changes."""
+    assert pod.opencode is not None
+    session = await raw.new_session()
+    await raw.turn(session, "[[say: before]]")
+    async with pod.admin() as http, http.post("/admin/restart", json={"reason": "test"}) as answer:
+        assert answer.status == 202
+    await asyncio.to_thread(pod.opencode.wait, 30)
+    pod.start_opencode()
+    await pod.until_state("ready", boot=3)
+    assert text_of(await raw.turn(session, "[[say: after]]")) == "after"
+
+
+async def test_without_a_command_a_restart_is_asked_by_the_exit_code(pod: Pod) -> None:
+    """The sidecar leaves opencode running when it stops, and ends with 3 when it cannot have a restart."""
+    assert pod.sidecar is not None
+    assert pod.opencode is not None
+    pod.sidecar.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(pod.sidecar.wait, 30) == 0
+    assert pod.opencode.poll() is None
+    del pod.environment["SIDECAR_CHILD_RESTART_COMMAND"]
+    pod.start_sidecar()
+    await pod.until_state("ready", boot=1)
+    async with pod.admin() as http, http.post("/admin/restart") as answer:
+        assert answer.status == 202
+    assert await asyncio.to_thread(pod.sidecar.wait, 30) == 3
+    assert pod.opencode.poll() is None
+    assert any(
+        line["event"] == "opencode cannot be kept running" for line in log_of(pod, "sidecar")
+    )
+
+
+@pytest.mark.parametrize("name", ["OPENCODE_SERVER_PASSWORD", "SIDECAR_RELAY_TOKEN"])
+def test_half_a_configuration_does_not_start(pod: Pod, name: str) -> None:
+    """Attach mode without what both containers must agree on is refused and says what is missing."""
+    environment = {key: value for key, value in pod.environment.items() if key != name}
+    answer = subprocess.run(
+        [sys.executable, "-m", "sidecar", "serve"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert name in answer.stderr

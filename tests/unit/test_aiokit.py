@@ -1,0 +1,114 @@
+"""Owned tasks, back-off, single flight."""
+
+import asyncio
+
+import pytest
+
+from sidecar.aiokit import Backoff, SingleFlight, TaskOwner, cancel_and_wait
+
+
+async def test_a_dying_task_is_noticed() -> None:
+    """An unexpected exception reaches `on_crash` with the task's name."""
+    crashes: list[tuple[str, BaseException]] = []
+    owner = TaskOwner("owner", on_crash=lambda name, error: crashes.append((name, error)))
+
+    async def dies() -> None:
+        raise ValueError("boom")
+
+    await asyncio.gather(owner.start("dies", dies()), return_exceptions=True)
+    assert [(name, str(error)) for name, error in crashes] == [("owner:dies", "boom")]
+    assert len(owner) == 0
+
+
+async def test_the_error_of_an_awaited_task_belongs_to_its_waiter() -> None:
+    """With `is_awaited` the waiter gets it and `on_crash` hears nothing."""
+    crashes: list[str] = []
+    owner = TaskOwner("owner", on_crash=lambda name, _: crashes.append(name))
+
+    async def dies() -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        await owner.start("dies", dies(), is_awaited=True)
+    assert not crashes
+
+
+async def test_close_cancels_and_waits() -> None:
+    """After close every task has run its clean-up."""
+    owner = TaskOwner("owner")
+    cleaned = []
+    started = asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    owner.start("waits", waits())
+    await started.wait()
+    await owner.close()
+    assert cleaned == [True]
+    assert len(owner) == 0
+
+
+async def test_callers_at_the_same_time_share_one_run() -> None:
+    """Five callers, one run, one result; the next call runs again."""
+    runs = 0
+    gate = asyncio.Event()
+
+    async def run() -> int:
+        nonlocal runs
+        runs += 1
+        await gate.wait()
+        return runs
+
+    flight = SingleFlight(TaskOwner("owner"), "flight", run)
+    callers = [asyncio.create_task(flight()) for _ in range(5)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*callers) == [1] * 5
+    assert await flight() == 2
+
+
+async def test_a_caller_that_gives_up_does_not_stop_the_others() -> None:
+    """The run belongs to nobody: cancelling the first caller leaves it running."""
+    gate = asyncio.Event()
+
+    async def run() -> str:
+        await gate.wait()
+        return "done"
+
+    flight = SingleFlight(TaskOwner("owner"), "flight", run)
+    first, second = asyncio.create_task(flight()), asyncio.create_task(flight())
+    await asyncio.sleep(0)
+    await cancel_and_wait(first)
+    gate.set()
+    assert await second == "done"
+
+
+async def test_all_sharers_get_the_error() -> None:
+    """A failing run fails for each caller, and the next call tries again."""
+    outcomes = iter([ValueError("first"), "second"])
+
+    async def run() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    flight = SingleFlight(TaskOwner("owner"), "flight", run)
+    results = await asyncio.gather(flight(), flight(), return_exceptions=True)
+    assert [str(result) for result in results] == ["first", "first"]
+    assert await flight() == "second"
+
+
+def test_delays_grow_to_a_ceiling_with_jitter() -> None:
+    """Each is between half and the whole of first * factor**n, never above the longest; reset begins anew."""
+    backoff = Backoff(first=1.0, factor=2.0, longest=5.0)
+    for ceiling in (1.0, 2.0, 4.0, 5.0, 5.0):
+        assert ceiling / 2 <= backoff.next_delay() <= ceiling
+    backoff.reset()
+    assert backoff.next_delay() <= 1.0

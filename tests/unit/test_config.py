@@ -1,0 +1,159 @@
+"""Settings: names that LAP's deployments use, secrets from files, and refusals that help."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from sidecar.config import HttpSettings, Settings, meanings, variables
+from sidecar.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for _, name, _ in variables():
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def test_the_names_of_existing_deployments_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drop-in for the servers before us reads the same variables."""
+    for name, value in {
+        "HOST": "127.0.0.1",
+        "PORT": "9090",
+        "OPENCODE_PORT": "4097",
+        "WORKDIR": "/work/dirs",
+        "DB_PATH": "/var/x.db",
+        "LITELLM_BASE_URL": "http://gateway:4000/v1/",
+        "LITELLM_API_KEY": "sk-gateway",
+        "LITELLM_MODELS": " a, b/c ,,d:e ",
+        "LITELLM_DEFAULT_MODEL": "b/c",
+        "RUNTIME_API_KEY": "sk-runtime",
+        "DATA_DIR": "/var/data",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert (settings.http.host, settings.http.port, settings.child.port) == (
+        "127.0.0.1",
+        9090,
+        4097,
+    )
+    assert settings.storage.workspaces_dir == Path("/work/dirs")
+    assert settings.storage.database_file == Path("/var/x.db")
+    assert settings.gateway.base_url == "http://gateway:4000/v1"
+    assert settings.gateway.models == ("a", "b/c", "d:e")
+    assert settings.gateway.api_key == SecretStr("sk-gateway")
+    assert settings.http.runtime_api_key == SecretStr("sk-runtime")
+
+
+def test_nothing_set_is_a_whole_configuration(tmp_path: Path) -> None:
+    """Defaults: loopback, port 8080, state below the user's state directory, the demo gateway."""
+    settings = Settings.load()
+    assert settings.http.effective_host() == "127.0.0.1"
+    assert settings.http.port == 8080
+    assert settings.storage.data_dir == tmp_path / "opencode-sidecar"
+    assert settings.gateway.base_url is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("SIDECAR_HTTP_BODY_LIMIT", "SIDECAR_HTTP_BODY_LIMIT_BYTES"),
+        ("SIDECAR_LOG_LEVL", "SIDECAR_LOG_LEVEL"),
+        ("SIDECAR_TURN_MAXSECONDS", "SIDECAR_TURN_MAX_SECONDS"),
+        ("SIDECAR_XYZ", "SIDECAR_"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, near: str
+) -> None:
+    """A misspelt setting does not silently do nothing."""
+    monkeypatch.setenv(wrong, "1")
+    with pytest.raises(SettingsError, match=f"unknown setting {wrong}; did you mean {near}"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "abc"),
+        ("PORT", "-1"),
+        ("LITELLM_BASE_URL", "gateway:4000"),
+        ("SIDECAR_GATEWAY_REFRESH_SECONDS", "0"),
+        ("SIDECAR_GATEWAY_ALIASES", "not json"),
+        ("SIDECAR_STORAGE_SYNCHRONOUS", "OFF"),
+        ("SIDECAR_CHILD_MAX_INSTANCES", "0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The message names the variable, not a field of ours."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["RUNTIME_API_KEY", "LITELLM_API_KEY"])
+def test_a_secret_may_come_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """`<NAME>_FILE` is read and stripped; both at once, or a missing file, are refused."""
+    file = tmp_path / "secret"
+    file.write_text("  sk-from-file\n")
+    monkeypatch.setenv(f"{name}_FILE", str(file))
+    settings = Settings.load()
+    found = {settings.http.runtime_api_key, settings.gateway.api_key} - {None}
+    assert found == {SecretStr("sk-from-file")}
+    monkeypatch.setenv(name, "also")
+    with pytest.raises(SettingsError, match="both set"):
+        Settings.load()
+    monkeypatch.delenv(name)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "gone"))
+    with pytest.raises(SettingsError, match="gone"):
+        Settings.load()
+
+
+def test_secrets_do_not_show() -> None:
+    """Printing settings prints no key."""
+    settings = HttpSettings(runtime_api_key=SecretStr("sk-secret"))
+    assert "sk-secret" not in repr(settings)
+    assert "sk-secret" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("host", "has_key", "is_allowed", "bound"),
+    [
+        (None, False, False, "127.0.0.1"),
+        (None, True, False, "0.0.0.0"),
+        (None, False, True, "0.0.0.0"),
+        ("localhost", False, False, "localhost"),
+        ("::1", False, False, "::1"),
+        ("127.5.5.5", False, False, "127.5.5.5"),
+        ("0.0.0.0", True, False, "0.0.0.0"),
+        ("0.0.0.0", False, True, "0.0.0.0"),
+        ("0.0.0.0", False, False, None),
+        ("::", False, False, None),
+        ("10.0.0.1", False, False, None),
+        ("my-host", False, False, None),
+    ],
+)
+def test_an_open_address_needs_a_key(
+    host: str | None, has_key: bool, is_allowed: bool, bound: str | None
+) -> None:
+    """Whoever reaches the port runs code: without a key only loopback, unless allowed by name."""
+    key = SecretStr("k") if has_key else None
+    settings = HttpSettings(host=host, runtime_api_key=key, allow_anonymous=is_allowed)
+    if bound is None:
+        with pytest.raises(SettingsError, match="RUNTIME_API_KEY"):
+            settings.effective_host()
+    else:
+        assert settings.effective_host() == bound
+
+
+def test_every_setting_has_a_meaning_and_a_name_of_its_own() -> None:
+    """The README's table is made from these."""
+    names = [name for _, name, _ in variables()]
+    assert len(set(names)) == len(names)
+    assert all(meanings()[name] for name in names)

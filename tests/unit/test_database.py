@@ -1,0 +1,120 @@
+"""The store: commits are durable and shared, a failing job harms no other, migrations go forward only."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.store.database import Database
+from sidecar.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
+
+
+def put(name: str) -> object:
+    def job(connection: sqlite3.Connection) -> str:
+        connection.execute(
+            "INSERT INTO agents (id, version, created_at) VALUES (?, 1, 'now')", (name,)
+        )
+        return name
+
+    return job
+
+
+def count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM agents").fetchone()[0])
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(tmp_path / "below" / "x.db", synchronous="NORMAL")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def test_a_write_is_seen_by_reads_and_by_others_when_it_returns(database: Database) -> None:
+    """After `await write` another connection sees the row."""
+    assert await database.write(put("a")) == "a"
+    assert await database.read(count) == 1
+    other = sqlite3.connect(database.path)
+    assert count(other) == 1
+    other.close()
+
+
+async def test_a_failing_job_undoes_only_itself(database: Database) -> None:
+    """Of many jobs in one commit the bad one raises at its caller and leaves nothing behind."""
+
+    def half_done(connection: sqlite3.Connection) -> None:
+        put("half")(connection)  # type: ignore[operator]  # a plain function
+        raise ValueError("changed my mind")
+
+    jobs = [put("a"), half_done, put("b"), put("a"), put("c")]
+    results = await asyncio.gather(*map(database.write, jobs), return_exceptions=True)
+    assert [r if isinstance(r, str) else type(r) for r in results] == [
+        "a",
+        ValueError,
+        "b",
+        sqlite3.IntegrityError,
+        "c",
+    ]
+    assert await database.read(count) == 3
+
+
+async def test_writes_keep_the_order_in_which_they_were_asked(database: Database) -> None:
+    """A later job sees what an earlier one wrote."""
+    seen = await asyncio.gather(
+        *(database.write(lambda c, n=n: (count(c), put(str(n))(c))[0]) for n in range(300))
+    )
+    assert seen == list(range(300))
+
+
+async def test_a_cancelled_caller_leaves_the_store_sound(database: Database) -> None:
+    """The job is committed or refused as a whole, and the next one works."""
+    task = asyncio.create_task(database.write(put("x")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await database.write(put("y"))
+    assert await database.read(count) in {1, 2}
+
+
+async def test_close_commits_what_waits_and_checkpoints(tmp_path: Path) -> None:
+    """Queued writes are done, the WAL is empty, and the store says that it is closed."""
+    database = Database(tmp_path / "x.db")
+    await database.open()
+    writes = [asyncio.create_task(database.write(put(str(n)))) for n in range(50)]
+    await asyncio.sleep(0)
+    await database.close()
+    assert len(await asyncio.gather(*writes)) == 50
+    wal = tmp_path / "x.db-wal"
+    assert not wal.exists() or wal.stat().st_size == 0
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await database.write(put("late"))
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        await database.read(count)
+
+
+async def test_the_file_is_private(database: Database) -> None:
+    """Other users can read neither events nor credentials."""
+    assert database.path.stat().st_mode & 0o077 == 0
+
+
+def test_migrations_bring_any_version_to_the_newest() -> None:
+    """From each older version the missing steps run, once."""
+    for version in range(len(MIGRATIONS) + 1):
+        connection = sqlite3.connect(":memory:")
+        for number, script in enumerate(MIGRATIONS[:version], start=1):
+            connection.executescript(f"{script};PRAGMA user_version={number}")
+        migrate(connection)
+        migrate(connection)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert count(connection) == 0
+
+
+def test_a_newer_file_is_refused() -> None:
+    """A file of a newer release is left alone, with advice."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    with pytest.raises(SchemaTooNewError, match="newer release"):
+        migrate(connection)
