@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 import structlog
 
-_VERSION = 1
+from sidecar.store import kept_file
 
 _log = structlog.get_logger(__name__)
 
@@ -32,43 +28,24 @@ class SavedCatalogue:
 
 def load(file: Path, *, gateway_url: str) -> SavedCatalogue | None:
     """Return the saved copy, None when there is none for this gateway or it cannot be read."""
+    kept = kept_file.load(file, fingerprint=_fingerprint(gateway_url))
+    if kept is None:
+        return None
     try:
-        value = json.loads(file.read_bytes())
-        if value["version"] != _VERSION or value["gateway"] != _fingerprint(gateway_url):
-            return None
         facts = {
             str(source): {str(model): dict(said) for model, said in by_id.items()}
-            for source, by_id in value["facts"].items()
+            for source, by_id in kept.content.items()
         }
-        return SavedCatalogue(float(value["fetched_at"]), facts)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         _log.warning("saved catalogue unreadable, ignored", file=str(file), error=str(error))
         return None
+    return SavedCatalogue(kept.fetched_at, facts)
 
 
 def save(file: Path, *, gateway_url: str, fetched_at: float, facts: Facts) -> None:
     """Replace the copy atomically, readable by its owner only. Blocking; raises OSError."""
-    value = {
-        "version": _VERSION,
-        "gateway": _fingerprint(gateway_url),
-        "fetched_at": fetched_at,
-        "facts": facts,
-    }
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # made with 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(value, stream, separators=(",", ":"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    fingerprint = _fingerprint(gateway_url)
+    kept_file.save(file, fingerprint=fingerprint, fetched_at=fetched_at, content=facts)
 
 
 def _fingerprint(gateway_url: str) -> str:

@@ -372,4 +372,4 @@ async def test_the_key_is_sent_and_never_told(
     await make(fixed.url, key="hunter2-xyz").refresh()
     saved = (tmp_path / "data" / "catalogue.json").read_text()
     assert "hunter2" not in saved
-    assert json.loads(saved)["facts"]["models"].keys() == {"m"}
+    assert json.loads(saved)["content"]["models"].keys() == {"m"}
