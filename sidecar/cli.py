@@ -168,6 +168,14 @@ def doctor(
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not boot the scratch instance of opencode.")
     ] = False,
+    compat: Annotated[
+        bool,
+        typer.Option(
+            "--compat",
+            help="Instead check, against the real opencode, each fact that the sidecar is built on. "
+            "For another version than the pinned one; takes a minute.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -176,6 +184,10 @@ def doctor(
     May be used while a server runs: nothing of it is touched. Costs no tokens unless --completion or
     --turn is given.
     """
+    if compat:
+        from sidecar.commands import compat as checks  # noqa: PLC0415  # see serve
+
+        output.finish(lambda: checks.main(as_json=as_json, is_verbose=verbose), as_json=as_json)
     from sidecar.commands import doctor as command  # noqa: PLC0415  # see serve
 
     output.finish(

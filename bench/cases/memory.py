@@ -1,4 +1,4 @@
-"""Resident memory of the sidecar with idle sessions that each have had a turn."""
+"""Resident memory of the sidecar with idle sessions, all of them loaded, some after turns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ TITLE = "Memory of the sidecar's own process"
 
 _MODELS = 300
 _SESSIONS = 200
+_TURNS = 40
 _AT_ONCE = 4
 _MOST_MIB = 120
 
 
 async def measure(*, quick: bool) -> list[Row]:
-    """Give each session one turn, so that everything a session ever needs was loaded."""
-    sessions = 8 if quick else _SESSIONS
+    """Open each session's stream once, which loads it, and run turns in some of them."""
+    sessions, turns = (8, 2) if quick else (_SESSIONS, _TURNS)
     with scratch() as directory:
         async with (
             gateway(directory, models=_MODELS) as models,
@@ -30,14 +31,18 @@ async def measure(*, quick: bool) -> list[Row]:
             left = iter(range(sessions))
 
             async def use_sessions() -> None:
-                for _ in left:
-                    await client.turn(await client.new_session(agent), "[[say: done]]")
+                for number in left:
+                    session = await client.new_session(agent)
+                    if number < turns:
+                        await client.turn(session, "[[say: done]]")
+                    async with client.stream(session):
+                        pass
 
             await asyncio.gather(*(use_sessions() for _ in range(_AT_ONCE)))
             used = server.program.resident_bytes()
     return [
         Row(
-            f"{sessions} idle sessions, {_MODELS} models in the catalogue",
+            f"{sessions} idle sessions, {turns} of them after a turn, {_MODELS} models",
             f"{used / 2**20:.0f} MiB",
             f"just started {fresh / 2**20:.0f} MiB",
             f"at most {_MOST_MIB} MiB with {_SESSIONS} sessions",

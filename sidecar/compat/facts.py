@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +17,7 @@ Check = Callable[[Laboratory], Awaitable[None]]
 CHECKS: tuple[Check, ...] = (
     config_facts.version,
     config_facts.routes,
-    config_facts.no_npm,
+    config_facts.first_load_is_quick,
     config_facts.only_our_provider,
     config_facts.references_are_resolved,
     config_facts.project_config_is_ignored,
@@ -36,9 +36,9 @@ CHECKS: tuple[Check, ...] = (
     turn_facts.denied_tools_are_not_offered,
     turn_facts.mcp_is_added_live,
     turn_facts.history_survives,
+    config_facts.nothing_was_installed,
 )
-"""The one that needs other models than the first comes after those that count them; the one that
-restarts comes last."""
+"""Those that count the models come before the one that adds some; the one that restarts comes late."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,9 +58,9 @@ def fact_of(check: Check) -> str:
     return " ".join((check.__doc__ or "").split())
 
 
-async def run_checks(lab: Laboratory) -> AsyncIterator[Result]:
+async def run_checks(lab: Laboratory, checks: Sequence[Check] = CHECKS) -> AsyncIterator[Result]:
     """Check one fact after the other; one that fails does not keep the rest from being checked."""
-    for check in CHECKS:
+    for check in checks:
         began = time.monotonic()
         problem: str | None = None
         try:

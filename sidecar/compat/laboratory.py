@@ -18,6 +18,7 @@ from sidecar.gateway.demo.models import DemoModel
 from sidecar.gateway.demo.server import RecordedRequest
 from sidecar.ids import new_id
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
@@ -175,7 +176,12 @@ class Laboratory:
         boot = self.supervisor.boot
         self.supervisor.request_restart("laboratory", force=True)
         changed = asyncio.Event()
-        self.supervisor.on_state_change(lambda _state, number: number > boot and changed.set())
+
+        def on_state(_state: State, number: int) -> None:
+            if number > boot:
+                changed.set()
+
+        self.supervisor.on_state_change(on_state)
         async with asyncio.timeout(_READY_SECONDS):
             await changed.wait()
         await self.supervisor.wait_ready(_READY_SECONDS)

@@ -79,7 +79,7 @@ async def system_is_of_one_prompt(lab: Laboratory) -> None:
 
 
 async def unknown_model(lab: Laboratory) -> None:
-    """An unknown model is accepted and refused by an event that says `Model not found: <ref>.`"""
+    """A prompt for an unknown model is taken; an event then says `Model not found: <ref>.` first."""
     prompt = await lab.prompt("[[say: never]]", model="nobody/has-it")
     error = await prompt.first("session.error")
     message = str(error.properties["error"]["data"]["message"])

@@ -113,13 +113,21 @@ class SchemaTooNewError(RuntimeError):
     """The file was written by a newer release; going back needs a copy from before the upgrade."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to the newest version; each step is one transaction."""
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the schema to the newest version; each step is one transaction, and undone if it fails.
+
+    Raises SchemaTooNewError, and sqlite3.Error for a step that failed.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise SchemaTooNewError(
-            f"the database has schema version {version}, this release knows {len(MIGRATIONS)}: "
+            f"the database has schema version {version}, this release knows {len(migrations)}: "
             "run the newer release, or restore the data dir from before the upgrade"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        try:
+            connection.executescript(f"BEGIN;{script};PRAGMA user_version={number};COMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

@@ -1,4 +1,4 @@
-"""Each recorded sequence of the API is matched by a run of ours: the same events, in order, with the same fields.
+"""Each recorded sequence of the API is matched by a run of ours: the same events, order and fields.
 
 The recordings (tests/recordings/managed-agents) are sequences that the official SDKs accept in strict
 mode. Every event of every run is validated by the SDK's strict types as well. The real opencode.
