@@ -16,6 +16,7 @@ import datetime
 import importlib
 import logging
 import pkgutil
+import signal
 from pathlib import Path
 from typing import Annotated, Protocol, cast
 
@@ -56,6 +57,8 @@ def main(
     if not chosen or (unknown := set(chosen) - set(known)):
         wrong = ", ".join(sorted(unknown)) if chosen else "there are none"
         raise typer.BadParameter(f"no such case: {wrong}; known: {', '.join(known) or 'none'}")
+    # Stopped from outside, a case must still end what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     console = Console()
     here = machine.describe()

@@ -69,6 +69,7 @@ def machine_checks(settings: Settings) -> list[Check]:
     return [
         Check("node", _node, _VERSION_SECONDS),
         Check("opencode", lambda: _opencode(settings), _VERSION_SECONDS),
+        Check("ripgrep", lambda: _ripgrep(settings), _VERSION_SECONDS),
         Check("data dir", lambda: asyncio.to_thread(_data_dir, settings)),
         Check("disk space", lambda: asyncio.to_thread(_disk_space, settings)),
         Check("port", lambda: _port(settings)),
@@ -112,6 +113,18 @@ async def _opencode(settings: Settings) -> Finding:
             "use the pinned one: `npm ci` in deploy/opencode and leave SIDECAR_CHILD_BINARY unset",
         )
     return ok(f"opencode {version} (the pinned one) at {binary}")
+
+
+async def _ripgrep(settings: Settings) -> Finding:
+    if settings.child.url is not None:
+        return ok("the other opencode brings its own")
+    binary = shutil.which("rg")
+    if binary is None:
+        return warning(
+            "rg is not on PATH; opencode's glob and grep download it when first used",
+            "install ripgrep (Debian and Homebrew: `ripgrep`); without a way out those tools fail",
+        )
+    return ok(f"ripgrep at {binary}, for glob and grep")
 
 
 async def _attached(settings: Settings) -> Finding:

@@ -309,12 +309,27 @@ async def _answer_all(
 async def test_waiting_calls_survive_a_restart_of_the_sidecar(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
-    """Sidecar stopped and started on the same data dir: everything waits on, and the answers still count."""
+    """Stopped and started on the same data dir: everything waits on, answers and interrupts still count."""
     settings = make_settings(tmp_path, gateway.url, child={"drain_seconds": 1.0})
     async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
         waiting = await _open_all(raw)
+        interrupted = await raw.new_session(tools=[ASKING])
+        async with raw.stream(interrupted) as reader:
+            await ask(raw, reader, interrupted, "[[bash: echo never]]")
+            await raw.send(interrupted, "[[say: queued before the restart]]")
     async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
         await _answer_all(raw, waiting, gateway)
+        async with raw.stream(interrupted) as reader:
+            await raw.send_events(
+                interrupted, {"type": "user.interrupt"}, user_message("[[say: after]]")
+            )
+            events = await reader.until("session.status_idle", count=3)
+        assert plain(events, "agent.tool_result")[0]["is_error"] is True
+        assert [e["content"][0]["text"] for e in plain(events, "agent.message")] == [
+            "queued before the restart",
+            "after",
+        ]
+        check_events(await raw.events(interrupted))
 
 
 async def test_waiting_calls_survive_the_death_of_the_child(
@@ -334,24 +349,3 @@ async def test_waiting_calls_survive_the_death_of_the_child(
         await is_noticed.wait()
         await _answer_all(raw, waiting, gateway)
         assert sidecar.supervisor.boot == boot + 1
-
-
-async def test_an_interrupt_after_a_restart_ends_what_waited(
-    gateway: DemoGateway, tmp_path: Path
-) -> None:
-    """Nothing is left of the turn but its log: the interrupt closes the call, a queued message follows."""
-    settings = make_settings(tmp_path, gateway.url, child={"drain_seconds": 1.0})
-    async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
-        session = await raw.new_session(tools=[ASKING])
-        async with raw.stream(session) as reader:
-            await ask(raw, reader, session, "[[bash: echo never]]")
-            await raw.send(session, "[[say: queued before the restart]]")
-    async with sidecar_for(settings) as sidecar, live_client(sidecar) as raw:
-        async with raw.stream(session) as reader:
-            await raw.send_events(
-                session, {"type": "user.interrupt"}, user_message("[[say: after]]")
-            )
-            events = await reader.until("session.status_idle", count=3)
-        assert plain(events, "agent.tool_result")[0]["is_error"] is True
-        assert text_of(events) == "queued before the restartafter"
-        check_events(await raw.events(session))

@@ -69,7 +69,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def test_the_log(served: Served) -> None:
-    """Every line is JSON with time and level; requests are logged with their trace, probes and scrapes not."""
+    """Every line is JSON; requests are logged with their trace, probes and scrapes are not."""
     admin = (await served.until(event="admin listener"))["url"]
     url = (await served.until(event="serving"))["url"]
     said = await served.until(event="child says", line="listening")

@@ -209,6 +209,34 @@ def test_the_relays_news_of_an_end_waits_for_the_childs_last_words() -> None:
     assert out.drafts[1].fields["model_request_start_id"] == started.drafts[0].id
 
 
+def test_the_relays_news_of_a_start_waits_for_the_results_of_the_step_before() -> None:
+    """The next request overtakes the child's last events: results and the end of the step come first."""
+    translator = TurnTranslator(plan=plan(), message_id=prompt_id("bash"))
+    out = Output()
+    out.drafts += translator.request_started("r1").drafts
+    for type_, properties in recorded("bash"):
+        part = properties.get("part") or {}
+        if (part.get("state") or {}).get("status") == "completed":
+            translator.request_ended("r1", is_error=False, usage=Usage(1, 1))
+            out.drafts += translator.request_started("r2").drafts
+            translator.request_ended("r2", is_error=False, usage=Usage(2, 2))
+        more = translator.child_event(type_, properties)
+        out.drafts += more.drafts
+        out.used += more.used
+
+    assert types(out) == [
+        "span.model_request_start",
+        "agent.message",
+        "agent.tool_use",
+        "span.model_request_end",
+        "agent.tool_result",
+        "span.model_request_start",
+        "agent.message",
+        "span.model_request_end",
+    ]
+    assert out.used == [Usage(1, 1), Usage(2, 2)]
+
+
 def test_a_failed_request_ends_at_once_and_a_retry_opens_its_own() -> None:
     """Every attempt is one pair of start and end."""
     translator = TurnTranslator(plan=plan(), message_id="msg_x")
