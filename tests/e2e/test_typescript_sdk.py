@@ -14,7 +14,7 @@ from tests.harness import RUNTIME_KEY
 
 PROGRAM = Path(__file__).parent / "typescript"
 CACHE = Path(__file__).parents[2] / ".cache" / "typescript-sdk"
-STEPS = 13
+STEPS = 12
 
 
 def _installed() -> Path:
@@ -43,7 +43,7 @@ async def program() -> Path:
 
 
 async def test_the_typescript_sdk(sidecar: Sidecar, program: Path) -> None:
-    """Models, agents, sessions, streams, confirmations, custom tools, interrupts, and the SDK's tool runner."""
+    """Models, agents, sessions, streams, confirmations, custom tools, interrupts, the SDK's tool runner."""
     process = await asyncio.create_subprocess_exec(
         "node",
         str(program),
