@@ -52,7 +52,7 @@ from sidecar.managed.retention import Retention
 from sidecar.managed.sealing import open_sealer
 from sidecar.managed.sessions import Sessions
 from sidecar.managed.shell_variables import ShellVariables
-from sidecar.managed.turn import RequestEnded, RequestStarted
+from sidecar.managed.turn_items import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.managed.vaults import Vaults
 from sidecar.opencode.attached import AttachedChild
@@ -312,9 +312,7 @@ class _Drain:
     def __init__(self) -> None:
         self.has_begun = False
 
-    async def run(
-        self, turns: Turns, log: EventLog, supervisor: Child, seconds: float
-    ) -> None:
+    async def run(self, turns: Turns, log: EventLog, supervisor: Child, seconds: float) -> None:
         """Let turns finish, settle the rest, close the streams."""
         self.has_begun = True
         _log.info("draining", turns=turns.busy_count, seconds=seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,14 +28,15 @@ class RawClient:
             assert response.status == 200, answer
             return answer
 
-    async def new_session(self, *, model: str = MODEL, **agent: Any) -> str:
+    async def new_session(
+        self, *, model: str = MODEL, vault_ids: Sequence[str] = (), **agent: Any
+    ) -> str:
         """Create agent, environment and session; return the session's id."""
         body = {"name": "tester", "model": model, "tools": [TOOLSET], **agent}
         made = await self.call("POST", "/v1/agents", body)
         place = await self.call("POST", "/v1/environments", {"name": "place"})
-        session = await self.call(
-            "POST", "/v1/sessions", {"agent": made["id"], "environment_id": place["id"]}
-        )
+        body = {"agent": made["id"], "environment_id": place["id"], "vault_ids": list(vault_ids)}
+        session = await self.call("POST", "/v1/sessions", body)
         return str(session["id"])
 
     async def send(self, session_id: str, *texts: str) -> list[dict[str, Any]]:

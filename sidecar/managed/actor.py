@@ -17,7 +17,8 @@ from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
 from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
 from sidecar.managed.resume import LoggedCall, Resume, answered_calls, logged_calls, resume_of
 from sidecar.managed.tools import ToolPlan
-from sidecar.managed.turn import Outcome, Turn
+from sidecar.managed.turn import Turn
+from sidecar.managed.turn_items import Outcome
 
 INTERRUPT = "user.interrupt"
 SYSTEM = "system.message"

@@ -17,7 +17,7 @@ from sidecar.managed.actor import INTERRUPT, SYSTEM, SessionActor
 from sidecar.managed.event_log import Draft, Event
 from sidecar.managed.records import QueuedEvent
 from sidecar.managed.resume import LoggedCall
-from sidecar.managed.turn import ClientAnswer, Interrupt
+from sidecar.managed.turn_items import ClientAnswer, Interrupt
 from sidecar.wire.sessions import (
     ClientEvent,
     DocumentBlock,

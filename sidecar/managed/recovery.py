@@ -23,7 +23,7 @@ from sidecar.managed.resume import (
     resume_of,
     turn_events,
 )
-from sidecar.managed.turn import failed
+from sidecar.managed.turn_items import failed
 from sidecar.store.database import Database
 
 

@@ -8,21 +8,35 @@ translates, and commits under the session's lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from sidecar.errors import ChildUnavailableError, SidecarError
-from sidecar.managed import failures
+from sidecar.managed import asks, failures
+from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
-from sidecar.managed.custom_tools import CustomResult, CustomTools
-from sidecar.managed.drafts import OpenTool, Output, Usage
+from sidecar.managed.custom_tools import CustomTools
+from sidecar.managed.drafts import Output
 from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure, TurnFailedError
 from sidecar.managed.resume import LoggedCall, Resume
 from sidecar.managed.translate import TurnTranslator
+from sidecar.managed.turn_items import (
+    REFUSED,
+    ChildLost,
+    ClientAnswer,
+    InboxItem,
+    Interrupt,
+    Outcome,
+    RequestEnded,
+    RequestStarted,
+    Stopping,
+    failed,
+)
 from sidecar.naming import ModelRef
 from sidecar.opencode.events import ChildEvent, ChildGap
 
@@ -42,88 +56,9 @@ _PREPARATION_RETRIES_SECONDS = (0.1, 0.3, 1.0)
 """Pauses before the child is asked again for what must be there before a prompt: its death is noticed
 within these, and then its next boot is waited for."""
 
-_DENIED = "The user did not allow this call."
-
-
-@dataclass(frozen=True, slots=True)
-class RequestStarted:
-    """The relay forwards a model request of this session."""
-
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
-    """It is over. `is_error` is None for one that was cut."""
-
-    request_id: str
-    is_error: bool | None
-    usage: Usage | None
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """The client wants the turn to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientAnswer:
-    """The client's answer to a call: a confirmation, or the result of a custom tool."""
-
-    tool_use_id: str
-    result: Literal["allow", "deny"]
-    message: str | None = None
-    content: Sequence[Mapping[str, Any]] = ()
-    is_error: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ChildLost:
-    """The child died or is being replaced."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """The sidecar is being stopped and waits no longer."""
-
-
-InboxItem: TypeAlias = (
-    ChildEvent
-    | ChildGap
-    | RequestStarted
-    | RequestEnded
-    | Interrupt
-    | ClientAnswer
-    | ChildLost
-    | Stopping
-)
-
 
 class _Detached(Exception):  # noqa: N818  # a way out, not an error
     """The task ends and the turn does not: it waits for the client, or for the next start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a turn ended."""
-
-    stop_reason: Mapping[str, Any] = field(default_factory=lambda: {"type": "end_turn"})
-    failure: Failure | None = None
-    stop_details: Mapping[str, Any] | None = None
-    settle_text: str = "interrupted before completion"
-
-
-def failed(failure: Failure) -> Outcome:
-    """The turn is dead, the session lives on."""
-    return Outcome({"type": "retries_exhausted"}, failure)
-
-
-_REFUSED = Outcome(
-    {"type": "refusal"},
-    stop_details={"type": "refusal", "category": None, "explanation": None},
-)
 
 
 class Turn:
@@ -167,25 +102,20 @@ class Turn:
             granted=resume.granted if resume is not None else (),
             is_split=is_split,
         )
+        self._asks = Asks(
+            translator=self._translator,
+            custom_tools=custom_tools,
+            session_id=actor.record.id,
+        )
 
     @property
     def is_paused(self) -> bool:
         """Whether the turn waits for the client."""
         return bool(self._actor.record.turn and self._actor.record.turn.blocked)
 
-    @property
-    def waiting_tools(self) -> list[OpenTool]:
-        """The calls that wait for the client."""
-        return [tool for tool in self._translator.open_tools.values() if _waits(tool)]
-
     def waiting_calls(self) -> dict[str, LoggedCall]:
-        """Return them as the log shows them, by event id."""
-        return {
-            tool.event_id: LoggedCall(
-                tool.event_id, tool.call.kind, tool.call.name, tool.call.input, tool.call.server
-            )
-            for tool in self.waiting_tools
-        }
+        """Return the calls that wait for the client, by event id."""
+        return self._asks.waiting_calls()
 
     @property
     def is_preparing(self) -> bool:
@@ -264,14 +194,20 @@ class Turn:
             await self._actor.mark_prompted(child.session_id)
             preparation.reschedule(None)
             self._preparation, self._is_sent = None, True
-            await child.prompt(
-                message_id=self._message_id,
-                model=ModelRef.parse(record.model_ref),
-                parts=prompt_parts(self._content),
-                system=self._actor.system,
-                variant=(record.agent["model"].get("effort") or {}).get("type"),
-            )
-            return await self._consume(child)
+            try:
+                await child.prompt(
+                    message_id=self._message_id,
+                    model=ModelRef.parse(record.model_ref),
+                    parts=prompt_parts(self._content),
+                    system=self._actor.system,
+                    variant=(record.agent["model"].get("effort") or {}).get("type"),
+                )
+                return await self._consume(child)
+            except (SidecarError, sqlite3.Error):
+                # We give up on the turn: opencode must not go on with it behind our back.
+                with contextlib.suppress(SidecarError):
+                    await child.abort()
+                raise
 
     async def _consume(self, child: ChildSession) -> Outcome:
         while True:
@@ -313,9 +249,7 @@ class Turn:
         return self._translator.has_held_calls and self._translator.is_request_over
 
     def _can_pause(self) -> bool:
-        tools = self._translator.open_tools.values()
-        is_quiet = all(_waits(tool) or tool.is_denial_held for tool in tools)
-        return is_quiet and any(map(_waits, tools)) and self._translator.is_request_over
+        return self._asks.is_all_waiting and self._translator.is_request_over
 
     async def _on_items(self, child: ChildSession, items: Sequence[InboxItem]) -> Outcome | None:
         out = Output()
@@ -324,7 +258,7 @@ class Turn:
             outcome = outcome or await self._take(child, item, out)
         async with self._actor.lock:
             await self._publish(out)
-        await self._answer_asks(child)
+        await self._asks.answer_by_policy(child)
         self._note_progress()
         return outcome
 
@@ -337,7 +271,7 @@ class Turn:
                 ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
                 _extend(out, ended)
             case ChildEvent() if item.session_id != child.session_id:
-                await self._on_sub_agent(child, item)
+                await asks.refuse_sub_agent(child, item)
             case ChildEvent():
                 return await self._on_child_event(child, item, out)
             case ChildGap():
@@ -403,54 +337,14 @@ class Turn:
                 text = "opencode aborted the turn, which nobody asked for"
                 return failed(Failure("unknown_error", text))
             return failed(failures.from_child(failure))
-        return _REFUSED if self._translator.is_refused else Outcome()
-
-    async def _on_sub_agent(self, child: ChildSession, event: ChildEvent) -> None:
-        """Nobody is asked on behalf of a sub-agent: what its session may not do is refused."""
-        if event.type == "permission.asked":
-            await child.reply_permission(event.properties["id"], "reject", _DENIED)
-        elif event.type == "question.asked":
-            await child.reject_question(event.properties["id"])
-
-    async def _answer_asks(self, child: ChildSession) -> None:
-        """Answer what needs no client: calls that policy allows or denies, asks about no call."""
-        for tool in self._translator.open_tools.values():
-            if tool.permission_id is not None and not tool.is_confirmed and not _waits(tool):
-                tool.is_confirmed = True
-                if tool.call.policy == "allow" or tool.is_granted:
-                    await child.reply_permission(tool.permission_id, "once")
-                else:
-                    _deny(tool, None)
-        if not any(map(_waits, self._translator.open_tools.values())):
-            await self._send_denials(child)
-        for permission_id in self._translator.take_stray_asks():
-            await child.reply_permission(permission_id, "reject", _DENIED)
-
-    async def _send_denials(self, child: ChildSession) -> None:
-        for tool in self._translator.open_tools.values():
-            if tool.is_denial_held and tool.permission_id is not None:
-                tool.is_denial_held = False
-                await child.reply_permission(tool.permission_id, "reject", tool.deny_message)
+        return REFUSED if self._translator.is_refused else Outcome()
 
     async def _on_answer(self, child: ChildSession, answer: ClientAnswer) -> None:
         if self._paused_since is not None:
             # The client's time is not the turn's.
             self._deadline += asyncio.get_running_loop().time() - self._paused_since
             self._paused_since = None
-        tools = self._translator.open_tools.values()
-        tool = next((t for t in tools if t.event_id == answer.tool_use_id), None)
-        if tool is None:
-            return
-        tool.is_confirmed = True
-        if tool.call.kind == "custom":
-            result = CustomResult(answer.content, answer.is_error)
-            self._custom_tools.answer(
-                self._actor.record.id, tool.call.name, tool.call.input, result
-            )
-        elif tool.permission_id is not None and answer.result == "allow":
-            await child.reply_permission(tool.permission_id, "once")
-        elif tool.permission_id is not None:
-            _deny(tool, answer.message)
+        await self._asks.on_answer(child, answer)
 
     async def _on_silence(self, child: ChildSession) -> Outcome | None:
         if self._can_pause():
@@ -497,7 +391,7 @@ class Turn:
         self._paused_since = asyncio.get_running_loop().time()
         async with self._actor.lock:
             out = self._translator.pause()
-            await self._actor.pause(out, [tool.event_id for tool in self.waiting_tools])
+            await self._actor.pause(out, list(self.waiting_calls()))
 
     async def _interrupt(self, child: ChildSession, out: Output) -> Outcome:
         self._is_interrupted = True
@@ -527,23 +421,6 @@ class Turn:
         async with self._actor.lock:
             out = self._translator.settle(outcome.settle_text)
             await self._actor.end_turn(self, outcome, out)
-
-
-def _waits(tool: OpenTool) -> bool:
-    """Whether the client has to answer before the call can go on."""
-    if tool.call.kind == "custom":
-        return not tool.is_confirmed
-    return (
-        tool.call.policy == "ask"
-        and tool.permission_id is not None
-        and not tool.is_confirmed
-        and not tool.is_granted
-    )
-
-
-def _deny(tool: OpenTool, message: str | None) -> None:
-    tool.deny_message = message or _DENIED
-    tool.is_denial_held = True
 
 
 def _is_idle(event: ChildEvent, session_id: str) -> bool:

@@ -22,7 +22,8 @@ from sidecar.managed.event_log import EventLog
 from sidecar.managed.inbox import ModalitiesOf
 from sidecar.managed.records import QueuedEvent, SessionRecord, select_queue, select_session
 from sidecar.managed.resume import Resume, turn_events
-from sidecar.managed.turn import ChildLost, InboxItem, Stopping, Turn
+from sidecar.managed.turn import Turn
+from sidecar.managed.turn_items import ChildLost, InboxItem, Stopping
 from sidecar.managed.turn_traces import TurnTraces
 from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
