@@ -21,7 +21,7 @@ _MOST_PODS = 200
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Turns per second over all pods; steps per turn (a tool call adds one); seconds of the model per step."""
+    """Turns per second over all pods; steps per turn (a tool call adds one); model seconds per step."""
 
     turns_per_second: float
     steps: int = 1

@@ -1,8 +1,8 @@
 """Where one pod ends and how many a load needs: `python -m bench.scale [--quick]`.
 
 Runs 1, 2 and 4 sidecars, each with an opencode of its own, on this machine, and asks of them as many turns
-as they give, at a gateway that answers at once. The CPU time of a step, measured that way, feeds the
-simulation. docs/scale.md explains the numbers.
+as they give, at a gateway that answers at once. What a step occupies opencode for, measured that way,
+feeds the simulation. docs/scale.md explains the numbers.
 """
 
 from __future__ import annotations
@@ -110,6 +110,15 @@ async def load(pods: Sequence[Pod], *, sessions: int, seconds: float, prompt: st
     )
 
 
+def step_seconds(alone: Measured, full: Measured) -> list[float]:
+    """Return samples of what a step occupies opencode for.
+
+    On average that is the inverse of what it does when it is full; the spread is that of single turns.
+    """
+    mean = sum(alone.latency.seconds) / len(alone.latency)
+    return [s / mean / full.turns_per_second for s in alone.latency.seconds]
+
+
 def _cpu(pod: Pod) -> tuple[float, float]:
     """Return the CPU seconds of its opencode and of its sidecar so far."""
     child = pod.opencode().cpu_times()
@@ -124,14 +133,12 @@ async def measure(*, quick: bool) -> tuple[list[Measured], list[float]]:
     steps: list[float] = []
     for count in (1, 2) if quick else (1, 2, 4):
         async with open_pods(count, 8) as pods:
-            for sessions in (1, 8):
-                found.append(await load(pods, sessions=sessions, seconds=seconds, prompt=_TEXT))
+            alone = await load(pods, sessions=1, seconds=seconds, prompt=_TEXT)
+            full = await load(pods, sessions=8, seconds=seconds, prompt=_TEXT)
+            found += [alone, full]
             if count == 1:
-                alone = found[0]
-                # The samples keep the measured shape, scaled to the CPU time that a turn needs.
-                mean = sum(alone.latency.seconds) / len(alone.latency)
-                steps = [s * alone.child_cpu_per_turn / mean for s in alone.latency.seconds]
                 found.append(await load(pods, sessions=8, seconds=seconds, prompt=_TOOL))
+                steps = step_seconds(alone, full)
     return found, steps
 
 

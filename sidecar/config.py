@@ -327,6 +327,8 @@ class TurnSettings(SettingsGroup):
 
     max_seconds: Seconds = 7200.0
     """Upper bound of one turn, seconds; it then ends with `session.error`. Tools may be silent for long."""
+    watchdog_seconds: Seconds = 30.0
+    """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 100
     """User messages that may wait on one busy session; more answer 429."""
     retry_notice_seconds: Annotated[float, Field(ge=0)] = 2.0

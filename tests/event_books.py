@@ -38,7 +38,9 @@ def _check_requests(events: Sequence[Mapping[str, Any]], is_over: bool) -> None:
         elif event["type"] == "span.model_request_end":
             open_requests.remove(event["model_request_start_id"])
         elif event["type"] in RESULT_OF or event["type"] == "agent.message":
-            assert open_requests, f"{event['type']} outside a request: {[e['type'] for e in events]}"
+            assert open_requests, (
+                f"{event['type']} outside a request: {[e['type'] for e in events]}"
+            )
         elif event["type"] == "session.status_idle":
             assert not open_requests, "no request is open while the session is idle"
     assert not (is_over and open_requests)

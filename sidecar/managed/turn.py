@@ -47,8 +47,6 @@ _log = structlog.get_logger(__name__)
 
 PAUSE_QUIET_SECONDS = 0.15
 """Calls of one model request arrive one by one; after this much quiet they are asked about together."""
-WATCHDOG_SECONDS = 30.0
-"""Silence after which opencode is asked whether it still works on the session."""
 ABORT_WAIT_SECONDS = 10.0
 """Bound for opencode to confirm an abort; it takes 0.1 s."""
 
@@ -75,6 +73,7 @@ class Turn:
         message_id: str,
         is_split: bool,
         max_seconds: float,
+        watchdog_seconds: float,
         retry_notice_seconds: float,
     ) -> None:
         self._actor = actor
@@ -84,6 +83,7 @@ class Turn:
         self._resume = resume
         self._message_id = message_id
         self._max_seconds = max_seconds
+        self._watchdog_seconds = watchdog_seconds
         self._retry_notice_seconds = retry_notice_seconds
         self.done = asyncio.Event()
         self._inbox: asyncio.Queue[InboxItem] = asyncio.Queue()
@@ -236,7 +236,7 @@ class Turn:
         now = asyncio.get_running_loop().time()
         if self._can_pause() or self._can_announce():
             return max(0.0, self._quiet_at - now)
-        return max(0.0, min(WATCHDOG_SECONDS, self._deadline - now))
+        return max(0.0, min(self._watchdog_seconds, self._deadline - now))
 
     def _note_progress(self) -> None:
         """Further calls of the same request may follow for a while."""

@@ -136,9 +136,7 @@ async def test_two_calls_answered_one_by_one(
     """After the first answer the session is idle again and names the other call only."""
     session = await raw.new_session(tools=[ASKING])
     async with raw.stream(session) as reader:
-        calls = await ask(
-            raw, reader, session, "[[bash: echo one]][[bash: echo two]]", calls=2
-        )
+        calls = await ask(raw, reader, session, "[[bash: echo one]][[bash: echo two]]", calls=2)
         first, second = (calls[number] for number in order)
         await raw.send_events(session, answers[0](first))
         events = await reader.until("session.status_idle")
@@ -155,9 +153,7 @@ async def test_two_calls_answered_in_one_request(raw: RawClient) -> None:
     """Both confirmations may share one POST; each call gets its own answer."""
     session = await raw.new_session(tools=[ASKING])
     async with raw.stream(session) as reader:
-        calls = await ask(
-            raw, reader, session, "[[bash: echo one]][[bash: echo two]]", calls=2
-        )
+        calls = await ask(raw, reader, session, "[[bash: echo one]][[bash: echo two]]", calls=2)
         answers = await raw.send_events(session, deny(calls[0], "no"), allow(calls[1]))
         events = await reader.until("session.status_idle")
     assert [e["id"] for e in plain(events, "user.tool_confirmation")] == [e["id"] for e in answers]

@@ -41,7 +41,9 @@ def red_dot() -> str:
     """Return a PNG of one red pixel, base64."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(b"\x00\xff\x00\x00"))

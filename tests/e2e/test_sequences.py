@@ -88,7 +88,9 @@ def open_talk(make_sdk: MakeSdk) -> Open:
         async with await events.stream(session.id, event_deltas=previews) as stream:
             talk = Talk(sdk, session.id, stream)
             yield talk
-        listed = [e.model_dump(mode="json", exclude_unset=True) async for e in events.list(session.id)]
+        listed = [
+            e.model_dump(mode="json", exclude_unset=True) async for e in events.list(session.id)
+        ]
         shown = [event for event in talk.events if not event["type"].startswith("event_")]
         assert listed == shown, "the list is the stream"
         check_events(listed)
@@ -289,7 +291,9 @@ async def test_misc(make_sdk: MakeSdk, raw: RawClient, gateway: DemoGateway) -> 
     assert any("be terse" in str(request.body) for request in gateway.requests)
 
 
-async def test_archiving_ends_a_session_as_a_fatal_error_would(open_talk: Open, make_sdk: MakeSdk) -> None:
+async def test_archiving_ends_a_session_as_a_fatal_error_would(
+    open_talk: Open, make_sdk: MakeSdk
+) -> None:
     """The tail of `error_terminal`: the thread's end, then the session's, and the stream is over."""
     sdk = make_sdk(is_strict=True)
     async with open_talk() as talk:

@@ -20,9 +20,7 @@ from tests.harness import RUNTIME_KEY, make_settings, sidecar_for, text_of, type
 
 Sdk = anthropic.AsyncAnthropic
 TOOLSET: Any = {"type": "agent_toolset_20260401"}
-ASKING: Any = TOOLSET | {
-    "configs": [{"name": "bash", "permission_policy": {"type": "always_ask"}}]
-}
+ASKING: Any = TOOLSET | {"configs": [{"name": "bash", "permission_policy": {"type": "always_ask"}}]}
 LOOKUP: Any = {
     "type": "custom",
     "name": "lookup",
@@ -196,9 +194,7 @@ async def test_sessions(sdk: Sdk) -> None:
     assert text_of(await check_history(sdk, begun.id)) == "begun"
 
     async with await sdk.beta.sessions.events.stream(made[0].id) as stream:
-        changed = await sdk.beta.sessions.update(
-            made[0].id, title="renamed", metadata={"k": "v"}
-        )
+        changed = await sdk.beta.sessions.update(made[0].id, title="renamed", metadata={"k": "v"})
         (event,) = await until(stream, "session.updated")
     assert (changed.title, changed.metadata) == ("renamed", {"k": "v"})
     assert (event.title, event.metadata) == ("renamed", {"k": "v"})

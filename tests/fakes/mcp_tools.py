@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -33,7 +34,7 @@ def echo(text: str) -> str:
 @server.tool()
 def fail(text: str) -> str:
     """Fail."""
-    raise ValueError(f"cannot do {text}")
+    raise ToolError(f"cannot do {text}")
 
 
 @server.tool()
