@@ -113,10 +113,12 @@ async def load(pods: Sequence[Pod], *, sessions: int, seconds: float, prompt: st
 def step_seconds(alone: Measured, full: Measured) -> list[float]:
     """Return samples of what a step occupies opencode for.
 
-    On average that is the inverse of what it does when it is full; the spread is that of single turns.
+    On average that is its CPU time per turn when it is full, which unlike the throughput does not depend
+    on who else uses the machine; the spread is that of single turns. A little too high, because the
+    garbage collector has threads of its own.
     """
     mean = sum(alone.latency.seconds) / len(alone.latency)
-    return [s / mean / full.turns_per_second for s in alone.latency.seconds]
+    return [s / mean * full.child_cpu_per_turn for s in alone.latency.seconds]
 
 
 def _cpu(pod: Pod) -> tuple[float, float]:

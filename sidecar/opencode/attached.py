@@ -61,6 +61,7 @@ class AttachedChild(Child):
         self._password = settings.password.get_secret_value()
         self._session = session
         self._is_busy = is_busy
+        self._check_timeout_seconds = min(_CHECK_TIMEOUT_SECONDS, settings.health_timeout_seconds)
         self._tasks = TaskOwner("attached child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
 
@@ -116,7 +117,7 @@ class AttachedChild(Child):
         warn_at = time.monotonic() + self._settings.start_timeout_seconds
         while not self._is_stopping:
             try:
-                self.version = await client.health(timeout_seconds=_CHECK_TIMEOUT_SECONDS)
+                self.version = await client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError as error:
                 if error.upstream_status in {401, 403}:
                     self._fail(f"{self._url} refuses OPENCODE_SERVER_PASSWORD")
@@ -144,7 +145,7 @@ class AttachedChild(Child):
             if self._restart_reason and (self._restart_forced or not self._is_busy()):
                 return self._restart_reason
             try:
-                await client.health(timeout_seconds=_CHECK_TIMEOUT_SECONDS)
+                await client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError as error:
                 if _is_refused(error):
                     return _EXITED
@@ -172,7 +173,7 @@ class AttachedChild(Child):
         deadline = time.monotonic() + _GONE_TIMEOUT_SECONDS
         while not self._is_stopping and time.monotonic() < deadline:
             try:
-                await client.health(timeout_seconds=_CHECK_TIMEOUT_SECONDS)
+                await client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError:
                 break
             await self._pause(_READY_POLL_SECONDS)

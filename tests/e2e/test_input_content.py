@@ -124,7 +124,7 @@ async def test_broken_content_is_refused(raw: RawClient, content: list[dict[str,
 async def test_text_of_any_language_survives_any_chunking(
     raw: RawClient, gateway: DemoGateway, model: str
 ) -> None:
-    """In, out, through a shell and through previews; the bytes on our wire are ASCII."""
+    """In, out, through a shell and through previews; the reader checks that frames are ASCII."""
     session = await raw.new_session(model=model)
     async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
         await raw.send(session, f"[[slow: 6x0.02 {WORDS}]]")
@@ -139,8 +139,6 @@ async def test_text_of_any_language_survives_any_chunking(
     assert plain(shown, "agent.tool_use")[0]["input"] == {"command": f"printf '{WORDS}'"}
     assert plain(shown, "agent.tool_result")[0]["content"][0]["text"] == WORDS
     assert WORDS in json.dumps(gateway.requests[-1].body, ensure_ascii=False)
-    async with raw.http.get(f"/v1/sessions/{session}/events") as response:
-        (await response.read()).decode("ascii")
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "claude-sonnet-4-5"], ids=["openai", "claude"])

@@ -1,5 +1,6 @@
 """Turns that take long, and turns that would never end. The real opencode, a sidecar with short bounds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,11 +8,11 @@ import pytest
 from sidecar.app import Sidecar
 from sidecar.gateway.demo import DemoGateway
 from tests.event_books import check_events
-from tests.harness import http_client, make_settings, sidecar_for, text_of, types_of
+from tests.harness import http_client, make_settings, sidecar_for, text_of
 from tests.raw_client import RawClient, plain
 
-WATCHDOG_SECONDS = 0.5
-MAX_SECONDS = 6.0
+WATCHDOG_SECONDS = 0.3
+MAX_SECONDS = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,11 @@ async def raw(own: Sidecar) -> AsyncIterator[RawClient]:
 async def test_a_silent_tool_is_not_cut(raw: RawClient) -> None:
     """A command that says nothing for several times the watchdog's patience ends as it would anywhere."""
     session = await raw.new_session()
-    turn = await raw.turn(session, "[[bash: sleep 3; echo slept]][[then]][[say: good morning]]")
+    turn = await raw.turn(session, "[[bash: sleep 2; echo slept]][[then]][[say: good morning]]")
+    assert plain(turn, "session.error") == []
     (result,) = plain(turn, "agent.tool_result")
     assert (result["is_error"], result["content"][0]["text"]) == (False, "slept\n")
     assert text_of(turn) == "good morning"
-    assert "session.error" not in types_of(turn)
     check_events(turn)
 
 
@@ -68,21 +69,18 @@ async def test_a_client_that_takes_its_time_is_waited_for(raw: RawClient) -> Non
     check_events(await raw.events(session))
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["[[bash: sleep 600]]", "[[hang]]", "[[slow: 900x0.1 tick]]"],
-    ids=["tool", "silent model", "endless text"],
-)
-async def test_the_upper_bound_ends_a_turn_honestly(raw: RawClient, script: str) -> None:
-    """At the bound: everything open is closed, one error that names the setting, idle; the session lives."""
-    session = await raw.new_session()
-    turn = await raw.turn(session, script, seconds=MAX_SECONDS + 20)
-    (error,) = plain(turn, "session.error")
-    assert "SIDECAR_TURN_MAX_SECONDS" in error["error"]["message"]
-    assert error["error"]["retry_status"] == {"type": "exhausted"}
-    assert turn[-1]["stop_reason"] == {"type": "retries_exhausted"}
-    check_events(turn)
-    assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
+async def test_the_upper_bound_ends_a_turn_honestly(raw: RawClient) -> None:
+    """At the bound, in a tool, before or within the text: all is closed, one error names the setting."""
+    scripts = ["[[bash: sleep 600]]", "[[hang]]", "[[slow: 900x0.1 tick]]"]
+    sessions = [await raw.new_session() for _ in scripts]
+    turns = await asyncio.gather(*map(raw.turn, sessions, scripts))
+    for session, turn in zip(sessions, turns, strict=True):
+        (error,) = plain(turn, "session.error")
+        assert "SIDECAR_TURN_MAX_SECONDS" in error["error"]["message"]
+        assert error["error"]["retry_status"] == {"type": "exhausted"}
+        assert turn[-1]["stop_reason"] == {"type": "retries_exhausted"}
+        check_events(turn)
+        assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
 
 
 async def test_an_answer_that_is_no_stream_is_bounded(raw: RawClient) -> None:

@@ -138,7 +138,7 @@ async def test_environments(sdk: Sdk) -> None:
 
 
 async def test_agents(sdk: Sdk, attempts: Attempts) -> None:
-    """Steps 5-7, 20: versions grow with changes only, a stale one conflicts once, archived ones serve no more."""
+    """Steps 5-7, 20: versions grow with changes only, a stale one conflicts once, archived ones serve not."""
     agent = await sdk.beta.agents.create(
         name="coder", model="openai/gpt-4o", system="Be brief.", tools=[ASKING, LOOKUP]
     )

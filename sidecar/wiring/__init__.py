@@ -1,0 +1,1 @@
+"""How the parts are put together, room by room; `sidecar.app` calls these in order."""

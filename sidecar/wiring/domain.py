@@ -1,0 +1,210 @@
+"""The domain: agents, environments, sessions, turns, vaults; and who tells it what happened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import Settings
+from sidecar.errors import SettingsError
+from sidecar.gateway.relay import Relay
+from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
+from sidecar.http.tool_server import ToolServer
+from sidecar.managed.agents import Agents
+from sidecar.managed.child_sessions import ChildSessions
+from sidecar.managed.connections import Connections
+from sidecar.managed.credentials import Credentials
+from sidecar.managed.custom_tools import CustomTools
+from sidecar.managed.drafts import Usage
+from sidecar.managed.environments import Environments
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.git import Git
+from sidecar.managed.repositories import Repositories
+from sidecar.managed.resources import Resources
+from sidecar.managed.retention import Retention
+from sidecar.managed.sealing import open_sealer
+from sidecar.managed.sessions import Sessions
+from sidecar.managed.shell_variables import ShellVariables
+from sidecar.managed.turn_items import RequestEnded, RequestStarted
+from sidecar.managed.turns import Turns
+from sidecar.managed.vaults import Vaults
+from sidecar.opencode.child import State
+from sidecar.opencode.environment import ChildFiles
+from sidecar.opencode.shell_environment import ShellEnvironment
+from sidecar.store.database import Database
+from sidecar.tracing import Tracer
+from sidecar.wiring.child import ChildParts
+
+_LOST: Mapping[State, str] = {
+    "backing_off": "stopped unexpectedly",
+    "failed": "cannot be kept running",
+    "stopping": "is being restarted",
+    "stopped": "is being restarted",
+}
+"""States of the child in which its turns are over, and how clients are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What stores secrets and hands them out."""
+
+    vaults: Vaults
+    credentials: Credentials
+    repositories: Repositories
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The resources of the API and what runs behind them."""
+
+    log: EventLog
+    turns: Turns
+    agents: Agents
+    environments: Environments
+    sessions: Sessions
+    resources: Resources
+    retention: Retention
+
+
+async def open_secrets(
+    settings: Settings,
+    database: Database,
+    files: ChildFiles,
+    stack: AsyncExitStack,
+    tasks: TaskOwner,
+    *,
+    child_pid: Callable[[], int | None],
+) -> Secrets:
+    """Find the key, and let the child ask for the variables of its shells."""
+    key = settings.vault.key
+    sealer = await open_sealer(
+        database=database,
+        key=key.get_secret_value() if key else None,
+        data_dir=settings.storage.data_dir,
+    )
+    vaults = Vaults(database=database, sealer=sealer)
+    variables = ShellVariables(
+        database=database,
+        vaults=vaults,
+        workspaces_dir=settings.storage.workspaces_dir.resolve(),
+    )
+    shells = ShellEnvironment(
+        path=files.shell_socket, child_pid=child_pid, variables_of=variables.of_directory
+    )
+    try:
+        await shells.start()
+    except OSError as error:
+        raise SettingsError(
+            f"DATA_DIR: cannot make a socket at {files.shell_socket}: {error.strerror}; "
+            "use a directory on a local file system"
+        ) from error
+    stack.push_async_callback(shells.close)
+    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
+    return Secrets(
+        vaults,
+        Credentials(database=database, sealer=sealer),
+        Repositories(database=database, sealer=sealer, git=git),
+    )
+
+
+async def make_domain(
+    settings: Settings,
+    database: Database,
+    stack: AsyncExitStack,
+    *,
+    child: ChildParts,
+    secrets: Secrets,
+    tracer: Tracer,
+) -> Domain:
+    """Put the domain together. Its tool server listens; nothing else is started."""
+    custom_tools = CustomTools()
+
+    async def tools_of(session_id: str) -> list[dict[str, object]]:
+        return await sessions.custom_tools(session_id)
+
+    tool_server = ToolServer(
+        custom_tools=custom_tools,
+        tools_of=tools_of,
+        host=settings.relay.host,
+        reached_at=settings.relay.reached_at(),
+    )
+    await tool_server.start()
+    stack.push_async_callback(tool_server.close)
+    child_sessions = ChildSessions(
+        supervisor=child.supervisor,
+        instances=child.instances,
+        pump=child.pump,
+        connections=Connections(
+            custom_tools=custom_tools,
+            tool_server_url=tool_server.url,
+            bearers_for=secrets.vaults.bearers_for,
+        ),
+        repositories=secrets.repositories,
+        workspaces_dir=settings.storage.workspaces_dir.resolve(),
+        prompt_wait_seconds=settings.child.prompt_wait_seconds,
+    )
+    log = EventLog(database=database)
+    turns = Turns(
+        database=database,
+        log=log,
+        child_sessions=child_sessions,
+        custom_tools=custom_tools,
+        modalities_of=child.registry.modalities_of,
+        settings=settings.turn,
+        tracer=tracer,
+    )
+    agents = Agents(database=database, resolve_model=child.registry.resolve)
+    sessions = Sessions(
+        database=database,
+        log=log,
+        turns=turns,
+        agents=agents,
+        child_sessions=child_sessions,
+        check_vaults=secrets.vaults.check,
+        repositories=secrets.repositories,
+        resolve_model=child.registry.resolve,
+    )
+    return Domain(
+        log=log,
+        turns=turns,
+        agents=agents,
+        environments=Environments(database=database),
+        sessions=sessions,
+        resources=Resources(repositories=secrets.repositories, actor_of=turns.actor),
+        retention=Retention(
+            database=database, sessions=sessions, days=settings.turn.retention_days
+        ),
+    )
+
+
+def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
+    """Let the parts hear of each other."""
+
+    def on_state(state: State, _boot: int) -> None:
+        if state in _LOST:
+            turns.child_lost(_LOST[state])
+            child.instances.forget_all()
+
+    def on_request(event: ModelRequestStarted | ModelRequestEnded) -> None:
+        if isinstance(event, ModelRequestStarted):
+            turns.tell(event.child_session_id, RequestStarted(event.request_id))
+            return
+        is_cut = event.failure is not None and event.failure.kind == "cancelled"
+        has_failed = event.failure is not None and event.failure.kind != "refusal"
+        usage = (
+            Usage(**{name: getattr(event.usage, name) for name in Usage.__slots__})
+            if event.usage
+            else None
+        )
+        turns.tell(
+            event.child_session_id,
+            RequestEnded(event.request_id, None if is_cut else has_failed, usage),
+        )
+
+    child.supervisor.on_state_change(on_state)
+    child.pump.on_lost(child.supervisor.suspect)
+    child.pump.on_gap(turns.gap)
+    relay.listen(on_request)

@@ -1,0 +1,109 @@
+"""The gateway side: where models come from, the catalogue of them, the relay to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import structlog
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import RelaySettings, Settings
+from sidecar.errors import SettingsError
+from sidecar.gateway.catalogue import Catalogue
+from sidecar.gateway.client import GatewayClient
+from sidecar.gateway.relay import Relay
+from sidecar.tracing import Tracer
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Where models come from. `is_demo` is announced wherever people look."""
+
+    url: str
+    key: str | None
+    is_demo: bool
+
+
+@asynccontextmanager
+async def client_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """The one HTTP client of this process, but for the relay's."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield session
+
+
+async def find_gateway(settings: Settings, stack: AsyncExitStack) -> Gateway:
+    """Return the configured gateway, or start the demo one."""
+    if settings.gateway.base_url:
+        key = settings.gateway.api_key
+        shown = key.get_secret_value() if key else None
+        return Gateway(settings.gateway.base_url, shown, is_demo=False)
+    from sidecar.gateway.demo import DemoGateway  # noqa: PLC0415  # starts without it are faster
+
+    demo = DemoGateway()
+    await demo.start()
+    stack.push_async_callback(demo.close)
+    _log.warning("demo gateway: no LITELLM_BASE_URL is set, answers are scripted", url=demo.url)
+    return Gateway(demo.url, None, is_demo=True)
+
+
+def make_catalogue(
+    settings: Settings, gateway: Gateway, session: aiohttp.ClientSession, tasks: TaskOwner
+) -> Catalogue:
+    """Return the catalogue, not started."""
+    client = GatewayClient(
+        settings=settings.gateway, base_url=gateway.url, api_key=gateway.key, session=session
+    )
+    return Catalogue(
+        client=client,
+        settings=settings.gateway,
+        file=settings.storage.data_dir / "catalogue.json",
+        tasks=tasks,
+    )
+
+
+async def start_relay(
+    settings: Settings,
+    gateway: Gateway,
+    stack: AsyncExitStack,
+    *,
+    tracer: Tracer,
+    traceparent_of: Callable[[str], str | None],
+) -> Relay:
+    """Return the relay, listening. Raises SettingsError when its port is taken."""
+    given: RelaySettings = settings.relay
+    relay = Relay(
+        settings=settings.gateway,
+        base_url=gateway.url,
+        api_key=gateway.key,
+        host=given.host,
+        port=given.port,
+        token=given.token.get_secret_value() if given.token else None,
+        tracer=tracer,
+        traceparent_of=traceparent_of,
+    )
+    try:
+        await relay.start()
+    except OSError as error:
+        raise SettingsError(
+            f"SIDECAR_RELAY_PORT: cannot listen on {given.host}:{given.port}: {error.strerror}; "
+            "stop what uses it or set another port"
+        ) from error
+    stack.push_async_callback(relay.close)
+    return relay
+
+
+def describe(gateway: Gateway, catalogue: Catalogue) -> dict[str, Any]:
+    """Return what `/health` tells of the gateway."""
+    snapshot = catalogue.snapshot
+    return {
+        "demo": gateway.is_demo,
+        "models": len(snapshot.listed) if snapshot else 0,
+        "age_seconds": round(snapshot.age_seconds, 1) if snapshot else None,
+    }

@@ -1,0 +1,204 @@
+"""Watching an opencode of somebody else, with a small program in its place."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from sidecar.config import ChildSettings
+from sidecar.errors import ChildUnavailableError
+from sidecar.opencode.attached import AttachedChild
+from sidecar.opencode.child import State
+
+PROGRAM = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def platform_runs(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody else runs it."""
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, "serve", "--port", str(port)], stdout=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Watch:
+    """An attached child, the states it went through, and a bell for each."""
+
+    def __init__(self, session: aiohttp.ClientSession, port: int, **settings: object) -> None:
+        self.port = port
+        self.session = session
+        self.is_busy = False
+        self.states: list[tuple[State, int]] = []
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.child = AttachedChild(
+            settings=ChildSettings(
+                url=f"http://127.0.0.1:{port}",
+                password=SecretStr("password"),
+                health_timeout_seconds=0.5,
+                **settings,  # type: ignore[arg-type]  # test values
+            ),
+            session=session,
+            is_busy=lambda: self.is_busy,
+        )
+        self.child.on_state_change(self._note)
+
+    def _note(self, state: State, boot: int) -> None:
+        self.states.append((state, boot))
+        task = asyncio.ensure_future(self._ring())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ring(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, state: State, boot: int) -> None:
+        """Wait until it was in that state in that boot."""
+        async with asyncio.timeout(20), self._changed:
+            await self._changed.wait_for(lambda: (state, boot) in self.states)
+
+    async def switch(self, name: str) -> None:
+        """Change the program's behaviour."""
+        async with self.session.post(
+            f"http://127.0.0.1:{self.port}/test/{name}", headers={"authorization": "x"}
+        ) as answer:
+            assert answer.status == 200
+
+    async def calls(self) -> list[str]:
+        """Return what it was asked but its health."""
+        async with self.session.get(
+            f"http://127.0.0.1:{self.port}/test/calls", headers={"authorization": "x"}
+        ) as answer:
+            calls: list[str] = await answer.json()
+            return calls
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def test_it_may_come_later_than_we_do(session: aiohttp.ClientSession) -> None:
+    """Before it is there prompts are refused for a while; once it is, what it still did is aborted."""
+    watch = Watch(session, free_port())
+    await watch.child.start()
+    with pytest.raises(ChildUnavailableError, match="starting"):
+        await watch.child.wait_ready(0.2)
+    with platform_runs(watch.port):
+        client = await watch.child.wait_ready(20)
+        assert watch.child.version == "fake"
+        assert await client.mcp_status(Path("/x")) == {}
+        assert (await watch.calls())[0] == "POST /global/dispose"
+        await watch.child.stop()
+        assert (await watch.calls())[-1] == "POST /global/dispose"
+    assert watch.states[-1][0] == "stopped"
+
+
+async def test_a_new_process_is_a_new_boot(session: aiohttp.ClientSession) -> None:
+    """A broken stream makes it look at once; refused connections are the end, an answer the next boot."""
+    watch = Watch(session, free_port())
+    await watch.child.start()
+    with platform_runs(watch.port):
+        old = await watch.child.wait_ready(20)
+        watch.child.suspect()
+        assert await watch.child.wait_ready(1) is old
+    watch.child.suspect()
+    await watch.until("backing_off", 1)
+    assert watch.child.last_exit is not None
+    assert watch.child.last_exit.reason == "exited"
+    with platform_runs(watch.port):
+        await watch.until("ready", 2)
+        assert watch.child.client is not old
+        await watch.child.stop()
+
+
+async def test_silence_asks_for_a_restart(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """One that does not answer is degraded, then the command is run, which ends it."""
+    watch = Watch(session, free_port(), restart_command=f"touch {tmp_path / 'asked'}")
+    await watch.child.start()
+    with platform_runs(watch.port):
+        await watch.until("ready", 1)
+        await watch.switch("hang")
+        await watch.until("degraded", 1)
+        await watch.until("stopping", 1)
+        watch.child.suspect()
+        async with asyncio.timeout(20):
+            while not (tmp_path / "asked").exists():
+                await asyncio.sleep(0.02)
+        assert watch.child.last_exit is not None
+        assert watch.child.last_exit.reason == "no answer to health checks"
+        await watch.child.stop()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (None, "the platform's business"),
+        ("/no/such/program", "No such file"),
+        ("sh -c 'echo not allowed; exit 3'", "status 3: not allowed"),
+        ("'unbalanced", "No closing quotation"),
+    ],
+)
+async def test_a_restart_that_nobody_can_give(
+    session: aiohttp.ClientSession, command: str | None, words: str
+) -> None:
+    """It waits for idle; without a command that works the state is failed, for a reason in words."""
+    watch = Watch(session, free_port(), restart_command=command)
+    await watch.child.start()
+    with platform_runs(watch.port):
+        await watch.until("ready", 1)
+        watch.is_busy = True
+        watch.child.request_restart("leak")
+        watch.child.suspect()
+        assert watch.child.restart_pending == "leak"
+        assert watch.child.state == "ready"
+        watch.is_busy = False
+        watch.child.suspect()
+        async with asyncio.timeout(20):
+            await watch.child.failed.wait()
+    assert "leak" in watch.child.failure
+    assert words in watch.child.failure
+    await watch.child.stop()
+    assert watch.child.state == "failed"
+
+
+async def test_a_wrong_password_is_no_question_of_time(session: aiohttp.ClientSession) -> None:
+    """Refused credentials end the attempts at once."""
+
+    async def refuse(_request: web.Request) -> web.Response:
+        return web.Response(status=401)
+
+    app = web.Application()
+    app.router.add_get("/global/health", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    watch = Watch(session, runner.addresses[0][1])
+    await watch.child.start()
+    async with asyncio.timeout(20):
+        await watch.child.failed.wait()
+    assert "OPENCODE_SERVER_PASSWORD" in watch.child.failure
+    await watch.child.stop()
+    await runner.cleanup()
