@@ -1,0 +1,41 @@
+"""Settings: one class per concern, every field with its unit and reason.
+
+Names that deployments of LAP already use (`HOST`, `PORT`, `LITELLM_BASE_URL`, ...) are kept as they
+are; everything else is `SIDECAR_<GROUP>_<FIELD>`. An unknown `SIDECAR_*` variable stops the start:
+a misspelt setting that silently does nothing is worse than a refused one. Each secret may come from a
+file named by `<NAME>_FILE`. The README's table is generated from this module (`python -m sidecar
+config --markdown`).
+"""
+
+from sidecar.config.base import SettingsGroup, env_name, is_secret
+from sidecar.config.faces import AdminSettings, HttpSettings, LogSettings, TracingSettings
+from sidecar.config.loading import Settings, meanings, variables
+from sidecar.config.models import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.work import (
+    ChildSettings,
+    RepositorySettings,
+    StorageSettings,
+    TurnSettings,
+    VaultSettings,
+)
+
+__all__ = [
+    "AdminSettings",
+    "ChildSettings",
+    "GatewaySettings",
+    "HttpSettings",
+    "LogSettings",
+    "RelaySettings",
+    "RepositorySettings",
+    "RuntimesSettings",
+    "Settings",
+    "SettingsGroup",
+    "StorageSettings",
+    "TracingSettings",
+    "TurnSettings",
+    "VaultSettings",
+    "env_name",
+    "is_secret",
+    "meanings",
+    "variables",
+]

@@ -1,0 +1,106 @@
+"""What all groups of settings share: sources, secrets from files, types."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sidecar.errors import SettingsError
+
+FILE_SUFFIX = "_FILE"
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+"""A comma-separated list; blanks around items and empty items are dropped."""
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _without_trailing_slash(url: str) -> str:
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(_without_trailing_slash)]
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `<NAME>_FILE` for every secret field, as Docker and Kubernetes mount secrets."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = env_name(self.settings_cls, field_name)
+        path = os.environ.get(f"{name}{FILE_SUFFIX}")
+        if not path or not is_secret(field):
+            return None, field_name, False
+        if os.environ.get(name):
+            raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set; keep one of them")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, field_name)
+            if value is not None:
+                found[field_name] = value
+        return found
+
+
+class SettingsGroup(BaseSettings):
+    """One concern. Immutable; read once at start."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the hook's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the hook's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_comma_lists(cls, value: object, info: Any) -> object:
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, str) and annotation == tuple[str, ...]:
+            return tuple(item.strip() for item in value.split(",") if item.strip())
+        return value
+
+
+def env_name(group: type[BaseSettings], field_name: str) -> str:
+    """Return the environment variable of a field."""
+    alias = group.model_fields[field_name].validation_alias
+    if isinstance(alias, str):
+        return alias
+    return f"{group.model_config.get('env_prefix', '')}{field_name}".upper()
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the setting is a secret: masked when shown, and readable from `<NAME>_FILE`."""
+    return SecretStr.__name__ in repr(field.annotation)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,94 @@
+"""Settings of what others see: the HTTP face, the admin listener, logs, tracing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sidecar.config.base import Seconds, SettingsGroup, Url, is_loopback
+from sidecar.errors import SettingsError
+
+
+class HttpSettings(SettingsGroup):
+    """The face that clients talk to."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
+
+    host: str | None = Field(None, validation_alias="HOST")
+    """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
+    reaches this port runs code."""
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, validation_alias="PORT")
+    """TCP port; 0 picks a free one (printed at start)."""
+    runtime_api_key: SecretStr | None = Field(None, validation_alias="RUNTIME_API_KEY")
+    """Key that clients send as `x-api-key` or `Authorization: Bearer`."""
+    allow_anonymous: bool = False
+    """Serve a non-loopback address without a key. Only behind something else that authenticates."""
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    """Largest request body, bytes (the hosted API's limit); above it 413."""
+    heartbeat_seconds: Seconds = 15.0
+    """Longest silence on an event stream, seconds; proxies and SDKs cut longer ones."""
+    keepalive_seconds: Seconds = 120.0
+    """Idle time before a kept-alive connection is closed, seconds. Above the 90 s for which LAP pools
+    connections, so that it never reuses one that we are just closing."""
+    late_reader_seconds: Seconds = 15.0
+    """Grace, seconds, in which one further reader gets a finished turn replayed (sub-agents of LAP)."""
+
+    def effective_host(self) -> str:
+        """Return the address to bind. Raises SettingsError for an open, unauthenticated one."""
+        if self.host is None:
+            return "0.0.0.0" if self.runtime_api_key or self.allow_anonymous else "127.0.0.1"  # noqa: S104  # only with a key
+        if not (is_loopback(self.host) or self.runtime_api_key or self.allow_anonymous):
+            raise SettingsError(
+                f"HOST={self.host} would let anyone on the network run code here: set RUNTIME_API_KEY, "
+                "or SIDECAR_HTTP_ALLOW_ANONYMOUS=1 if something in front authenticates"
+            )
+        return self.host
+
+
+class AdminSettings(SettingsGroup):
+    """Metrics and administration, on a listener of their own."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_ADMIN_")
+
+    is_enabled: bool = Field(True, validation_alias="SIDECAR_ADMIN_ENABLED")
+    """Serve `/metrics` and `/admin/*`."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs the key."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    """TCP port; 0 picks a free one (logged at start). The default gives way to a free one when it is
+    taken, a port that was set does not."""
+    key: SecretStr | None = None
+    """Key for this listener, sent as `x-api-key` or `Authorization: Bearer`."""
+    anonymous_metrics: bool = False
+    """Serve `GET /metrics` without the key, for scrapers that cannot send one."""
+
+    def check(self) -> None:
+        """Raise SettingsError for an open, unauthenticated address."""
+        if self.is_enabled and not (is_loopback(self.host) or self.key):
+            raise SettingsError(
+                f"SIDECAR_ADMIN_HOST={self.host} would let anyone on the network restart opencode: "
+                "set SIDECAR_ADMIN_KEY"
+            )
+
+
+class LogSettings(SettingsGroup):
+    """What is logged and how."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_LOG_")
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is console on a terminal and JSON lines otherwise."""
+
+
+class TracingSettings(SettingsGroup):
+    """Where traces go. The exporter reads OpenTelemetry's other variables itself."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_TRACING_")
+
+    endpoint: Url | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """OTLP over HTTP, for example `http://collector:4318`. Needs the extra `otel`. Unset: no spans; a
+    caller's `traceparent` reaches the gateway all the same."""

@@ -1,0 +1,152 @@
+"""Reads the environment once, refuses what it does not know, and lists all settings."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import inspect
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
+from sidecar.config.faces import AdminSettings, HttpSettings, LogSettings, TracingSettings
+from sidecar.config.models import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.work import (
+    ChildSettings,
+    RepositorySettings,
+    StorageSettings,
+    TurnSettings,
+    VaultSettings,
+)
+from sidecar.errors import SettingsError
+
+_PREFIX = "SIDECAR_"
+
+
+class Settings(BaseModel):
+    """All settings. `Settings.load()` reads and checks the environment once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    http: HttpSettings
+    storage: StorageSettings
+    gateway: GatewaySettings
+    child: ChildSettings
+    turn: TurnSettings
+    runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
+    vault: VaultSettings = Field(default_factory=VaultSettings)
+    repository: RepositorySettings = Field(default_factory=RepositorySettings)
+    log: LogSettings
+    admin: AdminSettings = Field(default_factory=AdminSettings)
+    relay: RelaySettings = Field(default_factory=RelaySettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+
+    @classmethod
+    def load(cls, **groups: SettingsGroup) -> Settings:
+        """Read the environment. Raises SettingsError that names the variable and the fix."""
+        _refuse_unknown(os.environ)
+        try:
+            made = {name: groups.get(name) or _read(group) for name, group in _groups()}
+            settings = cls(**made)
+        except ValidationError as error:
+            raise SettingsError(_explain(error)) from error
+        settings.http.effective_host()
+        settings.admin.check()
+        settings.check_attached()
+        return settings
+
+    def check_attached(self) -> None:
+        """Raise SettingsError when an attached opencode could not work with these settings."""
+        if self.child.url is None:
+            return
+        missing = [
+            name
+            for name, is_given in (
+                ("OPENCODE_SERVER_PASSWORD", self.child.password is not None),
+                ("SIDECAR_RELAY_TOKEN", self.relay.token is not None),
+                ("SIDECAR_RELAY_PORT", self.relay.port > 0),
+            )
+            if not is_given
+        ]
+        if missing:
+            raise SettingsError(
+                f"OPENCODE_URL needs {', '.join(missing)}: what the other container's environment "
+                "says cannot change with every start (see `opencode-sidecar child-env`)"
+            )
+
+    def secret_values(self) -> list[str]:
+        """Return every secret in clear, for masking logs and terminal output."""
+        groups = (getattr(self, name) for name, _ in _groups())
+        values = (getattr(group, name) for group in groups for name in type(group).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def _read(group: type[SettingsGroup]) -> SettingsGroup:
+    try:
+        return group()
+    except SourceError as error:
+        quoted = re.search(r'field "(\w+)"', str(error))
+        name = env_name(group, quoted[1]) if quoted else group.__name__
+        raise SettingsError(f"{name}: is not JSON") from error
+
+
+def _groups() -> Iterator[tuple[str, type[SettingsGroup]]]:
+    for name, field in Settings.model_fields.items():
+        assert isinstance(field.annotation, type)
+        yield name, field.annotation
+
+
+def variables() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
+    """Yield (group, environment variable, field) for every setting, in the order of this file."""
+    for _, group in _groups():
+        for field_name, field in group.model_fields.items():
+            yield group, env_name(group, field_name), field
+
+
+@functools.cache
+def meanings() -> Mapping[str, str]:
+    """Return what each environment variable means: the docstring below its field, as one line.
+
+    pydantic's `use_attribute_docstrings` would read the source once per class, at every start, to know
+    what only documentation needs.
+    """
+    found = {}
+    for _, group in _groups():
+        (definition,) = ast.parse(inspect.getsource(group)).body
+        assert isinstance(definition, ast.ClassDef)
+        for statement, below in itertools.pairwise(definition.body):
+            match statement, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=field_name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[env_name(group, field_name)] = " ".join(text.split())
+    return found
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {name for _, name, _ in variables()}
+    known |= {"SIDECAR_API_KEY", "SIDECAR_BASE_URL"}  # the SDK's, for reaching a sidecar
+    known |= {name + FILE_SUFFIX for _, name, field in variables() if is_secret(field)}
+    for name in environ:
+        if name.startswith(_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.0)
+            raise SettingsError(f"unknown setting {name}; did you mean {near[0]}?")
+
+
+def _explain(error: ValidationError) -> str:
+    group = next((g for _, g in _groups() if g.__name__ == error.title), None)
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        where = str(item["loc"][0]) if item["loc"] else ""
+        if group is not None and where in group.model_fields:
+            where = env_name(group, where)
+        lines.append(f"{where}: {item['msg']}")
+    return "; ".join(lines)

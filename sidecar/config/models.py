@@ -1,0 +1,87 @@
+"""Settings of where models come from: the gateway, the relay to it, other runtimes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
+
+
+class GatewaySettings(SettingsGroup):
+    """The LiteLLM gateway and the catalogue made from it."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_GATEWAY_")
+
+    base_url: Url | None = Field(None, validation_alias="LITELLM_BASE_URL")
+    """The gateway's URL, with or without `/v1`. Unset: an embedded demo gateway on loopback."""
+    api_key: SecretStr | None = Field(None, validation_alias="LITELLM_API_KEY")
+    """The gateway's key. Stays in this process: the child gets a per-boot token for our relay."""
+    models: CommaList = Field((), validation_alias="LITELLM_MODELS")
+    """Fallback model ids, used only while the gateway has never answered. Never required."""
+    default_model: str | None = Field(None, validation_alias="LITELLM_DEFAULT_MODEL")
+    """Model for opencode's own default and small calls. Unset: the first listed model."""
+    refresh_seconds: Seconds = 60.0
+    """Age at which the catalogue is read again, seconds."""
+    miss_refresh_seconds: Seconds = 3.0
+    """An unknown model name forces one refresh if the catalogue is older than this, seconds."""
+    connect_timeout_seconds: Seconds = 5.0
+    """Bound for connecting to the gateway, seconds."""
+    list_timeout_seconds: Seconds = 20.0
+    """Bound for one model-list request, seconds (hundreds of models take LiteLLM half a second)."""
+    first_byte_timeout_seconds: Seconds = 300.0
+    """Bound for a model call's response headers, seconds. Reasoning models think before they answer."""
+    idle_timeout_seconds: Seconds = 300.0
+    """Bound for silence inside a streamed model answer, seconds."""
+    include: CommaList = ()
+    """Globs of model ids to list; empty lists all chat models."""
+    exclude: CommaList = ()
+    """Globs of model ids to hide from the list (a hidden model can still be named)."""
+    aliases: Annotated[dict[str, str], Field(default_factory=dict)]
+    """JSON object of further names: `{"fast": "openai/gpt-4o-mini"}`."""
+    overrides: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    """JSON object per model id that wins over what the gateway says, for example
+    `{"m": {"max_input_tokens": 200000, "wire": "messages"}}`."""
+    claude_wire: Literal["messages", "chat"] = "messages"
+    """Wire format for Claude models: `messages` keeps thinking blocks and cache control."""
+    default_wire: Literal["messages", "chat"] = "chat"
+    """Wire format for all other models. `messages` for a gateway without chat completions (LAP)."""
+
+
+class RelaySettings(SettingsGroup):
+    """The relay through which opencode reaches the gateway; to be fixed only in attach mode."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RELAY_")
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Containers of one pod share the loopback; elsewhere `0.0.0.0`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """TCP port; 0 picks a free one, which only a child that we start ourselves can be told."""
+    token: SecretStr | None = None
+    """What opencode authenticates with. Unset: a new one for every start of the sidecar."""
+    url: Url | None = None
+    """How opencode reaches the relay, ending in `/v1`. Unset: loopback."""
+
+    def reached_at(self) -> str:
+        """Return our host as opencode sees it."""
+        return (urlsplit(self.url).hostname if self.url else None) or "127.0.0.1"
+
+
+class RuntimesSettings(SettingsGroup):
+    """Model lists of other runtimes (`GET /v1/models?runtime=`), each off unless its key is set."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RUNTIMES_")
+
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+    """Anthropic's key for `runtime=anthropic`. Used for the list only, never for turns."""
+    anthropic_base_url: Url | None = Field(None, validation_alias="ANTHROPIC_BASE_URL")
+    """Anthropic's URL. Unset: `https://api.anthropic.com`."""
+    cursor_api_key: SecretStr | None = Field(None, validation_alias="CURSOR_API_KEY")
+    """Cursor's key for `runtime=cursor`. Used for the list only."""
+    cursor_base_url: Url | None = Field(None, validation_alias="CURSOR_BASE_URL")
+    """Cursor's URL. Unset: `https://api.cursor.com`."""
+    refresh_seconds: Seconds = 300.0
+    """Age at which such a list is read again when somebody asks for it, seconds."""

@@ -1,0 +1,136 @@
+"""Settings of what does the work: storage, the child, turns, vaults, repositories."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sidecar.config.base import Seconds, SettingsGroup, Url
+
+
+def _default_data_dir() -> Path:
+    state_home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state_home) / "opencode-sidecar"
+
+
+class StorageSettings(SettingsGroup):
+    """Where durable things are. A restart needs only this directory."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_STORAGE_")
+
+    data_dir: Path = Field(default_factory=_default_data_dir, validation_alias="DATA_DIR")
+    """Directory of everything durable. Default: the user's state directory; `/data` in the image."""
+    db_path: Path | None = Field(None, validation_alias="DB_PATH")
+    """SQLite file. Default `<DATA_DIR>/sidecar.db`."""
+    workdir: Path | None = Field(None, validation_alias="WORKDIR")
+    """Parent of the sessions' directories. Default `<DATA_DIR>/workspaces`."""
+    synchronous: Literal["NORMAL", "FULL"] = "FULL"
+    """SQLite's `synchronous`. FULL survives power loss; NORMAL survives a crash of the process and is
+    about twice as fast per commit."""
+
+    @property
+    def database_file(self) -> Path:
+        return self.db_path or self.data_dir / "sidecar.db"
+
+    @property
+    def workspaces_dir(self) -> Path:
+        return self.workdir or self.data_dir / "workspaces"
+
+
+class ChildSettings(SettingsGroup):
+    """The supervised `opencode serve` process."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_CHILD_")
+
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(0, validation_alias="OPENCODE_PORT")
+    """Loopback port of the child; 0 picks a free one."""
+    binary: Path | None = None
+    """The opencode executable. Unset: the pinned one under `deploy/opencode`, else `opencode` on PATH."""
+    start_timeout_seconds: Seconds = 60.0
+    """Bound from spawn to the first healthy answer, seconds (3.4 s measured warm, 6 s cold)."""
+    health_interval_seconds: Seconds = 10.0
+    """Pause between health checks, seconds."""
+    health_timeout_seconds: Seconds = 20.0
+    """A child that answers no health check for this long is replaced, seconds. Busy is not dead: under
+    full load a check took up to 2 s."""
+    request_timeout_seconds: Seconds = 60.0
+    """Bound for one ordinary request to the child, seconds."""
+    prompt_wait_seconds: Seconds = 90.0
+    """How long a prompt waits for a child that is down or starting before its turn fails, seconds."""
+    drain_seconds: Seconds = 20.0
+    """How long running turns may finish when the sidecar stops, seconds. Keep it below the
+    platform's termination grace period."""
+    idle_dispose_seconds: Seconds = 600.0
+    """A session's directory that is idle for this long is unloaded from the child, seconds."""
+    max_instances: Annotated[int, Field(ge=1)] = 60
+    """Directories loaded in the child at once; the longest idle one is unloaded first. Each costs
+    4 to 5 MB and, on some kernels, memory maps that are never given back."""
+    max_rss_bytes: Annotated[int, Field(ge=0)] = 1_500_000_000
+    """Resident size above which an idle child is replaced, bytes; 0 never."""
+    max_maps: Annotated[int, Field(ge=0)] = 30_000
+    """Memory-map count above which the child is replaced when idle; at 65530 it hangs for good. 0 never."""
+    restart_first_delay_seconds: Seconds = 0.5
+    """First back-off after a crash, seconds; doubles up to 30 s."""
+    crash_loop_limit: Annotated[int, Field(ge=1)] = 8
+    """Crashes without a stable minute in between after which the sidecar gives up and exits with 3."""
+    url: Url | None = Field(None, validation_alias="OPENCODE_URL")
+    """An opencode that runs elsewhere, in another container of the pod: none is started here (attach
+    mode, docs/operations.md). It must see the same files under the same paths."""
+    password: SecretStr | None = Field(None, validation_alias="OPENCODE_SERVER_PASSWORD")
+    """Password of that opencode. A child that we start ourselves gets a new one at each start."""
+    restart_command: str | None = None
+    """Command that restarts the attached opencode, split like a shell would. Unset: when a restart is
+    needed the sidecar ends with exit code 3 and leaves the rest to the platform."""
+    forward_native: bool = True
+    """Forward the safe part of opencode's own API on the same port."""
+    log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "WARN"
+    """opencode's own log level; its lines are re-logged with `source=child`."""
+
+
+class TurnSettings(SettingsGroup):
+    """How long turns may take and how much may wait."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_TURN_")
+
+    max_seconds: Seconds = 7200.0
+    """Upper bound of one turn, seconds; it then ends with `session.error`. Tools may be silent for long."""
+    watchdog_seconds: Seconds = 30.0
+    """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
+    max_queued_messages: Annotated[int, Field(ge=1)] = 100
+    """User messages that may wait on one busy session; more answer 429."""
+    retry_notice_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """A gateway retry that waits at least this long is shown as `session.status_rescheduled`, seconds;
+    clients' sample loops stop at any error event, so short hiccups stay silent."""
+    split_messages: bool = False
+    """Emit long answers as several `agent.message` events at paragraph ends, for clients that type as
+    they read and know no previews."""
+    retention_days: Annotated[float, Field(ge=0)] = 30.0
+    """Sessions without activity, and agents no session refers to, are deleted after this many days;
+    0 keeps everything. LAP makes an agent per session and never deletes one."""
+
+
+class VaultSettings(SettingsGroup):
+    """How stored secrets are protected."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_VAULT_")
+
+    key: SecretStr | None = None
+    """Key for secrets at rest: 32 bytes in base64 (`openssl rand -base64 32`). Unset: made once into
+    `<DATA_DIR>/secret.key`. Losing it loses the secrets, so a wrong one refuses to start."""
+
+
+class RepositorySettings(SettingsGroup):
+    """Repositories that are cloned into sessions."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_REPOSITORY_")
+
+    clone_timeout_seconds: Seconds = 600.0
+    """Bound for one clone with its checkout, seconds."""
+    max_bytes: Annotated[int, Field(ge=1024)] = 2_000_000_000
+    """Largest clone, history and files together, bytes."""
+    max_parallel: Annotated[int, Field(ge=1)] = 4
+    """Clones at the same time over all sessions; further ones wait."""
