@@ -180,7 +180,9 @@ class Teller:
         if text_end is not None:
             script.say("message.part.updated", part=text_end)
         script.relay.append(("ended", (request, draw(st.sampled_from([False, False, None])))))
-        for part_id, tool, state in draw(st.permutations(calls)):
+        # What needs no client goes on by itself while the client is waited for.
+        order = draw(st.permutations(calls))
+        for part_id, tool, state in sorted(order, key=lambda call: call[1]["tool"] in CLIENT_TOOLS):
             has_failed = draw(st.booleans())
             ended = {"status": "error", "error": "no"} if has_failed else {"status": "completed"}
             # The client answers what it was shown, and that is when the model has said it all.

@@ -178,9 +178,7 @@ def build_environment(
     }
 
 
-def attached_environment(
-    files: ChildFiles, *, password: str, relay: RelayAccess
-) -> dict[str, str]:
+def attached_environment(files: ChildFiles, *, password: str, relay: RelayAccess) -> dict[str, str]:
     """Return what an opencode in another container must be given beside that container's own."""
     ours = build_environment(files, inherited={}, password=password, marker="", relay=relay)
     # No path of ours, no process of ours to sweep, and no kernel that could tell whose shell asks.

@@ -251,6 +251,24 @@ async def test_without_a_command_a_restart_is_asked_by_the_exit_code(pod: Pod) -
     )
 
 
+def test_child_env_is_for_attach_mode_only(pod: Pod) -> None:
+    """Without OPENCODE_URL there is nothing to print; with it no key of the gateway is printed."""
+    environment = {key: value for key, value in pod.environment.items() if key != "OPENCODE_URL"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "sidecar", "child-env"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "OPENCODE_URL" in answer.stderr
+    printed = pod.child_env()
+    assert GATEWAY_KEY not in printed.values()
+    assert RUNTIME_KEY not in printed.values()
+    assert printed["OPENCODE_SERVER_PASSWORD"] == PASSWORD
+
+
 @pytest.mark.parametrize("name", ["OPENCODE_SERVER_PASSWORD", "SIDECAR_RELAY_TOKEN"])
 def test_half_a_configuration_does_not_start(pod: Pod, name: str) -> None:
     """Attach mode without what both containers must agree on is refused and says what is missing."""

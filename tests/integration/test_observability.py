@@ -1,8 +1,8 @@
-"""Dashboard, alert rules and documentation name the metrics that there are, and all of them are documented."""
+"""Dashboard, alert rules and documentation name the metrics that there are, and all of those."""
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ SUFFIXES = {
 
 
 @pytest.fixture(scope="module")
-async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+async def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The type of each exported family, by name, of a sidecar whose child has vitals."""
     directory = tmp_path_factory.mktemp("families")
     gateway = DemoGateway(key=GATEWAY_KEY)
@@ -42,7 +42,9 @@ async def families(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[di
                     text = await answer.text()
     await gateway.close()
     found = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
-    yield {name.removesuffix("_total"): kind for name, kind in found if not name.endswith("_created")}
+    return {
+        name.removesuffix("_total"): kind for name, kind in found if not name.endswith("_created")
+    }
 
 
 def samples(families: dict[str, str]) -> set[str]:
@@ -85,9 +87,7 @@ def test_every_metric_is_documented(families: dict[str, str]) -> None:
     """The table in docs/operations.md has each of our families once, with its type, and no other."""
     rows = re.findall(rf"^\| `({PREFIX}_[a-z_]+)` \| (\w+) \|", RUNBOOK.read_text(), re.M)
     ours = {name: kind for name, kind in families.items() if name.startswith(PREFIX)}
-    exported = {
-        name + "_total" if kind == "counter" else name: kind for name, kind in ours.items()
-    }
+    exported = {name + "_total" if kind == "counter" else name: kind for name, kind in ours.items()}
     assert len(rows) == len(dict(rows))
     assert dict(rows) == exported
 

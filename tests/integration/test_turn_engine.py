@@ -130,10 +130,12 @@ class FakeChild:
 
 
 class Client:
-    """Answers what waits, one by one; reads the stream as readers do."""
+    """Reads the stream, and answers calls: an eager one when it sees them, else one at each idle."""
 
-    def __init__(self, turns: Turns, log: EventLog, session_id: str) -> None:
+    def __init__(self, turns: Turns, log: EventLog, session_id: str, *, is_eager: bool) -> None:
         self._turns = turns
+        self._is_eager = is_eager
+        self._answered: set[str] = set()
         self._log = log
         self._session_id = session_id
         self.streamed: list[dict[str, Any]] = []
@@ -146,11 +148,13 @@ class Client:
         uses: dict[str, str] = {}
         with self._log.subscribe(self._session_id, after=0) as reader:
             await self.send(user_message("go"))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(3):
                 async for frame in reader.frames(30):
                     event = json.loads(frame.split(b"data: ", 1)[1])
                     self.streamed.append(event)
                     uses[event["id"]] = event["type"]
+                    if self._is_eager and _needs_client(event) and not interrupt.is_set():
+                        await self.send(self._answer(event["id"], event["type"], answers))
                     if event["type"] != "session.status_idle":
                         continue
                     reason = event["stop_reason"]
@@ -159,14 +163,20 @@ class Client:
                     if interrupt.is_set():
                         await self.send({"type": "user.interrupt"})
                         continue
-                    first = reason["event_ids"][0]
-                    await self.send(self._answer(first, uses[first], answers))
+                    left = [i for i in reason["event_ids"] if i not in self._answered]
+                    if left:
+                        await self.send(self._answer(left[0], uses[left[0]], answers))
 
     def _answer(self, call: str, type_: str, answers: list[str]) -> dict[str, Any]:
+        self._answered.add(call)
         if type_ == "agent.custom_tool_use":
             return {"type": "user.custom_tool_result", "custom_tool_use_id": call}
         answers.append(answers.pop(0))
         return {"type": "user.tool_confirmation", "tool_use_id": call, "result": answers[0]}
+
+
+def _needs_client(event: Mapping[str, Any]) -> bool:
+    return event["type"] == "agent.custom_tool_use" or event.get("evaluated_permission") == "ask"
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +214,12 @@ async def new_session(database: Database) -> str:
 
 
 async def play(
-    database: Database, news: list[News], answers: list[str], interrupt_at: int | None
+    database: Database,
+    news: list[News],
+    answers: list[str],
+    *,
+    is_eager: bool,
+    interrupt_at: int | None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Run one turn; return the events as listed and as streamed."""
     session_id = await new_session(database)
@@ -220,7 +235,7 @@ async def play(
         tracer=PassingTracer(),
     )
     child.turns = turns
-    client, interrupt = Client(turns, log, session_id), asyncio.Event()
+    client, interrupt = Client(turns, log, session_id, is_eager=is_eager), asyncio.Event()
 
     async def interrupt_then() -> None:
         while interrupt_at is not None and child.position < interrupt_at:
@@ -246,17 +261,21 @@ async def play(
 @given(
     arrivals(may_cut=False),
     st.permutations(["allow", "deny", "allow"]),
+    st.booleans(),
     st.none() | st.integers(0, 40),
 )
 async def test_any_turn_ends_once_and_its_books_balance(
     database: Database,
     drawn: tuple[list[News], Script],
     answers: list[str],
+    is_eager: bool,
     interrupt_at: int | None,
 ) -> None:
     """One terminal, unique ids, the list is the stream, every request ends, every call has one result."""
     news, script = drawn
-    listed, streamed = await play(database, news, answers, interrupt_at)
+    listed, streamed = await play(
+        database, news, answers, is_eager=is_eager, interrupt_at=interrupt_at
+    )
 
     done = [event for event in listed if event["id"] in {e["id"] for e in streamed}]
     assert done == streamed
