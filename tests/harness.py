@@ -33,7 +33,11 @@ GATEWAY_KEY = "gateway-key-of-the-tests"
 def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, Any]) -> Settings:
     """Return settings for a sidecar on a free port; keyword groups override single fields."""
     http = {"host": "127.0.0.1", "port": 0, "runtime_api_key": SecretStr(RUNTIME_KEY)}
-    gateway = {"base_url": gateway_url, "api_key": SecretStr(GATEWAY_KEY), "refresh_seconds": 3600.0}
+    gateway = {
+        "base_url": gateway_url,
+        "api_key": SecretStr(GATEWAY_KEY),
+        "refresh_seconds": 3600.0,
+    }
     return Settings(
         http=HttpSettings(**(http | groups.get("http", {}))),
         storage=StorageSettings(data_dir=data_dir, **groups.get("storage", {})),
@@ -57,7 +61,9 @@ async def sidecar_for(settings: Settings, *, is_ready: bool = True) -> AsyncIter
 
 
 @asynccontextmanager
-async def http_client(url: str, key: str | None = RUNTIME_KEY) -> AsyncIterator[aiohttp.ClientSession]:
+async def http_client(
+    url: str, key: str | None = RUNTIME_KEY
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A plain HTTP client with our key."""
     headers = {"x-api-key": key} if key else {}
     async with aiohttp.ClientSession(url, headers=headers) as session:

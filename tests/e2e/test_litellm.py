@@ -93,9 +93,7 @@ async def test_any_listed_model_answers_through_litellm(
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-5", "openai/gpt-4o"])
-async def test_a_tool_turn_goes_through_litellm(
-    sdk: anthropic.AsyncAnthropic, model: str
-) -> None:
+async def test_a_tool_turn_goes_through_litellm(sdk: anthropic.AsyncAnthropic, model: str) -> None:
     """Call, result, text, one idle; usage is counted."""
     _, session = await open_session(sdk, model)
     _, seen = await run_turn(sdk, session.id, "[[bash: echo from-the-shell]]")

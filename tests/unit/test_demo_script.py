@@ -151,7 +151,9 @@ def test_a_call_is_repeated_when_the_prompt_says_so() -> None:
         for n, command in enumerate(("rm x", "ls"))
     ]
     results = [{"role": "tool", "tool_call_id": f"c{n}", "content": "cut"} for n in range(2)]
-    prompt = user('- bash({"command": "rm x"}) was not run.\n- bash({"command": "ls"}): call it again.')
+    prompt = user(
+        '- bash({"command": "rm x"}) was not run.\n- bash({"command": "ls"}): call it again.'
+    )
     history = [user("[[bash: ls]]"), {"role": "assistant", "tool_calls": calls}, *results, prompt]
     reply = compose(read(openai(*history), session_id=""))
     assert [p.arguments for p in reply.pieces if isinstance(p, ToolCall)] == ['{"command": "ls"}']

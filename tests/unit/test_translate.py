@@ -296,7 +296,9 @@ def test_split_messages_are_paragraphs_that_add_up_to_the_text() -> None:
     for preview in out.previews:
         body = json.loads(preview.text)
         if preview.type == "event_delta":
-            shown[preview.event_id] = shown.get(preview.event_id, "") + body["delta"]["content"]["text"]
+            shown[preview.event_id] = (
+                shown.get(preview.event_id, "") + body["delta"]["content"]["text"]
+            )
     assert messages == paragraphs
     assert "".join(draft.fields["text"] for draft in out.drafts) == text
     for draft in out.drafts:
