@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,7 +47,7 @@ class FakeChild:
         self._custom_tools = custom_tools
         self._answered: dict[str, asyncio.Event] = {}
         self._replies: dict[str, str] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
         self.session_id = new_id("ses")
         self.turns: Turns | None = None
         self.position = 0
@@ -64,7 +64,7 @@ class FakeChild:
             await self._stop()
 
     async def prompt(self, *, message_id: str, **_rest: Any) -> None:
-        self._task = asyncio.create_task(self._play(message_id))
+        self._start(self._play(message_id))
 
     async def abort(self) -> None:
         await self._stop()
@@ -81,9 +81,14 @@ class FakeChild:
         self._answered.setdefault(permission_id, asyncio.Event()).set()
 
     async def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(job)
+        self._tasks.append(task)
+        return task
 
     def _say(self, type_: str, properties: Mapping[str, Any]) -> None:
         event = ChildEvent(type_, dict(properties), None, self.session_id, self.session_id)
@@ -93,6 +98,7 @@ class FakeChild:
         assert self.turns is not None
         asked: dict[str, str] = {}
         calls: dict[str, asyncio.Task[Any]] = {}
+        running: list[asyncio.Task[None]] = []
         for kind, what in self._news:
             self.position += 1
             if kind == "started":
@@ -105,28 +111,35 @@ class FakeChild:
                 properties = json.loads(json.dumps(given).replace(PROMPT, message_id))
                 if type_ == "permission.asked":
                     asked[properties["tool"]["callID"]] = properties["id"]
-                await self._wait(properties.get("part") or {}, asked, calls)
+                answer = self._answer_of(properties.get("part") or {}, asked, calls)
+                if answer is not None:
+                    running.append(self._start(self._say_after(answer, type_, properties)))
+                    continue
+                await asyncio.gather(*running)
                 self._say(type_, properties)
             if self.position % 3 == 0:
                 await asyncio.sleep(0)
 
-    async def _wait(
+    async def _say_after(self, answer: Awaitable[Any], type_: str, properties: Any) -> None:
+        await answer
+        self._say(type_, properties)
+
+    def _answer_of(
         self, part: Mapping[str, Any], asked: dict[str, str], calls: dict[str, asyncio.Task[Any]]
-    ) -> None:
-        """Custom calls reach us as they begin; a result comes after the client's answer."""
+    ) -> Awaitable[Any] | None:
+        """Return what a call's result waits for. Custom calls reach the tool server as they begin."""
         if part.get("type") != "tool" or part["tool"] not in CLIENT_TOOLS:
-            return
+            return None
         call, state = part["callID"], part["state"]
+        is_over = state["status"] in {"completed", "error"}
         if part["tool"] == "bash":
-            if state["status"] in {"completed", "error"}:
-                await self._answered.setdefault(asked[call], asyncio.Event()).wait()
-            return
+            reply = self._answered.setdefault(asked.get(call, ""), asyncio.Event())
+            return self._start(reply.wait()) if is_over else None
         if state["status"] == "running" and call not in calls:
             name = part["tool"].removeprefix("custom_")
             waiting = self._custom_tools.call(self._record.id, name, state["input"])
-            calls[call] = asyncio.create_task(waiting)
-        elif state["status"] in {"completed", "error"}:
-            await calls[call]
+            calls[call] = self._start(waiting)
+        return calls[call] if is_over else None
 
 
 class Client:
@@ -256,7 +269,7 @@ async def play(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     arrivals(may_cut=False),
