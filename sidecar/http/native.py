@@ -7,13 +7,14 @@ and status 200.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -43,6 +44,9 @@ REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent
 """Sent on to the child. The caller's key is not: the child has a password of its own."""
 RESPONSE_HEADERS = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.ETAG, "x-accel-buffering")
 DIRECTORY_HEADER = "x-opencode-directory"
+_OWN_DIRECTORY = "native"
+"""Below the workspaces: where requests work that name no directory. No session id looks like it."""
+_STREAM_SUFFIX = "/event"
 
 UseDirectory = Callable[[Path, str | None], AbstractAsyncContextManager[ChildClient]]
 
@@ -77,14 +81,15 @@ class NativeApi:
             raise NotFoundError(f"no such route: {request.method} {path}")
         client = await self._wait_ready()
         await self._check(client, request.method, path)
-        self._check_directory(request)
+        directory = self._directory(request)
         body = await request.read() if request.can_read_body else None
-        async with self._prepared(client, path, body) as (client, body):
+        async with self._prepared(client, path, directory, body) as (client, body):
+            headers = _picked(request.headers, REQUEST_HEADERS)
             upstream = await client.forward(
                 request.method,
                 path,
                 query=request.rel_url.raw_query_string,
-                headers=_picked(request.headers, (*REQUEST_HEADERS, DIRECTORY_HEADER)),
+                headers=headers | {DIRECTORY_HEADER: quote(str(directory))},
                 body=body,
             )
             async with upstream:
@@ -112,37 +117,43 @@ class NativeApi:
             self._declared = (self._boot(), declared)
         return declared
 
-    def _check_directory(self, request: web.Request) -> None:
-        """A directory from a client is arbitrary file access, unless it is a session's own."""
+    def _directory(self, request: web.Request) -> Path:
+        """Return the directory that the request works in, one of its own when it names none.
+
+        A directory from a client is arbitrary file access, unless it is below our workspaces.
+        """
         wanted = [*request.query.getall("directory", [])]
         wanted += [unquote(value) for value in request.headers.getall(DIRECTORY_HEADER, [])]
-        for text in wanted:
-            if not Path(text).resolve().is_relative_to(self._workspaces_dir.resolve()):
-                raise PermissionDeniedError(
-                    "directory: only directories below the sidecar's WORKDIR are served"
-                )
+        root = self._workspaces_dir.resolve()
+        directories = [Path(text).resolve() for text in wanted] or [root / _OWN_DIRECTORY]
+        if not all(directory.is_relative_to(root) for directory in directories):
+            raise PermissionDeniedError(
+                "directory: only directories below the sidecar's WORKDIR are served"
+            )
+        return directories[0]
 
     @asynccontextmanager
     async def _prepared(
-        self, client: ChildClient, path: str, body: bytes | None
+        self, client: ChildClient, path: str, directory: Path, body: bytes | None
     ) -> AsyncIterator[tuple[ChildClient, bytes | None]]:
-        """Qualify the prompt's model and see that the session's directory has it."""
+        """Hold the directory loaded; for a prompt, with the model that it names, qualified."""
+        if path.endswith(_STREAM_SUFFIX):
+            # A stream lives on for hours, and ends by itself when its directory is reloaded.
+            yield client, body
+            return
+        model_id = None
         prompt = _PROMPT.match(path)
-        if prompt is None or not body:
-            yield client, body
-            return
-        try:
-            document = json.loads(body)
-        except ValueError as error:
-            raise InvalidRequestError(f"the body is not JSON: {error}") from error
-        ref = await self._qualified(document) if isinstance(document, dict) else None
-        if ref is None or ref.provider != GATEWAY_PROVIDER:
-            yield client, body
-            return
-        session = await client.get_session(prompt["id"])
-        directory = Path(str(session.get("directory", "")))
-        async with self._use_directory(directory, ref.model_id) as ready:
-            yield ready, json.dumps(document).encode()
+        if prompt is not None and body:
+            document = _parsed(body)
+            ref = await self._qualified(document)
+            if ref is not None:
+                body = json.dumps(document).encode()
+                model_id = ref.model_id if ref.provider == GATEWAY_PROVIDER else None
+            session = await client.get_session(prompt["id"])
+            directory = Path(str(session.get("directory", "")))
+        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        async with self._use_directory(directory, model_id) as ready:
+            yield ready, body
 
     async def _qualified(self, document: dict[str, Any]) -> ModelRef | None:
         """Edit the model in place, in whichever of opencode's forms it came."""
@@ -159,6 +170,16 @@ class NativeApi:
         ref = await self._resolve_model(model_id if is_ours else f"{provider}/{model_id}")
         holder["providerID"], holder["modelID"] = ref.provider, ref.model_id
         return ref
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return document
 
 
 async def _pass_on(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -29,6 +29,7 @@ OnLoaded = Callable[[ChildClient], Awaitable[None]]
 """Awaited after each load, before anyone may use the directory: MCP servers are added here, because a
 dispose drops them. If it raises, the directory counts as not loaded."""
 
+_UNCOUNTED_POLL_SECONDS = 0.2
 _MAX_EVICTION_PAUSE_SECONDS = 30.0
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ class _Instance:
     """The config file's models at the load."""
     is_outdated: bool = False
     """To be loaded again as soon as nobody is in it, whatever its models."""
+    is_told: bool = False
+    """Whether the owner of the directory was told of this load."""
     claims: int = 0
     """Callers inside `use`, waiting ones included; keeps the entry alive."""
     users: int = 0
@@ -150,8 +153,10 @@ class Instances:
         if instance is None:
             return True
         async with instance.lock:
-            if not instance.is_busy and instance.loaded_by is not None:
-                await self._dispose(instance, instance.loaded_by)
+            client = instance.loaded_by
+            is_idle = client is not None and not instance.is_busy
+            if client is not None and is_idle and not await self._has_turns(instance, client):
+                await self._dispose(instance, client)
         self._drop_if_unused(instance)
         return instance.loaded_by is None
 
@@ -191,6 +196,9 @@ class Instances:
                     return client
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline - self._clock()):
+                    if not instance.is_busy:
+                        # A turn that did not come through `use`: nobody rings when it ends.
+                        await asyncio.sleep(_UNCOUNTED_POLL_SECONDS)
                     await instance.idle.wait()
                     continue
             raise ChildUnavailableError(
@@ -206,20 +214,28 @@ class Instances:
     ) -> bool:
         """Load or reload as needed; False when that must wait until nobody is in the directory."""
         if instance.loaded_by is client and self._is_current(instance, model_id):
+            await self._tell_loaded(instance, client, on_loaded)
             return True
         if not (model_id is None or self._config_file.knows(model_id)):
             raise ChildError(f"the model {model_id!r} is not in opencode's config")
         if instance.loaded_by is client:
-            if instance.is_busy:
+            if instance.is_busy or await self._has_turns(instance, client):
                 # Usable though not the newest (a limit or a price changed) is good enough here.
                 return model_id is None or model_id in instance.models
             await self._dispose(instance, client)
         await self._make_room(instance)
         await self._load(instance, client)
-        if on_loaded is not None:
-            await on_loaded(client)
+        await self._tell_loaded(instance, client, on_loaded)
         instance.loaded_by = client
         return True
+
+    async def _tell_loaded(
+        self, instance: _Instance, client: ChildClient, on_loaded: OnLoaded | None
+    ) -> None:
+        """Call `on_loaded` once per load, also when somebody without one loaded the directory."""
+        if on_loaded is not None and not instance.is_told:
+            await on_loaded(client)
+            instance.is_told = True
 
     def _is_current(self, instance: _Instance, model_id: str | None) -> bool:
         if instance.is_outdated:
@@ -244,6 +260,7 @@ class Instances:
                 ) from error
             raise
         self.loads += 1
+        instance.is_told = False
         instance.models = models
         instance.is_outdated = False
         instance.last_used = self._clock()
@@ -252,6 +269,11 @@ class Instances:
             directory=str(instance.directory),
             seconds=round(self._clock() - began, 3),
         )
+
+    async def _has_turns(self, instance: _Instance, client: ChildClient) -> bool:
+        """Whether opencode works in the directory, for whomever: `prompt_async` of its own API returns
+        long before its turn ends."""
+        return bool(await client.session_status(instance.directory))
 
     async def _dispose(self, instance: _Instance, client: ChildClient) -> None:
         instance.loaded_by = None

@@ -1,8 +1,16 @@
-"""The README tells what the code does."""
+"""The documents tell what the code does."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
+
 from tools.update_readme import README, with_table
+
+ROOT = README.parent
+DOCUMENTS = sorted([README, *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
 
 
 def test_the_table_of_settings_is_the_settings_own() -> None:
@@ -12,11 +20,15 @@ def test_the_table_of_settings_is_the_settings_own() -> None:
     assert with_table(text) == text
 
 
-def test_every_file_the_readme_links_to_exists() -> None:
-    """No dead links into the repository."""
-    text = README.read_text(encoding="utf-8")
-    links = [part.split(")")[0] for part in text.split("](")[1:]]
-    inside = [link for link in links if "://" not in link]
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_a_document_names_exists(document: Path) -> None:
+    """No dead links into the repository, and no test that is named but not there."""
+    text = document.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    inside = [document.parent / link for link in links if link and "://" not in link]
+    named = [
+        ROOT / name
+        for name in re.findall(r"`((?:tests|bench|sidecar|deploy)/[\w/.-]+\.\w+)`", text)
+    ]
 
-    assert inside
-    assert [link for link in inside if not (README.parent / link).exists()] == []
+    assert [str(path) for path in [*inside, *named] if not path.exists()] == []

@@ -1,0 +1,139 @@
+"""opencode's own API through the sidecar: what is forwarded, what is not, and model names on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from sidecar.app import Sidecar
+from sidecar.gateway.demo import DemoGateway
+from tests.harness import http_client
+
+
+@pytest.fixture
+async def http(sidecar: Sidecar) -> AsyncIterator[aiohttp.ClientSession]:
+    async with http_client(sidecar.url) as session:
+        yield session
+
+
+async def post(http: aiohttp.ClientSession, path: str, body: Any) -> Any:
+    async with http.post(path, json=body) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()
+
+
+def prompt(text: str, **fields: Any) -> dict[str, Any]:
+    return {"parts": [{"type": "text", "text": text}], **fields}
+
+
+def said(message: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"providerID": "litellm", "modelID": "openai/gpt-4o-mini"},
+        {"providerID": "openai", "modelID": "gpt-4o-mini"},
+        {"providerID": "litellm", "modelID": "litellm/openai/gpt-4o-mini"},
+    ],
+)
+async def test_a_prompts_model_is_looked_up_and_known_to_the_child(
+    http: aiohttp.ClientSession, gateway: DemoGateway, model: dict[str, str]
+) -> None:
+    """However the provider was guessed, the gateway is asked for the model it lists."""
+    session = await post(http, "/session", {"title": "native"})
+    answer = await post(
+        http, f"/session/{session['id']}/message", prompt("[[say: hi]]", model=model)
+    )
+
+    assert said(answer) == "hi"
+    asked = [r.body["model"] for r in gateway.requests if r.path.endswith("/chat/completions")]
+    assert asked[-1] == "openai/gpt-4o-mini"
+
+
+async def test_an_unknown_model_is_refused_before_the_child_sees_it(
+    http: aiohttp.ClientSession,
+) -> None:
+    """400 with near matches instead of opencode's bare 500."""
+    session = await post(http, "/session", {"title": "native"})
+    model = {"providerID": "litellm", "modelID": "gpt-4oo"}
+    path = f"/session/{session['id']}/message"
+    async with http.post(path, json=prompt("hi", model=model)) as response:
+        body = await response.json()
+
+    assert response.status == 400
+    assert body["error"]["type"] == "invalid_request_error"
+    assert "openai/gpt-4o" in body["error"]["message"]
+
+
+async def test_events_of_opencode_stream_through(http: aiohttp.ClientSession) -> None:
+    """The global feed is passed on frame by frame."""
+    async with http.get("/global/event") as response, asyncio.timeout(30):
+        assert response.headers["content-type"].startswith("text/event-stream")
+        line = await response.content.readline()
+
+    assert json.loads(line.removeprefix(b"data: "))["payload"]["type"] == "server.connected"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/config/providers"),
+        ("GET", "/provider"),
+        ("PATCH", "/config"),
+        ("PATCH", "/global/config"),
+        ("POST", "/global/dispose"),
+        ("POST", "/instance/dispose"),
+        ("PUT", "/auth/litellm"),
+        ("GET", "/pty"),
+        ("POST", "/mcp"),
+        ("POST", "/%67lobal/dispose"),
+    ],
+)
+async def test_what_leaks_or_disturbs_is_not_forwarded(
+    http: aiohttp.ClientSession, sidecar: Sidecar, method: str, path: str
+) -> None:
+    """Routes that answer keys or reach beyond one session are 403 (or unknown), and nothing happens."""
+    boot = sidecar.supervisor.boot
+    async with http.request(method, path, json={}) as response:
+        body = await response.json()
+
+    assert response.status in {403, 404}
+    assert body["type"] == "error"
+    assert sidecar.supervisor.boot == boot
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing-here", "/v1/nothing", "/session/x/y/z"])
+async def test_an_unknown_path_is_a_json_404(http: aiohttp.ClientSession, path: str) -> None:
+    """The child would answer its web page with status 200."""
+    async with http.get(path) as response:
+        body = await response.json()
+
+    assert response.status == 404
+    assert body["error"]["type"] == "not_found_error"
+
+
+@pytest.mark.parametrize("directory", ["/etc", "/", "../..", "%2Fetc"])
+async def test_a_directory_outside_the_workspaces_is_refused(
+    http: aiohttp.ClientSession, directory: str
+) -> None:
+    """By query or header, it would be arbitrary access to files."""
+    async with http.get("/file", params={"directory": directory, "path": "."}) as by_query:
+        pass
+    headers = {"x-opencode-directory": directory}
+    async with http.get("/file", params={"path": "."}, headers=headers) as by_header:
+        pass
+
+    assert (by_query.status, by_header.status) == (403, 403)
+
+
+async def test_the_native_api_needs_the_key(sidecar: Sidecar) -> None:
+    """There is no way around the key."""
+    async with http_client(sidecar.url, key=None) as http, http.get("/session") as response:
+        assert response.status == 401
