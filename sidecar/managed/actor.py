@@ -123,6 +123,10 @@ class SessionActor:
             Draft("session.status_idle", stop),
         ]
 
+    def terminated_drafts(self) -> list[Draft]:
+        """Make the two that say the session has ended for good."""
+        return [self.thread_draft("terminated"), Draft("session.status_terminated")]
+
     # -- commits (lock) ---------------------------------------------------------------------------
 
     async def commit(
@@ -177,7 +181,7 @@ class SessionActor:
             return
         self.turn = None
         self.record.turn = None
-        self.record.status = "idle"
+        self.record.status = "terminated" if outcome.is_terminal else "idle"
         self.attendance.turn_finished()
         self.stop_clock()
         for usage in out.used:
@@ -188,8 +192,11 @@ class SessionActor:
         interrupts = self.take_interrupts()
         echoes = [Draft(event.type, event.fields, event.id) for event in interrupts]
         errors = [outcome.failure.draft()] if outcome.failure else []
-        drafts = [*out.drafts, *echoes, *errors, *self.idle_drafts(stop)]
+        end = self.terminated_drafts() if outcome.is_terminal else self.idle_drafts(stop)
+        drafts = [*out.drafts, *echoes, *errors, *end]
         await self.commit(drafts, also=_delete_queued(self.record.id, interrupts))
+        if outcome.is_terminal:
+            self._log.close_readers(self.record.id)
         self._on_turn_end(self._ended(outcome, is_interrupted=is_interrupted or bool(interrupts)))
         await self.start_next()
 

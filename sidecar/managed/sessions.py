@@ -194,7 +194,7 @@ class Sessions:
             record.status = "terminated"
             record.turn = None
             await actor.commit(
-                [actor.thread_draft("terminated"), Draft("session.status_terminated")],
+                actor.terminated_drafts(),
                 also=lambda connection: save_body(connection, record),
             )
             await self._release(actor.record)

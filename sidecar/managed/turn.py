@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from sidecar.errors import ChildUnavailableError, SidecarError
+from sidecar.errors import ChildError, ChildUnavailableError, SidecarError
 from sidecar.managed import asks, failures
 from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
@@ -53,6 +53,14 @@ ABORT_WAIT_SECONDS = 10.0
 _PREPARATION_RETRIES_SECONDS = (0.1, 0.3, 1.0)
 """Pauses before the child is asked again for what must be there before a prompt: its death is noticed
 within these, and then its next boot is waited for."""
+
+
+_CONVERSATION_LOST = Failure(
+    "unknown_error",
+    "opencode no longer has this conversation (its data was lost, or somebody deleted its session); "
+    "create a new session",
+    "terminal",
+)
 
 
 class _Detached(Exception):  # noqa: N818  # a way out, not an error
@@ -203,7 +211,9 @@ class Turn:
                     variant=(record.agent["model"].get("effort") or {}).get("type"),
                 )
                 return await self._consume(child)
-            except (SidecarError, sqlite3.Error):
+            except (SidecarError, sqlite3.Error) as error:
+                if isinstance(error, ChildError) and error.upstream_status == 404:
+                    raise TurnFailedError(_CONVERSATION_LOST) from error
                 # We give up on the turn: opencode must not go on with it behind our back.
                 with contextlib.suppress(SidecarError):
                     await child.abort()

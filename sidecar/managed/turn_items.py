@@ -76,6 +76,11 @@ class Outcome:
     stop_details: Mapping[str, Any] | None = None
     settle_text: str = "interrupted before completion"
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the session ends with the turn."""
+        return self.failure is not None and self.failure.retry_status == "terminal"
+
 
 def failed(failure: Failure) -> Outcome:
     """The turn is dead, the session lives on."""

@@ -12,7 +12,8 @@ import pytest
 
 from sidecar.app import Sidecar
 from sidecar.gateway.demo import DemoGateway
-from tests.harness import http_client
+from tests.harness import http_client, read_frames, text_of, types_of, user_message
+from tests.raw_client import RawClient
 
 
 @pytest.fixture
@@ -137,3 +138,32 @@ async def test_the_native_api_needs_the_key(sidecar: Sidecar) -> None:
     """There is no way around the key."""
     async with http_client(sidecar.url, key=None) as http, http.get("/session") as response:
         assert response.status == 401
+
+
+async def test_a_session_whose_conversation_is_gone_ends_for_good(
+    http: aiohttp.ClientSession, sidecar: Sidecar, raw: RawClient
+) -> None:
+    """Somebody deletes the session in opencode: the next turn is a terminal error, streams end, no 500s."""
+    session_id = await raw.new_session()
+    assert text_of(await raw.turn(session_id, "[[say: hello]]")) == "hello"
+    record = await sidecar.sessions.record(session_id)
+    async with http.delete(f"/session/{record.child_session_id}") as response:
+        assert response.status == 200
+    async with http.get(f"/v1/sessions/{session_id}/events/stream") as stream:
+        events = {"events": [user_message("[[say: and now?]]")]}
+        await post(http, f"/v1/sessions/{session_id}/events", events)
+        async with asyncio.timeout(30):
+            seen = [event async for event in read_frames(stream)]
+    async with http.post(f"/v1/sessions/{session_id}/events", json=events) as refused:
+        assert refused.status == 409
+
+    assert types_of(seen) == [
+        "session.status_running",
+        "session.thread_status_running",
+        "user.message",
+        "session.error",
+        "session.thread_status_terminated",
+        "session.status_terminated",
+    ]
+    assert seen[3]["error"]["retry_status"] == {"type": "terminal"}
+    assert await raw.status(session_id) == "terminated"
