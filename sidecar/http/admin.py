@@ -14,7 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from sidecar import __version__
 from sidecar.config import AdminSettings
@@ -180,10 +180,17 @@ class AdminApi:
         }
 
 
-async def start_admin(settings: AdminSettings, api: AdminApi) -> tuple[web.AppRunner, str]:
-    """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken."""
+async def start_admin(
+    settings: AdminSettings, api: AdminApi, *, runtime_key: SecretStr | None
+) -> tuple[web.AppRunner, str]:
+    """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken.
+
+    Without a key of its own the listener takes `runtime_key`: loopback is no protection from the agents'
+    shells, which run on this machine too.
+    """
     public = {METRICS_PATH} if settings.anonymous_metrics else frozenset[str]()
-    check_key = require_key(settings.key, variable="SIDECAR_ADMIN_KEY", public=public)
+    variable = "SIDECAR_ADMIN_KEY" if settings.key else "RUNTIME_API_KEY"
+    check_key = require_key(settings.key or runtime_key, variable=variable, public=public)
     app = web.Application(middlewares=[request_context, _refuse_browsers, check_key])
     app.add_routes(api.routes())
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

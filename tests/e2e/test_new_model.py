@@ -64,6 +64,7 @@ async def use_while_another_turn_streams(
                 assert await raw.status(slow_session) == "running", "the turns must overlap"
             finally:
                 del gateway.models[model]
+                await sidecar.catalogue.refresh()
             await slow.until("session.status_idle")
         events = await raw.events(slow_session)
     assert text_of(events).strip() == WHOLE
@@ -99,3 +100,4 @@ async def test_an_agent_may_name_a_model_nobody_has_listed_yet(
         assert text_of(await raw.turn(session, "[[say: here]]")) == "here"
     finally:
         del gateway.models["just-deployed"]
+        await sidecar.catalogue.refresh()
