@@ -60,7 +60,8 @@ class AdminSettings(SettingsGroup):
     """TCP port; 0 picks a free one (logged at start). The default gives way to a free one when it is
     taken, a port that was set does not."""
     key: SecretStr | None = None
-    """Key for this listener, sent as `x-api-key` or `Authorization: Bearer`. Unset: `RUNTIME_API_KEY`."""
+    """Key for this listener, sent as `x-api-key` or `Authorization: Bearer`. Unset:
+    `RUNTIME_API_KEY` for all but the metrics."""
     anonymous_metrics: bool = False
     """Serve `GET /metrics` without the key, for scrapers that cannot send one."""
 

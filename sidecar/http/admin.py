@@ -185,10 +185,11 @@ async def start_admin(
 ) -> tuple[web.AppRunner, str]:
     """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken.
 
-    Without a key of its own the listener takes `runtime_key`: loopback is no protection from the agents'
-    shells, which run on this machine too.
+    Without a key of its own the listener, which is on loopback then, takes `runtime_key` for all but the
+    metrics: the agents' shells run on this machine too.
     """
-    public = {METRICS_PATH} if settings.anonymous_metrics else frozenset[str]()
+    is_open = settings.anonymous_metrics or settings.key is None
+    public = {METRICS_PATH} if is_open else frozenset[str]()
     variable = "SIDECAR_ADMIN_KEY" if settings.key else "RUNTIME_API_KEY"
     check_key = require_key(settings.key or runtime_key, variable=variable, public=public)
     app = web.Application(middlewares=[request_context, _refuse_browsers, check_key])
