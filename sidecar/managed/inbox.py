@@ -77,8 +77,8 @@ async def accept(
         elif actor.turn is not None:
             for answer in plan.answers.values():
                 actor.turn.put(answer)
-            if plan.is_interrupt:
-                actor.turn.put(Interrupt())
+        if plan.is_interrupt and actor.turn is not None:
+            actor.turn.put(Interrupt())
         elif plan.is_interrupt:
             await actor.interrupt_waiting()
         return _answers(plan, appended)
@@ -226,10 +226,12 @@ def _apply_answers(
 ) -> None:
     turn = actor.record.turn
     assert turn is not None
-    for event_id, draft in zip(plan.order, plan.drafts, strict=False):
+    last_answer = ""
+    for draft in plan.drafts:
         answered = draft.fields.get("tool_use_id") or draft.fields.get("custom_tool_use_id")
-        if answered in plan.answers:
-            waiting[answered].answer = {"id": event_id, "type": draft.type, **draft.fields}
+        if answered in plan.answers and draft.id is not None:
+            waiting[answered].answer = {"id": draft.id, "type": draft.type, **draft.fields}
+            last_answer = draft.id
     was_paused = bool(turn.blocked)
     if was_paused:
         actor.record.status = "running"
@@ -248,7 +250,7 @@ def _apply_answers(
         )
         return
     plan.is_resumed = True
-    actor.begin_resumed(plan.order[-1])
+    actor.begin_resumed(last_answer)
 
 
 def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Any:

@@ -305,3 +305,19 @@ async def test_sessions_run_beside_each_other(raw: RawClient, count: int) -> Non
         assert result["content"][0]["text"].split() == [f"mine-{number}", "f"]
         assert text_of(turn).split() == [f"s{number}-{n}" for n in range(1, 6)]
         check_books(turn)
+
+
+async def test_a_message_and_its_interrupt_may_come_in_one_request(raw: RawClient) -> None:
+    """The turn begins and ends at once: one running, one interrupt, one idle, and the session goes on."""
+    session = await raw.new_session()
+    async with raw.stream(session) as stream:
+        await raw.send_events(
+            session, user_message("[[slow: 200x0.1 word]]"), {"type": "user.interrupt"}
+        )
+        seen = await stream.until("session.status_idle")
+    after = await raw.turn(session, "[[say: fine]]")
+
+    assert types_of(seen).count("user.interrupt") == 1
+    assert seen[-1]["stop_reason"] == {"type": "end_turn"}
+    assert "agent.message" not in types_of(seen)
+    assert text_of(after) == "fine"
