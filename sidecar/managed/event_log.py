@@ -191,7 +191,8 @@ class EventLog:
     ) -> list[Event]:
         """Number, persist and publish the drafts; `also` runs in the same transaction.
 
-        `head` moves when the commit succeeded. Raises sqlite3.Error, and then nothing happened.
+        `head` moves with the commit. Raises sqlite3.Error, and then nothing happened; a caller that is
+        cancelled leaves a gap in the numbers at worst, never the same number twice.
         """
         events = list(_number(drafts, head))
 
@@ -210,12 +211,22 @@ class EventLog:
                 also(connection)
 
         began = time.perf_counter()
-        await self._database.write(write)
+        before = head.seq, head.processed_us
+        if events:
+            head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
+        try:
+            await self._database.write(write)
+        except asyncio.CancelledError:
+            # The commit may still happen: its numbers are spent, and readers must look on disk for it.
+            self._tails.pop(session_id, None)
+            raise
+        except Exception:
+            head.seq, head.processed_us = before
+            raise
         self.append_seconds += time.perf_counter() - began
         self.appends += 1
         self.events_appended += len(events)
         if events:
-            head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
             self._publish(session_id, events)
         return events
 

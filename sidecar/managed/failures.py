@@ -80,12 +80,6 @@ def from_child(error: Mapping[str, Any]) -> Failure:
     return Failure("unknown_error", f"opencode failed: {message}")
 
 
-def is_model_not_found(error: Mapping[str, Any] | None) -> bool:
-    """Whether opencode refused the model, which one reload of its config may heal."""
-    data = (error or {}).get("data") or {}
-    return _MODEL_NOT_FOUND.search(str(data.get("message") or "")) is not None
-
-
 def _by_status(status: object, message: str) -> FailureType:
     if status == 402 or _BILLING.search(message):
         return "billing_error"

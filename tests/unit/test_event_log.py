@@ -190,3 +190,15 @@ async def test_a_preview_is_a_prefix_or_nothing(log: EventLog) -> None:
     numbers = [frame["number"] for frame in found[1:]]
     assert numbers == list(range(len(numbers)))
     assert 0 < len(numbers) < 3000
+
+
+async def test_a_cancelled_append_never_leads_to_the_same_number_twice(log: EventLog) -> None:
+    """An interrupt may cancel a commit that is under way; the next append must still succeed."""
+    head = Head(0, 0)
+    append = asyncio.create_task(log.append(SESSION, head, drafts("session.status_running")))
+    await asyncio.sleep(0)
+    append.cancel()
+    await asyncio.gather(append, return_exceptions=True)
+    (event,) = await log.append(SESSION, head, drafts("session.status_idle"))
+
+    assert event.seq == 2
