@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import Seconds, SettingsGroup, Url, is_loopback
 from sidecar.errors import SettingsError
@@ -14,7 +13,7 @@ from sidecar.errors import SettingsError
 class HttpSettings(SettingsGroup):
     """The face that clients talk to."""
 
-    model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
+    env_prefix: ClassVar[str] = "SIDECAR_HTTP_"
 
     host: str | None = Field(None, validation_alias="HOST")
     """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
@@ -50,7 +49,7 @@ class HttpSettings(SettingsGroup):
 class AdminSettings(SettingsGroup):
     """Metrics and administration, on a listener of their own."""
 
-    model_config = SettingsConfigDict(env_prefix="SIDECAR_ADMIN_")
+    env_prefix: ClassVar[str] = "SIDECAR_ADMIN_"
 
     is_enabled: bool = Field(True, validation_alias="SIDECAR_ADMIN_ENABLED")
     """Serve `/metrics` and `/admin/*`."""
@@ -77,7 +76,7 @@ class AdminSettings(SettingsGroup):
 class LogSettings(SettingsGroup):
     """What is logged and how."""
 
-    model_config = SettingsConfigDict(env_prefix="SIDECAR_LOG_")
+    env_prefix: ClassVar[str] = "SIDECAR_LOG_"
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is written."""
@@ -88,7 +87,7 @@ class LogSettings(SettingsGroup):
 class TracingSettings(SettingsGroup):
     """Where traces go. The exporter reads OpenTelemetry's other variables itself."""
 
-    model_config = SettingsConfigDict(env_prefix="SIDECAR_TRACING_")
+    env_prefix: ClassVar[str] = "SIDECAR_TRACING_"
 
     endpoint: Url | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     """OTLP over HTTP, for example `http://collector:4318`. Needs the extra `otel`. Unset: no spans; a
