@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -65,14 +64,9 @@ def serve() -> None:
 
     All settings come from the environment: `opencode-sidecar config` lists them.
     """
-    # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
-    # in every full collection.
-    gc.disable()
-    from sidecar import serve as serving  # noqa: PLC0415  # --help must not load the server
+    from sidecar import start  # noqa: PLC0415  # --help must not load the server
 
-    gc.freeze()
-    gc.enable()
-    raise typer.Exit(serving.main())
+    raise typer.Exit(start.main())
 
 
 @app.command()

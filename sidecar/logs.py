@@ -60,11 +60,14 @@ def configure(settings: LogSettings, *, secrets: Iterable[str] = ()) -> SecretMa
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    ending: list[Any] = (
-        [masker, structlog.dev.ConsoleRenderer()]
+    # Tracebacks become text before the masker sees them, on a console too: a rich one is drawn after it
+    # and shows the local variables.
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if is_console
-        else [structlog.processors.format_exc_info, masker, structlog.processors.JSONRenderer()]
+        else structlog.processors.JSONRenderer()
     )
+    ending: list[Any] = [structlog.processors.format_exc_info, masker, renderer]
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(level),
