@@ -83,7 +83,8 @@ class ChildSettings(SettingsGroup):
     """Password of that opencode. A child that we start ourselves gets a new one at each start."""
     restart_command: str | None = None
     """Command that restarts the attached opencode, split like a shell would. Unset: when a restart is
-    needed the sidecar ends with exit code 3 and leaves the rest to the platform."""
+    needed its process is ended, and where that is not known the sidecar ends with exit code 3; the rest
+    is the platform's business."""
     forward_native: bool = True
     """Forward the safe part of opencode's own API on the same port."""
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "WARN"

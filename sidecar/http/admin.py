@@ -156,6 +156,7 @@ class AdminApi:
             "version": supervisor.version or None,
             "boot": supervisor.boot,
             "pid": supervisor.pid,
+            "pid_unknown_because": supervisor.pid_unknown_because or None,
             "restart_pending": supervisor.restart_pending,
             "last_exit": asdict(supervisor.last_exit) if supervisor.last_exit else None,
             "vitals": asdict(supervisor.vitals) if supervisor.vitals else None,

@@ -4,9 +4,10 @@
                   ^          |          |
                   +----------+----------+--> backing_off -> starting;  failed when we cannot go on
 
-The same interface as `Supervisor`, without a process of our own: it is gone when its address refuses
-connections, and a new one is another boot. It must be used by this sidecar alone: whatever it still does
-when we meet it is aborted, because the turns that it belongs to were settled long ago.
+The same interface as `Supervisor`, without a process of our own: it is gone when its process is or, where
+the kernel does not show us that (`attached_process`), when its address refuses connections; a new one is
+another boot. It must be used by this sidecar alone: whatever it still does when we meet it is aborted,
+because the turns that it belongs to were settled long ago.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ import structlog
 from sidecar.aiokit import TaskOwner
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
+from sidecar.opencode import orphans
+from sidecar.opencode.attached_process import AttachedProcess
+from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import Child
 from sidecar.opencode.client import ChildClient
+from sidecar.opencode.health import read_vitals
 
 _READY_POLL_SECONDS = 0.25
 _WATCH_SECONDS = 2.0
@@ -51,12 +56,14 @@ class AttachedChild(Child):
         *,
         settings: ChildSettings,
         session: aiohttp.ClientSession,
+        marker: str,
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__()
+        super().__init__(settings)
         assert settings.url is not None
         assert settings.password is not None
-        self._settings = settings
+        self._marker = marker
+        self._process: AttachedProcess | None = None
         self._url = settings.url
         self._password = settings.password.get_secret_value()
         self._session = session
@@ -91,20 +98,32 @@ class AttachedChild(Child):
             client = await self._found()
             if client is None:
                 return
-            reason = await self._attend(client)
-            if reason in {_EXITED, _STOPPED}:
-                self._set_state("stopping" if self._is_stopping else "backing_off")
-            else:
-                self._set_state("stopping")
-            if reason != _EXITED:
-                await _dispose(client)
-            self._client = None
-            self._note_exit(0, reason)
-            _log.info("attached child lost", boot=self.boot, reason=reason)
-            if self._is_stopping:
-                return
-            if reason != _EXITED and not await self._is_restarted(client, reason):
-                return
+            try:
+                reason = await self._attend(client)
+                if not await self._goes_on(client, reason):
+                    return
+            finally:
+                self._forget_process()
+
+    async def _goes_on(self, client: ChildClient, reason: str) -> bool:
+        """Clear away after a boot; return whether there is to be another one."""
+        if reason in {_EXITED, _STOPPED}:
+            self._set_state("stopping" if self._is_stopping else "backing_off")
+        else:
+            self._set_state("stopping")
+        if reason != _EXITED:
+            await _dispose(client)
+        self._client = self.pid = self.vitals = None
+        self._note_exit(0, reason)
+        killed = await self._sweep()
+        _log.info("attached child lost", boot=self.boot, reason=reason, swept=killed)
+        if self._is_stopping:
+            return False
+        return reason == _EXITED or await self._is_restarted(client, reason)
+
+    async def _sweep(self) -> int:
+        """Kill the shells that nobody waits for any more; return how many."""
+        return await sweep(self._marker, orphans.SHELL_MARKER_VARIABLE)
 
     async def _found(self) -> ChildClient | None:
         """Wait until it answers, for as long as that takes; None when we stop or cannot talk to it."""
@@ -127,19 +146,51 @@ class AttachedChild(Child):
                     warn_at = time.monotonic() + self._settings.start_timeout_seconds
             else:
                 await _dispose(client)
+                if killed := await self._sweep():
+                    _log.warning("leftover processes of an earlier run killed", count=killed)
+                await self._know_process()
                 self.boot += 1
                 self._client = client
                 self._restart_reason, self._restart_forced = None, False
                 self._set_state("ready")
-                _log.info("attached to child", boot=self.boot, version=self.version, url=self._url)
+                _log.info(
+                    "attached to child",
+                    boot=self.boot,
+                    version=self.version,
+                    url=self._url,
+                    pid=self.pid,
+                )
                 return client
             await self._pause(_READY_POLL_SECONDS)
         return None
 
+    async def _know_process(self) -> None:
+        """Learn whose the address is, or why that cannot be known."""
+        try:
+            self._process = await AttachedProcess.find(self._url, marker=self._marker)
+        except ChildError as error:
+            self.pid_unknown_because = error.message
+            _log.warning(
+                "opencode's process is not known: no variables of vaults in its shells, no memory "
+                "limit, no sweeping of what outlives it",
+                because=error.message,
+            )
+            return
+        self.pid, self.pid_unknown_because = self._process.pid, ""
+        self._process.on_end(self._wake.set)
+
+    def _forget_process(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
     async def _attend(self, client: ChildClient) -> str:
         """Stay until this boot is over or has to end; return why."""
         unhealthy_since: float | None = None
+        look_at = time.monotonic() + self._settings.health_interval_seconds
         while True:
+            if self._process is not None and self._process.is_gone:
+                return _EXITED
             if self._is_stopping:
                 return _STOPPED
             if self._restart_reason and (self._restart_forced or not self._is_busy()):
@@ -156,20 +207,32 @@ class AttachedChild(Child):
             else:
                 unhealthy_since = None
                 self._note_health(True)
+            if self.pid is not None and time.monotonic() >= look_at:
+                look_at = time.monotonic() + self._settings.health_interval_seconds
+                vitals = await asyncio.to_thread(read_vitals, self.pid)
+                if vitals is not None:
+                    self._note_vitals(vitals)
             await self._pause(_WATCH_SECONDS)
 
     async def _is_restarted(self, client: ChildClient, reason: str) -> bool:
-        """Have the platform restart it; False when nobody can, and then the state is `failed`."""
-        command = self._settings.restart_command
-        if command is None:
-            self._fail(
-                f"opencode must be restarted ({reason}), and that is the platform's business"
-            )
-            return False
-        problem = await _run_command(command)
+        """Have the platform restart it; False when nobody can, and then the state is `failed`.
+
+        Where its process is known, ending that is enough: an exit of ours would restart our container only.
+        """
+        command, problem = self._settings.restart_command, None
+        if command is not None:
+            problem = await _run_command(command)
+            problem = problem and f"the command failed: {problem}"
+        elif self._process is not None:
+            problem = await _end(self._process)
+        else:
+            problem = "that is the platform's business"
         if problem is not None:
-            self._fail(f"opencode must be restarted ({reason}), but the command failed: {problem}")
+            self._fail(f"opencode must be restarted ({reason}), but {problem}")
             return False
+        if self._process is not None:
+            await self._process.wait(_GONE_TIMEOUT_SECONDS)
+            return not self._is_stopping
         deadline = time.monotonic() + _GONE_TIMEOUT_SECONDS
         while not self._is_stopping and time.monotonic() < deadline:
             try:
@@ -192,6 +255,15 @@ async def _dispose(client: ChildClient) -> None:
     """Abort what it works on; partial text is saved and tools are killed."""
     with contextlib.suppress(ChildError):
         await client.global_dispose(timeout_seconds=_DISPOSE_TIMEOUT_SECONDS)
+
+
+async def _end(process: AttachedProcess) -> str | None:
+    """End it; return what went wrong, None when nothing did."""
+    try:
+        await process.end()
+    except ChildError as error:
+        return error.message
+    return None
 
 
 async def _run_command(command: str) -> str | None:

@@ -87,9 +87,9 @@ class Boot:
         return await self.process.wait()
 
 
-async def sweep(marker: str) -> int:
+async def sweep(marker: str, variable: str = orphans.MARKER_VARIABLE) -> int:
     """Kill and reap everything that carries the marker, without blocking the loop; return how many."""
-    return await asyncio.to_thread(orphans.sweep, marker)
+    return await asyncio.to_thread(orphans.sweep, marker, variable)
 
 
 def _free_port() -> int:

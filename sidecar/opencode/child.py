@@ -13,6 +13,7 @@ from typing import Literal
 
 import structlog
 
+from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import Vitals
@@ -47,7 +48,8 @@ class Child(ABC):
     Subclasses decide when it is started, ready and given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: ChildSettings) -> None:
+        self._settings = settings
         self._callbacks: list[StateCallback] = []
         self._exit_callbacks: list[ExitCallback] = []
         self._wake = asyncio.Event()
@@ -61,6 +63,8 @@ class Child(ABC):
         self.boot = 0
         """Counts the processes that there were."""
         self.pid: int | None = None
+        self.pid_unknown_because = ""
+        """Why the process behind a child that serves is not known; one sentence for people."""
         self.last_exit: ChildExit | None = None
         self.vitals: Vitals | None = None
         self.version = ""
@@ -147,6 +151,12 @@ class Child(ABC):
         self.last_exit = ChildExit(self.boot, code, reason, time.time())
         for callback in self._exit_callbacks:
             callback(self.last_exit)
+
+    def _note_vitals(self, vitals: Vitals) -> None:
+        self.vitals = vitals
+        complaint = vitals.complaint(self._settings)
+        if complaint is not None and self._restart_reason is None:
+            self.request_restart(complaint)
 
     def _note_health(self, is_healthy: bool) -> None:
         if self.state == "ready" and not is_healthy:

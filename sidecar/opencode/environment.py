@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import SettingsError
-from sidecar.opencode.orphans import MARKER_VARIABLE
+from sidecar.opencode.orphans import MARKER_VARIABLE, marker_for
 
 RELAY_URL_VARIABLE = "SIDECAR_RELAY_URL"
 RELAY_TOKEN_VARIABLE = "SIDECAR_RELAY_TOKEN"  # noqa: S105  # a name
@@ -62,6 +62,7 @@ _SWITCHES = (
 )
 _LOOPBACK = "127.0.0.1,localhost,::1"
 _PLUGIN = "@opencode-ai/plugin"
+PLUGIN_FILE = Path(__file__).with_name("plugin") / "shell_environment.js"
 PINNED_VERSION = "1.18.33"
 """The opencode that deploy/opencode installs and everything here was measured with."""
 _PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,16 @@ class ChildFiles:
         return Path(tempfile.gettempdir(), f"sidecar-{digest}.sock")
 
     @property
+    def is_shell_socket_shared(self) -> bool:
+        """Whether another container with the same data directory finds the socket."""
+        return self.shell_socket.parent == self.root
+
+    @property
+    def plugin_file(self) -> Path:
+        """Our plug-in, for an opencode that does not see our own files."""
+        return self.root / "plugin" / PLUGIN_FILE.name
+
+    @property
     def cwd(self) -> Path:
         """The child's working directory: the instance of requests that name no other."""
         return self.root / "cwd"
@@ -128,6 +139,14 @@ class ChildFiles:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.models_file.write_text("{}", encoding="ascii")
         self._seed_plugin_directory()
+
+    def share_plugin(self) -> Path:
+        """Put our plug-in where an opencode in another container finds it. Blocks. Raises OSError."""
+        shared = self.plugin_file.absolute()
+        shared.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = shared.with_suffix(".new")  # a directory may be loading it just now
+        draft.write_bytes(PLUGIN_FILE.read_bytes())
+        return draft.replace(shared)
 
     def _seed_plugin_directory(self) -> None:
         """Make opencode believe that its plug-in package is installed.
@@ -180,13 +199,10 @@ def build_environment(
 
 def attached_environment(files: ChildFiles, *, password: str, relay: RelayAccess) -> dict[str, str]:
     """Return what an opencode in another container must be given beside that container's own."""
-    ours = build_environment(files, inherited={}, password=password, marker="", relay=relay)
-    # No path of ours, no process of ours to sweep, and no kernel that could tell whose shell asks.
-    return {
-        name: value
-        for name, value in ours.items()
-        if name not in {"PATH", MARKER_VARIABLE, SHELL_SOCKET_VARIABLE}
-    }
+    marker = marker_for(relay.token)
+    ours = build_environment(files, inherited={}, password=password, marker=marker, relay=relay)
+    left_out = {"PATH"} if files.is_shell_socket_shared else {"PATH", SHELL_SOCKET_VARIABLE}
+    return {name: value for name, value in ours.items() if name not in left_out}
 
 
 def find_binary(

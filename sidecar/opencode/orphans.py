@@ -3,6 +3,8 @@
 opencode's bash tool starts every command in a session of its own, so neither a signal to opencode nor
 one to its process group reaches them. Each inherits the child's environment, though, and with it
 `SIDECAR_CHILD_MARKER`, which is random per data directory: two sidecars never touch each other's.
+An opencode that somebody else starts carries the same marker in every boot, the next one included, so
+there only what our plug-in marked as a shell is looked for.
 
 Everything here blocks (it reads /proc); call it in a thread. Without /proc it does nothing.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import secrets
 import signal
@@ -20,6 +23,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 MARKER_VARIABLE = "SIDECAR_CHILD_MARKER"
+SHELL_MARKER_VARIABLE = "SIDECAR_SHELL_MARKER"
+"""The same value, set by our plug-in: in the shells of agents and in nothing else."""
 
 _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,6 +43,11 @@ def load_marker(path: Path) -> str:
     return marker
 
 
+def marker_for(relay_token: str) -> str:
+    """Return the marker of an attached opencode: both containers can tell it, and it reveals nothing."""
+    return hashlib.sha256(b"marker of " + relay_token.encode()).hexdigest()[:32]
+
+
 def become_subreaper() -> bool:
     """Have orphans below us re-parented to us instead of to init, so that we can reap them."""
     if sys.platform != "linux":
@@ -45,17 +55,21 @@ def become_subreaper() -> bool:
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-def survivors(marker: str) -> list[int]:
+def is_marked(pid: int, marker: str, variable: str = MARKER_VARIABLE) -> bool:
+    """Whether that process carries the marker, as far as we may look."""
+    return f"{variable}={marker}".encode() in _environ(pid).split(b"\0")
+
+
+def survivors(marker: str, variable: str = MARKER_VARIABLE) -> list[int]:
     """Return the ids of live processes that carry the marker, except our own."""
-    needle = f"{MARKER_VARIABLE}={marker}".encode()
-    return [pid for pid in _pids() if pid != os.getpid() and needle in _environ(pid).split(b"\0")]
+    return [pid for pid in _pids() if pid != os.getpid() and is_marked(pid, marker, variable)]
 
 
-def sweep(marker: str) -> int:
+def sweep(marker: str, variable: str = MARKER_VARIABLE) -> int:
     """SIGKILL everything that carries the marker, and reap what is ours. Return how many were killed."""
     killed: set[int] = set()
     for _ in range(_MAX_ROUNDS):
-        found = survivors(marker)
+        found = survivors(marker, variable)
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)

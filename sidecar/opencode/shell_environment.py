@@ -3,7 +3,8 @@
 Our plug-in in the child (`plugin/shell_environment.js`) asks before every command of an agent. A token
 could not protect this: agents run as the child's user and can read its environment. So the plug-in
 connects to a Unix socket, for which the kernel tells the process at the other end; only the child
-itself is answered, not the shells below it.
+itself is answered, not the shells below it. Across containers the kernel tells it (anything but 0) only
+where they share their process namespace (`attached_process`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ import structlog
 from aiohttp import web
 
 from sidecar.errors import SidecarError
-
-PLUGIN_FILE = Path(__file__).with_name("plugin") / "shell_environment.js"
 
 VariablesOf = Callable[[Path], Awaitable[Mapping[str, str]]]
 """Returns the variables for shells of a session's directory."""
@@ -63,9 +62,11 @@ class ShellEnvironment:
             self._path.unlink()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        peer = _peer_pid(request)
-        if peer is None or peer != self._child_pid():
-            _log.warning("shell environment refused", peer=peer, child=self._child_pid())
+        peer, child = _peer_pid(request), self._child_pid()
+        if peer is None or peer != child:
+            # Without a child that we know, this is every command of every agent.
+            report = _log.debug if child is None else _log.warning
+            report("shell environment refused", peer=peer, child=child)
             return web.json_response({"error": "only the child is answered here"}, status=403)
         try:
             directory = (await request.json())["directory"]

@@ -27,7 +27,7 @@ from sidecar.opencode import orphans
 from sidecar.opencode.boot import Boot, sweep
 from sidecar.opencode.child import Child
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
-from sidecar.opencode.health import HealthWatch, Vitals
+from sidecar.opencode.health import HealthWatch
 from sidecar.opencode.process import ChildProcess
 
 _STABLE_SECONDS = 60.0
@@ -53,8 +53,7 @@ class Supervisor(Child):
         inherited: Mapping[str, str],
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__()
-        self._settings = settings
+        super().__init__(settings)
         self._files = files
         self._session = session
         self._relay = relay
@@ -222,12 +221,6 @@ class Supervisor(Child):
     def _note_dead(self) -> None:
         self._is_dead = True
         self._wake.set()
-
-    def _note_vitals(self, vitals: Vitals) -> None:
-        self.vitals = vitals
-        complaint = vitals.complaint(self._settings)
-        if complaint is not None and self._restart_reason is None:
-            self.request_restart(complaint)
 
     def _crashed(self, task: str, error: BaseException) -> None:
         if task.endswith(":supervise"):

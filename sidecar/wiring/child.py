@@ -15,10 +15,10 @@ from sidecar.managed.model_registry import ModelRegistry
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child
 from sidecar.opencode.config_file import ConfigFile
-from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.shell_environment import PLUGIN_FILE
+from sidecar.opencode.orphans import marker_for
 from sidecar.opencode.supervisor import Supervisor
 
 
@@ -50,8 +50,8 @@ def make_child(
         relay=lambda: RelayAccess(relay.url, relay.token),
         is_busy=is_busy,
     )
-    plugins = () if settings.child.url is not None else (PLUGIN_FILE,)
-    config_file = ConfigFile(files.config_file, plugins=plugins)
+    plugin = PLUGIN_FILE if settings.child.url is None else files.share_plugin()
+    config_file = ConfigFile(files.config_file, plugins=(plugin,))
     registry = ModelRegistry(
         catalogue=catalogue,
         config_file=config_file,
@@ -78,7 +78,9 @@ def _child(
 ) -> Child:
     """Return the opencode that we start, or the one that somebody else does."""
     if settings.url is not None:
-        return AttachedChild(settings=settings, session=session, is_busy=is_busy)
+        return AttachedChild(
+            settings=settings, session=session, marker=marker_for(relay().token), is_busy=is_busy
+        )
     return Supervisor(
         settings=settings,
         files=files,

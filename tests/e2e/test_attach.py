@@ -1,16 +1,20 @@
 """Attach mode: the sidecar and opencode as two processes that nobody but the platform connects."""
 
 import asyncio
+import hashlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 
 from sidecar.gateway.demo import DemoGateway
@@ -22,6 +26,9 @@ from tests.raw_client import RawClient, plain
 ADMIN_KEY = "admin-key-of-the-tests"
 RELAY_TOKEN = "relay-token-of-the-tests"
 PASSWORD = "password-of-the-tests"
+VARIABLE = "DEPLOY_KEY"
+PRINT_DIGEST = f"[[bash: printf %s ${VARIABLE} | sha256sum]]"
+CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
 
 
 def free_port() -> int:
@@ -56,6 +63,7 @@ class Pod:
             "SIDECAR_RELAY_PORT": str(self.ports["relay"]),
             "SIDECAR_RELAY_TOKEN": RELAY_TOKEN,
             "SIDECAR_CHILD_DRAIN_SECONDS": "2",
+            "SIDECAR_CHILD_HEALTH_INTERVAL_SECONDS": "1",
             "SIDECAR_CHILD_RESTART_COMMAND": killer,
             "OPENCODE_URL": f"http://127.0.0.1:{self.ports['opencode']}",
             "OPENCODE_SERVER_PASSWORD": PASSWORD,
@@ -72,14 +80,14 @@ class Pod:
         )
         return dict(line.split("=", 1) for line in answer.stdout.splitlines())
 
-    def start_opencode(self) -> None:
-        """Run the other container: its own environment and what `child-env` printed."""
+    def start_opencode(self, **variables: str) -> None:
+        """Run the other container: its own environment, what `child-env` printed, and `variables`."""
         cwd = self.data_dir / "opencode" / "cwd"
         cwd.mkdir(parents=True, exist_ok=True)
         binary = find_binary(None, search_path=os.environ["PATH"])
         self.opencode = subprocess.Popen(
             [binary, "serve", "--hostname", "127.0.0.1", "--port", str(self.ports["opencode"])],
-            env={"PATH": os.environ["PATH"], **self.child_env()},
+            env={"PATH": os.environ["PATH"], **self.child_env(), **variables},
             cwd=cwd,
             stdout=(self.root / "opencode.log").open("ab"),
             stderr=subprocess.STDOUT,
@@ -118,13 +126,18 @@ class Pod:
         url = f"http://127.0.0.1:{self.ports['admin']}"
         return aiohttp.ClientSession(url, headers={"x-api-key": ADMIN_KEY})
 
+    async def child_state(self, http: aiohttp.ClientSession) -> dict[str, Any]:
+        """Return what the sidecar says of opencode."""
+        async with http.get("/admin/state") as answer:
+            child: dict[str, Any] = (await answer.json())["opencode"]
+            return child
+
     async def until_state(self, state: str, *, boot: int, seconds: float = 60) -> None:
         """Ask until opencode is in that state, in that boot: two processes share no event."""
         async with asyncio.timeout(seconds), self.admin() as http:
             while True:
                 try:
-                    async with http.get("/admin/state") as answer:
-                        child = (await answer.json())["opencode"]
+                    child = await self.child_state(http)
                     if (child["state"], child["boot"]) == (state, boot):
                         return
                 except aiohttp.ClientError:
@@ -154,16 +167,33 @@ def log_of(pod: Pod, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def digest(text: str) -> str:
+    """Return what `sha256sum` prints, so that a value itself is in no history."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def with_variable(raw: RawClient, value: str) -> str:
+    """Return a session with a vault that has the variable."""
+    vault_id = (await raw.call("POST", "/v1/vaults", {"display_name": "v"}))["id"]
+    auth = {"type": "environment_variable", "secret_name": VARIABLE, "secret_value": value}
+    await raw.call("POST", f"/v1/vaults/{vault_id}/credentials", {"auth": auth})
+    return await raw.new_session(vault_ids=[vault_id])
+
+
+def output_of(turn: list[dict[str, Any]]) -> str:
+    """Return what the one tool call of a turn printed."""
+    (result,) = plain(turn, "agent.tool_result")
+    return "".join(block["text"] for block in result["content"])
+
+
 async def test_a_turn_runs_through_an_opencode_of_somebody_else(pod: Pod, raw: RawClient) -> None:
-    """Text, a tool in the session's directory, and no key of the gateway in the other container."""
+    """Text, a tool in the session's directory, and no keys in its shell."""
     await pod.until_state("ready", boot=1)
     session = await raw.new_session()
     turn = await raw.turn(session, "[[bash: pwd; env]] [[then]] [[say: done]]")
-    (result,) = plain(turn, "agent.tool_result")
-    shown = result["content"][0]["text"]
+    shown = output_of(turn)
     assert str(pod.data_dir / "workspaces" / session) in shown
-    assert RELAY_TOKEN in shown
-    assert GATEWAY_KEY not in shown
+    assert not [key for key in (RELAY_TOKEN, PASSWORD, GATEWAY_KEY) if key in shown]
     assert text_of(turn) == "done"
 
 
@@ -179,6 +209,48 @@ async def test_a_new_model_is_used_without_a_restart(
     finally:
         del gateway.models["attached/new"]
     await pod.until_state("ready", boot=1)
+
+
+async def test_shells_have_the_variables_of_their_session(pod: Pod, raw: RawClient) -> None:
+    """Each session's shell has its own value, which is in no file and not in opencode's environment."""
+    assert pod.opencode is not None
+    first, second = (
+        await with_variable(raw, "value-of-one"),
+        await with_variable(raw, "value-of-two"),
+    )
+    assert digest("value-of-one") in output_of(await raw.turn(first, PRINT_DIGEST))
+    assert digest("value-of-two") in output_of(await raw.turn(second, PRINT_DIGEST))
+    assert digest("") in output_of(await raw.turn(await raw.new_session(), PRINT_DIGEST))
+    secret = b"value-of-"
+    assert secret not in Path(f"/proc/{pod.opencode.pid}/environ").read_bytes()
+    files = [path for path in pod.root.rglob("*") if path.is_file()]
+    assert [path for path in files if secret in path.read_bytes()] == []
+
+
+async def test_a_shell_cannot_ask_for_another_session(pod: Pod, raw: RawClient) -> None:
+    """It has the socket, the user and the environment of opencode, and is not opencode."""
+    victim, attacker = await with_variable(raw, "value-of-the-victim"), await raw.new_session()
+    command = shlex.join(
+        [sys.executable, str(CURIOUS_AGENT), str(pod.data_dir / "workspaces" / victim)]
+    )
+    answer = output_of(await raw.turn(attacker, f"[[bash: {command}]]"))
+    assert "403" in answer
+    assert "value-of" not in answer
+    assert [line for line in log_of(pod, "sidecar") if line["event"] == "shell environment refused"]
+
+
+async def test_its_process_is_looked_at(pod: Pod) -> None:
+    """State and metrics show the other container's process like one of our own."""
+    assert pod.opencode is not None
+    async with asyncio.timeout(30), pod.admin() as http:
+        while not (child := await pod.child_state(http))["vitals"]:
+            await asyncio.sleep(0.1)
+        async with http.get("/metrics") as answer:
+            metrics = await answer.text()
+    assert (child["pid"], child["pid_unknown_because"]) == (pod.opencode.pid, None)
+    assert child["vitals"]["rss_bytes"] > 100_000_000
+    assert child["vitals"]["maps"] > 100
+    assert "opencode_sidecar_child_resident_memory_bytes" in metrics
 
 
 async def test_custom_tools_reach_us(pod: Pod, raw: RawClient) -> None:
@@ -204,15 +276,20 @@ async def test_custom_tools_reach_us(pod: Pod, raw: RawClient) -> None:
 
 
 async def test_its_death_ends_the_turn_and_its_return_is_noticed(pod: Pod, raw: RawClient) -> None:
-    """Killed in a turn: an honest error at once; started again: the session goes on, remembering."""
+    """Killed in a turn: an honest error at once; started again: the session goes on, remembering. What the
+    agent had left running is gone."""
     session = await raw.new_session()
-    await raw.turn(session, "[[say: before]]")
+    background = "setsid sleep 300 >/dev/null 2>&1 & echo pid $!"
+    left = int(output_of(await raw.turn(session, f"[[bash: {background}]]")).split("pid ")[1])
+    assert psutil.Process(left).name() == "sleep"
     async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
         await raw.send(session, "[[slow: 300x0.1 tick]]")
         await reader.until("event_delta")
         pod.kill_opencode()
         ending = await reader.until("session.status_idle", seconds=20)
     assert "stopped unexpectedly" in plain(ending, "session.error")[0]["error"]["message"]
+    await pod.until_state("starting", boot=1)
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
     pod.start_opencode()
     await pod.until_state("ready", boot=2)
     turn = await raw.turn(session, "[[say: after]]")
@@ -232,8 +309,8 @@ async def test_a_restart_is_the_commands_business(pod: Pod, raw: RawClient) -> N
     assert text_of(await raw.turn(session, "[[say: after]]")) == "after"
 
 
-async def test_without_a_command_a_restart_is_asked_by_the_exit_code(pod: Pod) -> None:
-    """The sidecar leaves opencode running when it stops, and ends with 3 when it cannot have a restart."""
+async def test_without_a_command_its_process_is_ended(pod: Pod) -> None:
+    """The sidecar leaves opencode running when it stops; asked for a restart, it ends the process."""
     assert pod.sidecar is not None
     assert pod.opencode is not None
     pod.sidecar.send_signal(signal.SIGTERM)
@@ -242,6 +319,31 @@ async def test_without_a_command_a_restart_is_asked_by_the_exit_code(pod: Pod) -
     del pod.environment["SIDECAR_CHILD_RESTART_COMMAND"]
     pod.start_sidecar()
     await pod.until_state("ready", boot=1)
+    async with pod.admin() as http, http.post("/admin/restart") as answer:
+        assert answer.status == 202
+    await asyncio.to_thread(pod.opencode.wait, 30)
+    pod.start_opencode()
+    await pod.until_state("ready", boot=2)
+
+
+async def test_a_process_that_is_not_known_is_restarted_by_the_exit_code(
+    pod: Pod, raw: RawClient
+) -> None:
+    """Without the environment of `child-env` agents work and get no variables; state and log say why. A
+    restart is then the platform's: exit code 3."""
+    assert pod.sidecar is not None
+    assert pod.opencode is not None
+    pod.kill_opencode()
+    pod.start_opencode(SIDECAR_CHILD_MARKER="of-another-data-directory")
+    await pod.until_state("ready", boot=3)
+    session = await with_variable(raw, "value-for-nobody")
+    assert digest("") in output_of(await raw.turn(session, PRINT_DIGEST))
+    async with pod.admin() as http:
+        child = await pod.child_state(http)
+        assert child["pid"] is child["vitals"] is None
+        assert "child-env" in child["pid_unknown_because"]
+    (warning,) = [line for line in log_of(pod, "sidecar") if "because" in line]
+    assert warning["because"] == child["pid_unknown_because"]
     async with pod.admin() as http, http.post("/admin/restart") as answer:
         assert answer.status == 202
     assert await asyncio.to_thread(pod.sidecar.wait, 30) == 3

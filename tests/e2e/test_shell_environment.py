@@ -30,18 +30,7 @@ from tests.harness import (
 )
 
 NAME = "DEPLOY_KEY"
-
-_ASK = """
-import json, os, socket, sys
-peer = socket.socket(socket.AF_UNIX)
-peer.connect(os.environ["SIDECAR_SHELL_SOCKET"])
-body = json.dumps({"directory": sys.argv[1]})
-head = "POST /shell-environment HTTP/1.0\\r\\nContent-Type: application/json\\r\\n"
-head += f"Content-Length: {len(body)}\\r\\n\\r\\n"
-peer.sendall((head + body).encode())
-print(b"".join(iter(lambda: peer.recv(65536), b"")).decode())
-"""
-"""What a curious agent would run: ask for another session's variables."""
+CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
 
 
 @dataclass
@@ -148,11 +137,9 @@ async def test_a_shell_cannot_ask_for_another_session(bench: Bench) -> None:
     vault_id, _ = await bench.vault("value-of-the-victim")
     victim, attacker = await bench.session(vault_id), await bench.session()
     victim_dir = bench.data_dir.resolve() / "workspaces" / victim
-    script = bench.data_dir / "ask.py"
-    script.write_text(_ASK)
     with capture_logs() as logs:
         answer = await bench.run(
-            attacker, shlex.join([sys.executable, str(script), str(victim_dir)])
+            attacker, shlex.join([sys.executable, str(CURIOUS_AGENT), str(victim_dir)])
         )
     assert "403" in answer
     assert "value-of-the-victim" not in answer

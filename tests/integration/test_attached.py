@@ -1,6 +1,7 @@
 """Watching an opencode of somebody else, with a small program in its place."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from pydantic import SecretStr
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
+from sidecar.opencode import orphans
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import State
 
+MARKER = "marker-of-the-attached-tests"
 PROGRAM = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
 
 
@@ -29,10 +32,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def platform_runs(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Somebody else runs it."""
+def platform_runs(port: int, *, is_marked: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody else runs it, with the environment that we asked for or without."""
     process = subprocess.Popen(
-        [sys.executable, PROGRAM, "serve", "--port", str(port)], stdout=subprocess.DEVNULL
+        [sys.executable, PROGRAM, "serve", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | ({orphans.MARKER_VARIABLE: MARKER} if is_marked else {}),
     )
     try:
         yield process
@@ -59,6 +64,7 @@ class Watch:
                 **settings,  # type: ignore[arg-type]  # test values
             ),
             session=session,
+            marker=MARKER,
             is_busy=lambda: self.is_busy,
         )
         self.child.on_state_change(self._note)
@@ -182,6 +188,91 @@ async def test_a_restart_that_nobody_can_give(
     assert words in watch.child.failure
     await watch.child.stop()
     assert watch.child.state == "failed"
+
+
+async def test_its_process_is_known(session: aiohttp.ClientSession) -> None:
+    """The kernel says which process answers: its memory is looked at, and its end is noticed unasked."""
+    watch = Watch(session, free_port(), health_interval_seconds=0.1)
+    await watch.child.start()
+    with platform_runs(watch.port, is_marked=True) as process:
+        await watch.child.wait_ready(20)
+        assert watch.child.pid == process.pid
+        assert watch.child.pid_unknown_because == ""
+        async with asyncio.timeout(20):
+            while watch.child.vitals is None:
+                watch.child.suspect()
+                await asyncio.sleep(0.02)
+        assert watch.child.vitals.rss_bytes > 1_000_000
+        assert watch.child.vitals.maps > 10
+        process.kill()
+        async with asyncio.timeout(1):
+            await watch.until("backing_off", 1)
+    assert (watch.child.pid, watch.child.vitals) == (None, None)
+    await watch.child.stop()
+
+
+async def test_a_process_without_our_environment_is_not_trusted(
+    session: aiohttp.ClientSession,
+) -> None:
+    """It is used, but nothing that leans on knowing it; the reason is there for people."""
+    watch = Watch(session, free_port())
+    await watch.child.start()
+    with platform_runs(watch.port):
+        await watch.child.wait_ready(20)
+        assert watch.child.pid is None
+        assert "child-env" in watch.child.pid_unknown_because
+        await watch.child.stop()
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("max_rss_bytes", "resident size"), ("max_maps", "memory maps")]
+)
+async def test_too_much_memory_ends_it_when_idle(
+    session: aiohttp.ClientSession, limit: str, reason: str
+) -> None:
+    """Above a limit it is ended as soon as no turn runs, and what the platform starts is the next boot."""
+    watch = Watch(session, free_port(), health_interval_seconds=0.1, **{limit: 1})
+    watch.is_busy = True
+    await watch.child.start()
+    with platform_runs(watch.port, is_marked=True) as process:
+        await watch.until("ready", 1)
+        async with asyncio.timeout(20):
+            while watch.child.restart_pending is None:
+                watch.child.suspect()
+                await asyncio.sleep(0.02)
+        assert process.poll() is None
+        watch.is_busy = False
+        watch.child.suspect()
+        assert await asyncio.to_thread(process.wait, 20) == -15
+        await watch.until("starting", 1)
+    assert watch.child.last_exit is not None
+    assert reason in watch.child.last_exit.reason
+    watch.is_busy = True
+    with platform_runs(watch.port, is_marked=True):
+        await watch.until("ready", 2)
+        await watch.child.stop()
+
+
+async def test_shells_do_not_outlive_it(session: aiohttp.ClientSession) -> None:
+    """At its end what our plug-in marked is killed; an opencode that is back already is not."""
+    watch = Watch(session, free_port())
+    await watch.child.start()
+    shell, next_boot = (
+        subprocess.Popen(["sleep", "60"], env={variable: MARKER})
+        for variable in (orphans.SHELL_MARKER_VARIABLE, orphans.MARKER_VARIABLE)
+    )
+    try:
+        with platform_runs(watch.port, is_marked=True) as process:
+            await watch.until("ready", 1)
+            assert shell.wait(1) == -9, "left by an earlier run"
+            shell = subprocess.Popen(["sleep", "60"], env={orphans.SHELL_MARKER_VARIABLE: MARKER})
+            process.kill()
+            assert await asyncio.to_thread(shell.wait, 20) == -9
+        await watch.child.stop()
+        assert next_boot.poll() is None
+    finally:
+        shell.kill()
+        next_boot.kill()
 
 
 async def test_a_wrong_password_is_no_question_of_time(session: aiohttp.ClientSession) -> None:
