@@ -2,7 +2,8 @@
 
 Why not a connection per request: SQLite has one writer anyway, and a commit costs an fsync. Jobs
 that wait while the previous commit runs are executed together and committed once, so the cost of
-durability is shared by all sessions. Each job runs in a savepoint: one that fails is undone alone.
+durability is shared by all sessions. One that fails is undone alone. The loop is woken once per
+commit, whatever the number of callers: waking it is a good part of what a small commit costs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +26,30 @@ Job = Callable[[sqlite3.Connection], Any]
 
 _MAX_JOBS_PER_COMMIT = 256
 _BUSY_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class _Write:
+    """One job on its way through the writer; its future belongs to the loop."""
+
+    job: Job
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        try:
+            self.result = self.job(connection)
+        except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
+            self.error = error
+
+    def resolve(self) -> None:
+        if self.future.done():
+            return  # the caller was cancelled
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
 
 
 class Database:
@@ -37,7 +63,7 @@ class Database:
     def __init__(self, path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "FULL") -> None:
         self._path = path
         self._synchronous = synchronous
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self._read_connection: sqlite3.Connection | None = None
@@ -63,7 +89,7 @@ class Database:
         connection = await loop.run_in_executor(self._reader, self._connect_and_migrate)
         self._read_connection = await loop.run_in_executor(self._reader, self._connect)
         self._writer = threading.Thread(
-            target=self._run_writer, args=(connection,), name="store-writer", daemon=True
+            target=self._run_writer, args=(connection, loop), name="store-writer", daemon=True
         )
         self._writer.start()
 
@@ -86,9 +112,9 @@ class Database:
         """
         if self._writer is None:
             raise sqlite3.ProgrammingError("the store is closed")
-        future: Future[T] = Future()
-        self._jobs.put((job, future))
-        return await asyncio.wrap_future(future)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Write(job, future))
+        return await future
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on the read connection."""
@@ -118,7 +144,7 @@ class Database:
         migrate(connection)
         return connection
 
-    def _run_writer(self, connection: sqlite3.Connection) -> None:
+    def _run_writer(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
         open_for_jobs = True
         while open_for_jobs:
             batch = [self._jobs.get()]
@@ -126,35 +152,39 @@ class Database:
                 while batch[-1] is not None and len(batch) < _MAX_JOBS_PER_COMMIT:
                     batch.append(self._jobs.get_nowait())
             open_for_jobs = batch[-1] is not None
-            _commit_together(connection, [item for item in batch if item is not None])
+            writes = [write for write in batch if write is not None]
+            _commit_together(connection, writes)
+            with contextlib.suppress(RuntimeError):  # the loop was closed before the store
+                loop.call_soon_threadsafe(_resolve_all, writes)
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
 
-def _commit_together(connection: sqlite3.Connection, batch: list[tuple[Job, Future[Any]]]) -> None:
-    """Run the jobs in one transaction and resolve their futures after the commit."""
-    batch = [(job, future) for job, future in batch if future.set_running_or_notify_cancel()]
+def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Write]) -> None:
+    """Run the jobs in one transaction; afterwards each has its result or its error."""
     if not batch:
         return
-    done: list[tuple[Future[Any], Any]] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for job, future in batch:
-            connection.execute("SAVEPOINT job")
-            try:
-                done.append((future, job(connection)))
-            except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
-                connection.execute("ROLLBACK TO job")
-                future.set_exception(error)
-            connection.execute("RELEASE job")
-        connection.execute("COMMIT")
+        if len(batch) == 1:
+            batch[0].run(connection)
+        else:
+            for write in batch:
+                connection.execute("SAVEPOINT job")
+                write.run(connection)
+                if write.error is not None:
+                    connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+        is_void = len(batch) == 1 and batch[0].error is not None
+        connection.execute("ROLLBACK" if is_void else "COMMIT")
     except sqlite3.Error as error:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-        for _job, future in batch:
-            if not future.done():
-                future.set_exception(error)
-        return
-    for future, result in done:
-        future.set_result(result)
+        for write in batch:
+            write.error = write.error or error
+
+
+def _resolve_all(writes: Sequence[_Write]) -> None:
+    for write in writes:
+        write.resolve()
