@@ -113,8 +113,8 @@ class EventsApi:
                 await response.prepare(request)
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
-                async for frame in reader.frames(self._heartbeat_seconds):
-                    await response.write(frame)
+                async for frames in reader.batches(self._heartbeat_seconds):
+                    await response.write(b"".join(frames))
                 await response.write_eof()
         except ClientConnectionResetError:
             _log.debug("stream closed by its reader", session=session_id)

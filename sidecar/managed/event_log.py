@@ -26,6 +26,8 @@ from sidecar.store.database import Database
 _TAIL_LENGTH = 256
 """Events per session kept in memory for its readers."""
 _READ_BATCH = 500
+_BATCH_BYTES = 64 * 1024
+"""Events that a reader is given at once, about."""
 _PREVIEW_LIMIT = 1024
 """Preview frames a reader may lag behind; then its previews are shed, never its events."""
 
@@ -98,7 +100,7 @@ class Head:
 
 
 class Subscription:
-    """One reader's position. Iterate `frames()`; `previews` holds the kinds it asked for."""
+    """One reader's position. Iterate `batches()`; `previews` holds the kinds it asked for."""
 
     def __init__(
         self, log: EventLog, session_id: str, after: int, previews: frozenset[str]
@@ -145,20 +147,29 @@ class Subscription:
         self._is_closed = True
         self._wake.set()
 
-    async def frames(self, heartbeat_seconds: float) -> AsyncIterator[bytes]:
-        """Yield frames in order; an SSE comment after `heartbeat_seconds` of silence."""
+    async def batches(self, heartbeat_seconds: float) -> AsyncIterator[list[bytes]]:
+        """Yield frames in order, those that are there together in one list: a write each would cost us
+        and the client a system call each. An SSE comment after `heartbeat_seconds` of silence.
+        """
         while True:
             self._wake.clear()
             closing = self._is_closed
             # Previews were announced before the events that finish them, so they go first.
-            while self._pending_previews:
-                yield self._pending_previews.popleft().frame
+            batch = [preview.frame for preview in self._pending_previews]
+            self._pending_previews.clear()
+            size = 0
             async for event in self._log.events_after(self._session_id, self._after):
                 self._after = event.seq
-                yield event.frame
+                batch.append(event.frame)
+                size += len(batch[-1])
+                if size >= _BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+            if closing and self._last is not None:
+                batch.append(self._last)
+            if batch:
+                yield batch
             if closing:
-                if self._last is not None:
-                    yield self._last
                 return
             if self._pending_previews:
                 continue
@@ -166,7 +177,13 @@ class Subscription:
                 async with asyncio.timeout(heartbeat_seconds):
                     await self._wake.wait()
             except TimeoutError:
-                yield b": heartbeat\n\n"
+                yield [b": heartbeat\n\n"]
+
+    async def frames(self, heartbeat_seconds: float) -> AsyncIterator[bytes]:
+        """Yield the same one by one."""
+        async for batch in self.batches(heartbeat_seconds):
+            for frame in batch:
+                yield frame
 
 
 class EventLog:
@@ -278,6 +295,8 @@ class EventLog:
         """Yield persisted events with a higher number, from memory when they are all there."""
         tail = self._tails.get(session_id)
         if tail and tail[0].seq <= after + 1:
+            if tail[-1].seq <= after:
+                return  # most often: only previews are new
             for event in [event for event in tail if event.seq > after]:
                 yield event
             return

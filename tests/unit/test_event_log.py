@@ -202,3 +202,16 @@ async def test_a_cancelled_append_never_leads_to_the_same_number_twice(log: Even
     (event,) = await log.append(SESSION, head, drafts("session.status_idle"))
 
     assert event.seq == 2
+
+
+async def test_what_is_there_together_comes_as_one_batch(log: EventLog) -> None:
+    """Previews and events of one moment are one write; a long history is cut into pieces."""
+    head, kinds = Head(0, 0), frozenset({"agent.message"})
+    long = [Draft("e", {"text": "x" * 40_000})] * 5
+    with log.subscribe(SESSION, after=0, previews=kinds) as reader:
+        log.preview(SESSION, [preview("event_start", "e1"), preview("event_delta", "e1")])
+        await log.append(SESSION, head, drafts("a", "b"))
+        await log.append(SESSION, head, long)
+        log.close()
+        sizes = [len(batch) async for batch in reader.batches(10)]
+    assert sizes == [6, 2, 1]
