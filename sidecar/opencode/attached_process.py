@@ -169,5 +169,5 @@ def _check(pid: int, marker: str) -> None:
 def _is_below_init(pid: int) -> bool:
     try:
         return any(parent.pid == _INIT for parent in psutil.Process(pid).parents())
-    except psutil.NoSuchProcess as error:
-        raise ChildError(f"process {pid} has ended") from error
+    except psutil.Error as error:
+        raise ChildError(f"process {pid} cannot be looked at: {error}") from error

@@ -115,11 +115,6 @@ class ChildFiles:
         return Path(tempfile.gettempdir(), f"sidecar-{digest}.sock")
 
     @property
-    def is_shell_socket_shared(self) -> bool:
-        """Whether another container with the same data directory finds the socket."""
-        return self.shell_socket.parent == self.root
-
-    @property
     def plugin_file(self) -> Path:
         """Our plug-in, for an opencode that does not see our own files."""
         return self.root / "plugin" / PLUGIN_FILE.name
@@ -141,7 +136,15 @@ class ChildFiles:
         self._seed_plugin_directory()
 
     def share_plugin(self) -> Path:
-        """Put our plug-in where an opencode in another container finds it. Blocks. Raises OSError."""
+        """Put our plug-in where an opencode in another container finds it, beside the socket that it asks.
+
+        Blocks. Raises OSError, and SettingsError when the socket cannot be there.
+        """
+        if self.shell_socket.parent != self.root:
+            raise SettingsError(
+                f"DATA_DIR: {self.root.parent} is too long a path for a socket in it, which another "
+                f"container needs; {_MAX_SOCKET_PATH_BYTES - len('/opencode/shell.sock')} bytes at most"
+            )
         shared = self.plugin_file.absolute()
         shared.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         draft = shared.with_suffix(".new")  # a directory may be loading it just now
@@ -201,8 +204,7 @@ def attached_environment(files: ChildFiles, *, password: str, relay: RelayAccess
     """Return what an opencode in another container must be given beside that container's own."""
     marker = marker_for(relay.token)
     ours = build_environment(files, inherited={}, password=password, marker=marker, relay=relay)
-    left_out = {"PATH"} if files.is_shell_socket_shared else {"PATH", SHELL_SOCKET_VARIABLE}
-    return {name: value for name, value in ours.items() if name not in left_out}
+    return {name: value for name, value in ours.items() if name != "PATH"}
 
 
 def find_binary(

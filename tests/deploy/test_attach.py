@@ -1,4 +1,4 @@
-"""Attach mode in two container-like places, with a shared process namespace as a pod may have, and without."""
+"""Attach mode in two container-like places, with a shared process namespace and without one."""
 
 from __future__ import annotations
 

@@ -9,7 +9,15 @@ import structlog.testing
 
 from sidecar.errors import SettingsError
 from sidecar.opencode.child_log import mask, relogger
-from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary
+from sidecar.opencode.environment import (
+    PLUGIN_FILE,
+    ChildFiles,
+    RelayAccess,
+    attached_environment,
+    build_environment,
+    find_binary,
+)
+from sidecar.opencode.orphans import marker_for
 
 OURS = {
     "PATH": "/bin",
@@ -45,6 +53,25 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
         "SIDECAR_SHELL_SOCKET",
         "SIDECAR_CHILD_MARKER",
     ]
+
+
+def test_another_container_gets_what_it_needs(tmp_path: Path) -> None:
+    """The same but our PATH, with a marker that both can tell."""
+    relay = RelayAccess("http://127.0.0.1:9/v1", "token")
+    given = attached_environment(ChildFiles(tmp_path), password="pw", relay=relay)
+    assert set(_environment(tmp_path)) - set(given) == {"PATH", "LC_ALL"}
+    assert given["SIDECAR_CHILD_MARKER"] == marker_for("token") != marker_for("another")
+
+
+def test_the_plugin_is_put_where_another_container_sees_it(tmp_path: Path) -> None:
+    """A copy below the data directory; what somebody made of it is replaced. A path too deep is refused."""
+    files = ChildFiles(tmp_path / "opencode")
+    shared = files.share_plugin()
+    assert shared.is_relative_to(tmp_path)
+    shared.write_text("something else")
+    assert files.share_plugin().read_bytes() == PLUGIN_FILE.read_bytes()
+    with pytest.raises(SettingsError, match=r"DATA_DIR: .* 80 bytes at most"):
+        ChildFiles(Path("/" + "x" * 81) / "opencode").share_plugin()
 
 
 def test_everything_of_the_child_is_below_its_root(tmp_path: Path) -> None:
