@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     turn_facts.system_is_of_one_prompt,
     turn_facts.unknown_model,
     turn_facts.abort_sequence,
+    turn_facts.prompt_replaces_itself,
     turn_facts.permission_is_asked,
     turn_facts.rejection_with_a_message,
     turn_facts.denied_tools_are_not_offered,

@@ -17,6 +17,7 @@ from sidecar.gateway.demo import DemoGateway
 from sidecar.gateway.demo.models import DemoModel
 from sidecar.gateway.demo.server import RecordedRequest
 from sidecar.ids import new_id
+from sidecar.managed.child_sessions import prompt_parts
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
@@ -47,10 +48,10 @@ def expect(condition: object, seen: str) -> None:
 class Prompt:
     """One prompt and every event of its session since."""
 
-    def __init__(self, session_id: str, directory: Path) -> None:
+    def __init__(self, session_id: str, directory: Path, message_id: str) -> None:
         self.session_id = session_id
         self.directory = directory
-        self.message_id = new_id("msg")
+        self.message_id = message_id
         self.events: list[ChildEvent] = []
         self._changed = asyncio.Event()
 
@@ -145,23 +146,24 @@ class Laboratory:
         *,
         directory: Path | None = None,
         session_id: str | None = None,
+        message_id: str | None = None,
         model: str = MODEL,
         system: str | None = None,
         permission: Permission = (),
     ) -> Prompt:
-        """Send a prompt to a session, made for it unless given."""
+        """Send a prompt to a session, made for it unless given; with a `message_id` send it again."""
         directory = directory or self.directory()
         if session_id is None:
             session_id = await self.client.create_session(
                 directory, title="laboratory", permission=permission
             )
-        prompt = Prompt(session_id, directory)
+        prompt = Prompt(session_id, directory, message_id or new_id("msg"))
         self.pump.subscribe(session_id, prompt.take)
         await self.client.prompt_async(
             session_id,
             message_id=prompt.message_id,
             model=ModelRef(GATEWAY_PROVIDER, model),
-            parts=[{"type": "text", "text": text}],
+            parts=prompt_parts(prompt.message_id, [{"type": "text", "text": text}]),
             agent=AGENT,
             system=system,
         )

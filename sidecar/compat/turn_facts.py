@@ -106,6 +106,26 @@ async def abort_sequence(lab: Laboratory) -> None:
     expect(more.text.endswith("alive"), f"then it said {more.text!r}")
 
 
+async def prompt_replaces_itself(lab: Laboratory) -> None:
+    """A prompt that is sent again with the same message and part ids takes its own place."""
+    prompt = await lab.prompt("[[slow: 100x0.1 tick]]")
+    await prompt.first("message.part.delta")
+    await lab.client.abort(prompt.session_id)
+    await prompt.idle()
+    again = await lab.prompt(
+        "[[say: second]]",
+        directory=prompt.directory,
+        session_id=prompt.session_id,
+        message_id=prompt.message_id,
+    )
+    await again.idle()
+    messages = await lab.client.messages(prompt.session_id)
+    asked = [m for m in messages if m["info"]["role"] == "user"]
+    texts = [part["text"] for message in asked for part in message["parts"]]
+    expect(texts == ["[[say: second]]"], f"the user's messages are {texts}")
+    expect(again.text.endswith("second"), f"the answer is {again.text!r}")
+
+
 async def permission_is_asked(lab: Laboratory) -> None:
     """A rule of the session makes a call wait for a reply; allowed, it runs."""
     prompt = await lab.prompt("[[bash: echo asked]] [[then]] [[say: ran]]", permission=_ASK_BASH)

@@ -83,7 +83,7 @@ class SessionActor:
     @property
     def is_busy(self) -> bool:
         """Whether a turn runs (one that waits for the client does not count)."""
-        return self.turn is not None and not self.turn.is_paused
+        return self.turn is not None and not self.is_paused
 
     @property
     def is_paused(self) -> bool:

@@ -48,7 +48,7 @@ class ChildSession:
         system: str | None,
         variant: str | None,
     ) -> None:
-        """Send a prompt; its progress arrives at the sink."""
+        """Send a prompt; its progress arrives at the sink. Sent again, it replaces itself."""
         await self._client.prompt_async(
             self.session_id,
             message_id=message_id,
@@ -66,6 +66,12 @@ class ChildSession:
     async def is_busy(self) -> bool:
         """Whether opencode is working on the session, retries included."""
         return self.session_id in await self._client.session_status(self._directory)
+
+    async def has_taken(self, message_id: str) -> bool:
+        """Whether opencode works on that prompt, or has begun to answer it in an earlier boot."""
+        if await self.is_busy():
+            return True
+        return any(m["info"].get("parentID") == message_id for m in await self.messages())
 
     async def messages(self) -> list[dict[str, Any]]:
         """Return the newest messages, oldest first, to repair a gap in the events."""
@@ -104,7 +110,7 @@ class ChildSessions:
         self._connections = connections
         self._repositories = repositories
         self._workspaces_dir = workspaces_dir
-        self._prompt_wait_seconds = prompt_wait_seconds
+        self.prompt_wait_seconds = prompt_wait_seconds
 
     def directory(self, session_id: str) -> Path:
         """Return the session's own directory. The id is one we made, never a client's text."""
@@ -119,18 +125,21 @@ class ChildSessions:
         return await self._repositories.materialise(record.id, directory)
 
     @asynccontextmanager
-    async def open(self, record: SessionRecord, sink: Sink) -> AsyncIterator[ChildSession]:
+    async def open(
+        self, record: SessionRecord, sink: Sink, *, wait_seconds: float, is_reloaded: bool = False
+    ) -> AsyncIterator[ChildSession]:
         """Wait for the child, load the directory with the session's model, follow its events.
 
-        Sets `record.child_session_id` when opencode does not have the session yet. Raises
+        `is_reloaded` has it loaded anew: an abort at a bad moment can leave a directory that drops every
+        prompt. Sets `record.child_session_id` when opencode does not have the session yet. Raises
         ChildUnavailableError when the child is not ready in time.
         """
-        await self._supervisor.wait_ready(self._prompt_wait_seconds)
+        await self._supervisor.wait_ready(wait_seconds)
         await self._pump.wait_connected(self._supervisor.boot)
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
-        if record.body.get(STALE):
-            # The session's tools were changed: its servers are added anew when it is loaded again.
+        if is_reloaded or record.body.get(STALE):
+            # After a change of the session's tools its servers are added anew with the next load.
             await self._instances.unload(directory)
         model = ModelRef.parse(record.model_ref)
         gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
@@ -168,8 +177,11 @@ class ChildSessions:
         return record.child_session_id
 
 
-def prompt_parts(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Turn a user message's blocks into opencode's prompt parts. Raises ChildError for unknown ones."""
+def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turn a user message's blocks into opencode's prompt parts. Raises ChildError for unknown ones.
+
+    The parts get ids of their own, in order: a prompt that is sent again would else be appended to itself.
+    """
     parts: list[dict[str, Any]] = []
     for number, block in enumerate(content, start=1):
         if block["type"] == "text":
@@ -178,7 +190,8 @@ def prompt_parts(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             parts.append(_file_part(block, number))
         else:
             raise ChildError(f"content block {block['type']!r} cannot be given to opencode")
-    return parts
+    stem = message_id.replace("msg_", "prt_", 1)
+    return [{"id": f"{stem}{number:04}", **part} for number, part in enumerate(parts)]
 
 
 def _file_part(block: Mapping[str, Any], number: int) -> dict[str, Any]:

@@ -39,6 +39,12 @@ class Output:
     previews: list[Preview] = field(default_factory=list)
     used: list[Usage] = field(default_factory=list)
 
+    def extend(self, more: Output) -> None:
+        """Add what the next input led to."""
+        self.drafts += more.drafts
+        self.previews += more.previews
+        self.used += more.used
+
 
 @dataclass(slots=True)
 class OpenTool:

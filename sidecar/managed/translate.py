@@ -89,8 +89,20 @@ class TurnTranslator:
         self._is_step_open = False
         self._has_relay_news = False
         self._held_tools: list[OpenTool] = []
+        self.has_asked_model = False
+        """Whether a model request has begun."""
         self.calls_seen = 0
         """How many calls the model has made so far."""
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether anything came of the prompt: an answer, were it empty, or an error."""
+        return bool(self._assistants or self._summaries) or self.failure is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was done for the prompt, so that it must not be sent again."""
+        return self.has_answer or self._has_relay_news
 
     @property
     def is_request_over(self) -> bool:
@@ -314,6 +326,7 @@ class TurnTranslator:
 
     def _start_span(self, out: Output, span: _Span) -> None:
         self._span = span
+        self.has_asked_model = True
         out.drafts.append(Draft("span.model_request_start", {}, span.event_id))
 
     def _end_span(self, out: Output, *, cut: bool = False) -> None:

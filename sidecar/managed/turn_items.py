@@ -67,6 +67,10 @@ InboxItem: TypeAlias = (
 )
 
 
+class Detached(Exception):  # noqa: N818  # a way out, not an error
+    """The task ends and the turn does not: it waits for the client, or for the next start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a turn ended."""

@@ -231,10 +231,7 @@ class Turns:
             content=content,
             resume=resume,
             message_id=actor.record.turn.message_id,
-            is_split=self._settings.split_messages,
-            max_seconds=self._settings.max_seconds,
-            watchdog_seconds=self._settings.watchdog_seconds,
-            retry_notice_seconds=self._settings.retry_notice_seconds,
+            settings=self._settings,
         )
         self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
         self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor.record.id))

@@ -123,6 +123,32 @@ async def test_a_message_sent_while_the_child_restarts_is_served_later(
     assert text_of(await raw.turn(other, "[[say: me too]]")) == "me too"
 
 
+async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
+    own: Sidecar, raw: RawClient
+) -> None:
+    """Killed just before, while and just after a message is passed on: an error only if work had begun."""
+    session = await raw.new_session()
+    await raw.turn(session, "[[say: loaded]]")
+    for number, pause in enumerate((0.0, 0.0, 0.005, 0.015)):
+        await own.supervisor.wait_ready(60)
+        assert own.supervisor.pid is not None
+        async with raw.stream(session) as reader:
+            if number == 0:
+                os.kill(own.supervisor.pid, signal.SIGKILL)
+                await raw.send(session, f"[[say: answer {number}]]")
+            else:
+                await raw.send(session, f"[[say: answer {number}]]")
+                await asyncio.sleep(pause)
+                os.kill(own.supervisor.pid, signal.SIGKILL)
+            turn = await reader.until("session.status_idle", seconds=60)
+        if "session.error" in types_of(turn):
+            assert number > 1
+            assert "span.model_request_start" in types_of(turn)
+        else:
+            assert text_of(turn) == f"answer {number}"
+    check_books(await raw.events(session))
+
+
 async def test_a_retried_429_is_shown_as_rescheduled_and_not_as_an_error(raw: RawClient) -> None:
     """The gateway says 429 once, opencode waits, the turn goes on: rescheduled, running, text."""
     session = await raw.new_session()
@@ -307,13 +333,22 @@ async def test_sessions_run_beside_each_other(raw: RawClient, count: int) -> Non
         check_books(turn)
 
 
-async def test_a_message_and_its_interrupt_may_come_in_one_request(raw: RawClient) -> None:
-    """The turn begins and ends at once: one running, one interrupt, one idle, and the session goes on."""
+@pytest.mark.parametrize("pause", [None, 0.0, 0.01, 0.03, 0.06, 0.1])
+async def test_an_interrupt_may_come_at_once(raw: RawClient, pause: float | None) -> None:
+    """In the same request or just after: one running, one interrupt, one idle, and the session goes on.
+
+    opencode forgets an abort that comes before it has begun, and one that comes while it loads a directory
+    leaves that directory broken.
+    """
     session = await raw.new_session()
+    message, interrupt = user_message("[[slow: 200x0.1 word]]"), {"type": "user.interrupt"}
     async with raw.stream(session) as stream:
-        await raw.send_events(
-            session, user_message("[[slow: 200x0.1 word]]"), {"type": "user.interrupt"}
-        )
+        if pause is None:
+            await raw.send_events(session, message, interrupt)
+        else:
+            await raw.send_events(session, message)
+            await asyncio.sleep(pause)
+            await raw.send_events(session, interrupt)
         seen = await stream.until("session.status_idle")
     after = await raw.turn(session, "[[say: fine]]")
 

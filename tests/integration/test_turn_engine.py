@@ -51,12 +51,15 @@ class FakeChild:
         self.session_id = new_id("ses")
         self.turns: Turns | None = None
         self.position = 0
+        self.prompt_wait_seconds = 1.0
 
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
         return []
 
     @asynccontextmanager
-    async def open(self, record: SessionRecord, sink: Any) -> AsyncIterator[FakeChild]:
+    async def open(
+        self, record: SessionRecord, sink: Any, **_bounds: Any
+    ) -> AsyncIterator[FakeChild]:
         self._record, self._sink = record, sink
         try:
             yield self
@@ -71,7 +74,7 @@ class FakeChild:
         self._say("session.status", {"status": {"type": "idle"}})
 
     async def is_busy(self) -> bool:
-        return True
+        return any(not task.done() for task in self._tasks)
 
     async def reply_permission(
         self, permission_id: str, reply: str, message: str | None = None

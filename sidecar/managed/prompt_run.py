@@ -1,0 +1,325 @@
+"""What follows a prompt in one boot of the child: its events, asks, silences, and how it ends.
+
+Everything that happens arrives in the turn's inbox; it is taken in batches, translated, and committed
+under the session's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sidecar.config import TurnSettings
+from sidecar.errors import ChildUnavailableError
+from sidecar.managed import asks, failures
+from sidecar.managed.asks import Asks
+from sidecar.managed.child_sessions import ChildSession
+from sidecar.managed.drafts import Output
+from sidecar.managed.event_log import Draft
+from sidecar.managed.failures import Failure
+from sidecar.managed.translate import TurnTranslator
+from sidecar.managed.turn_items import (
+    REFUSED,
+    ChildLost,
+    ClientAnswer,
+    Detached,
+    InboxItem,
+    Interrupt,
+    Outcome,
+    RequestEnded,
+    RequestStarted,
+    Stopping,
+    failed,
+)
+from sidecar.opencode.events import ChildEvent, ChildGap
+
+if TYPE_CHECKING:
+    from sidecar.managed.actor import SessionActor
+
+PAUSE_QUIET_SECONDS = 0.15
+"""Calls of one model request arrive one by one; after this much quiet they are asked about together."""
+ABORT_WAIT_SECONDS = 30.0
+"""Bound for opencode to begin and to confirm the abort; 0.1 s, under full load seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class PromptRun:
+    """Follows one prompt. `deadline` is in the loop's time; the client's time does not count."""
+
+    def __init__(
+        self,
+        *,
+        actor: SessionActor,
+        child: ChildSession,
+        inbox: asyncio.Queue[InboxItem],
+        translator: TurnTranslator,
+        asks: Asks,
+        settings: TurnSettings,
+        deadline: float,
+    ) -> None:
+        self._actor = actor
+        self._child = child
+        self._inbox = inbox
+        self._translator = translator
+        self._asks = asks
+        self._settings = settings
+        self._deadline = deadline
+        self._paused_since: float | None = None
+        self._was_busy = False
+        self._is_rescheduled = False
+        self._progress: tuple[int, bool] = (0, True)
+        self._quiet_at = 0.0
+
+    async def follow(self) -> Outcome:
+        """Return how the turn ended.
+
+        Raises Detached when it waits for the client and the child is gone, ChildUnavailableError when
+        the prompt was lost before anything came of it, SidecarError when the child refuses something.
+        """
+        while True:
+            items = await self._next_items()
+            outcome = await self._on_items(items) if items else await self._on_silence()
+            if outcome is not None:
+                return outcome
+
+    async def _next_items(self) -> list[InboxItem]:
+        """Wait for something to happen; return all that is there, or nothing after a silence."""
+        try:
+            async with asyncio.timeout(self._patience()):
+                items = [await self._inbox.get()]
+        except TimeoutError:
+            return []
+        while not self._inbox.empty():
+            items.append(self._inbox.get_nowait())
+        return items
+
+    def _patience(self) -> float | None:
+        if self._actor.is_paused:
+            return None
+        now = asyncio.get_running_loop().time()
+        if self._can_pause() or self._can_announce():
+            return max(0.0, self._quiet_at - now)
+        return max(0.0, min(self._settings.watchdog_seconds, self._deadline - now))
+
+    def _note_progress(self) -> None:
+        """Further calls of the same request may follow for a while."""
+        progress = (self._translator.calls_seen, self._translator.is_request_over)
+        if progress != self._progress:
+            self._progress = progress
+            self._quiet_at = asyncio.get_running_loop().time() + PAUSE_QUIET_SECONDS
+
+    def _can_announce(self) -> bool:
+        return self._translator.has_held_calls and self._translator.is_request_over
+
+    def _can_pause(self) -> bool:
+        return self._asks.is_all_waiting and self._translator.is_request_over
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    async def _on_items(self, items: Sequence[InboxItem]) -> Outcome | None:
+        out = Output()
+        outcome: Outcome | None = None
+        for item in items:
+            outcome = outcome or await self._take(item, out)
+        async with self._actor.lock:
+            await self._publish(out)
+        await self._asks.answer_by_policy(self._child)
+        self._note_progress()
+        return outcome
+
+    async def _take(self, item: InboxItem, out: Output) -> Outcome | None:
+        match item:
+            case RequestStarted(request_id):
+                self._note_running(out)
+                out.extend(self._translator.request_started(request_id))
+            case RequestEnded(request_id, is_error, usage):
+                ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
+                out.extend(ended)
+            case ChildEvent() if item.session_id != self._child.session_id:
+                await asks.refuse_sub_agent(self._child, item)
+            case ChildEvent():
+                return await self._on_child_event(item, out)
+            case ChildGap():
+                return await self._repair(out)
+            case Stopping():
+                if self._actor.is_paused:
+                    raise Detached
+                text = "the sidecar is being stopped; the turn was cut"
+                return failed(Failure("unknown_error", text))
+            case ChildLost(reason):
+                return self._on_child_lost(reason)
+            case Interrupt():
+                return await self._interrupt(out)
+            case ClientAnswer():
+                await self._on_answer(item)
+        return None
+
+    async def _on_child_event(self, event: ChildEvent, out: Output) -> Outcome | None:
+        if event.type == "session.status":
+            return await self._on_status(event.properties["status"], out)
+        if event.type == "question.asked":
+            await self._child.reject_question(event.properties["id"])
+            return None
+        out.extend(self._translator.child_event(event.type, event.properties))
+        return None
+
+    async def _on_status(self, status: Mapping[str, Any], out: Output) -> Outcome | None:
+        if not self._translator.is_armed:
+            return None
+        if status["type"] == "idle":
+            return await self._on_idle()
+        self._was_busy = True
+        record = self._actor.record
+        if status["type"] == "retry" and not self._is_rescheduled:
+            wait = float(status.get("next") or 0) / 1000 - self._actor.wall_clock()
+            if wait >= self._settings.retry_notice_seconds:
+                self._is_rescheduled = True
+                record.status = "rescheduling"
+                out.drafts += [
+                    Draft("session.status_rescheduled"),
+                    self._actor.thread_draft("rescheduled"),
+                ]
+        elif status["type"] == "busy":
+            self._note_running(out)
+        return None
+
+    def _note_running(self, out: Output) -> None:
+        """The wait for a retry is over; the relay may know it before the child says so."""
+        if self._is_rescheduled:
+            self._is_rescheduled = False
+            self._actor.record.status = "running"
+            out.drafts += self._actor.running_drafts()
+
+    async def _on_idle(self) -> Outcome | None:
+        # After an abort opencode may say idle once more, when the next prompt has come already.
+        if not self._was_busy:
+            return None
+        if not self._translator.has_answer and await self._child.is_busy():
+            return None
+        return self._verdict()
+
+    def _verdict(self) -> Outcome:
+        if not self._translator.has_answer:
+            # A prompt that comes while an aborted turn is still being taken down goes down with it.
+            raise ChildUnavailableError("opencode dropped the prompt")
+        failure = self._translator.failure
+        if failure is not None:
+            if failure.get("name") == "MessageAbortedError":
+                text = "opencode aborted the turn, which nobody asked for"
+                return failed(Failure("unknown_error", text))
+            return failed(failures.from_child(failure))
+        return REFUSED if self._translator.is_refused else Outcome()
+
+    def _on_child_lost(self, reason: str) -> Outcome:
+        if self._actor.is_paused:
+            raise Detached
+        if not self._translator.has_begun:
+            raise ChildUnavailableError(f"opencode {reason} before it took the prompt")
+        return failed(Failure("unknown_error", f"opencode {reason}; the turn was cut"))
+
+    async def _on_answer(self, answer: ClientAnswer) -> None:
+        if self._paused_since is not None:
+            # The client's time is not the turn's.
+            self._deadline += asyncio.get_running_loop().time() - self._paused_since
+            self._paused_since = None
+        await self._asks.on_answer(self._child, answer)
+
+    # -- silences and gaps --------------------------------------------------------------------------
+
+    async def _on_silence(self) -> Outcome | None:
+        if self._can_pause():
+            await self._pause()
+            return None
+        if self._can_announce():
+            async with self._actor.lock:
+                await self._publish(self._translator.pause())
+            return None
+        if asyncio.get_running_loop().time() >= self._deadline:
+            await self._child.abort()
+            seconds = self._settings.max_seconds
+            text = f"the turn took longer than {seconds:g} s (SIDECAR_TURN_MAX_SECONDS)"
+            return failed(Failure("unknown_error", text))
+        try:
+            if await self._child.is_busy():
+                return None
+        except ChildUnavailableError:
+            # Slow is not dead. If it is dead, the supervisor says so.
+            return None
+        out = Output()
+        outcome = await self._repair(out)
+        async with self._actor.lock:
+            await self._publish(out)
+        return outcome
+
+    async def _repair(self, out: Output) -> Outcome | None:
+        """Events were missed: read the truth from the messages and the status."""
+        is_busy = await self._child.is_busy()
+        for message in await self._child.messages():
+            out.extend(self._translator.child_event("message.updated", message))
+            for part in message["parts"]:
+                out.extend(self._translator.child_event("message.part.updated", {"part": part}))
+            error = message["info"].get("error")
+            if error and self._translator.is_armed and message["info"]["role"] == "assistant":
+                out.extend(self._translator.child_event("session.error", {"error": error}))
+        self._was_busy |= is_busy
+        return None if is_busy else self._verdict()
+
+    async def _pause(self) -> None:
+        self._paused_since = asyncio.get_running_loop().time()
+        async with self._actor.lock:
+            out = self._translator.pause()
+            await self._actor.pause(out, list(self._asks.waiting_calls()))
+
+    # -- the interrupt ------------------------------------------------------------------------------
+
+    async def _interrupt(self, out: Output) -> Outcome:
+        """Have opencode stop, and return when it has."""
+        try:
+            async with asyncio.timeout(ABORT_WAIT_SECONDS):
+                # An abort that comes too early is forgotten, or breaks what opencode is just loading.
+                if await self._asks_model(out):
+                    await self._abort(out)
+        except (TimeoutError, ChildUnavailableError):
+            _log.warning("abort was not confirmed", session=self._actor.record.id)
+        return Outcome()
+
+    async def _asks_model(self, out: Output) -> bool:
+        """Wait for the first model request; False when the turn ends without any."""
+        while not self._translator.has_asked_model:
+            item = await self._inbox.get()
+            if isinstance(item, ChildLost | Stopping):
+                return False
+            if not isinstance(item, Interrupt) and await self._take(item, out) is not None:
+                return False
+        return True
+
+    async def _abort(self, out: Output) -> None:
+        is_busy = True
+        while is_busy:
+            await self._child.abort()
+            while True:
+                item = await self._inbox.get()
+                if isinstance(item, ChildLost):
+                    return
+                if isinstance(item, RequestEnded):
+                    await self._take(item, out)
+                if isinstance(item, ChildEvent) and _is_idle(item, self._child.session_id):
+                    break
+            is_busy = await self._child.is_busy()
+
+    async def _publish(self, out: Output) -> None:
+        self._actor.preview(out.previews)
+        if out.drafts or out.used:
+            await self._actor.commit(out.drafts, used=out.used)
+
+
+def _is_idle(event: ChildEvent, session_id: str) -> bool:
+    return (
+        event.type == "session.status"
+        and event.session_id == session_id
+        and event.properties["status"]["type"] == "idle"
+    )
