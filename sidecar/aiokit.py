@@ -1,4 +1,4 @@
-"""Small asyncio tools: owned tasks, back-off, single flight. No knowledge of the domain."""
+"""Small asyncio tools: owned tasks, back-off, single flight, bounded silence. No knowledge of the domain."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -107,6 +108,50 @@ class SingleFlight(Generic[T]):
 
     async def _call(self) -> T:
         return await self._run()
+
+
+class SilenceBound:
+    """A block that ends with TimeoutError when one of its `wait`s takes longer than `seconds`.
+
+    For streams: `asyncio.timeout` makes and unmakes a timer for each chunk, this one looks at the clock
+    when its only timer fires. What the block does between two waits is not bounded.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._scope = asyncio.timeout(None)
+        self._waiting_since: float | None = None
+
+    async def __aenter__(self) -> SilenceBound:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._seconds, self._look)
+        await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
+
+    async def wait(self, awaitable: Awaitable[T]) -> T:
+        """Return its result, or end the block."""
+        self._waiting_since = self._loop.time()
+        try:
+            return await awaitable
+        finally:
+            self._waiting_since = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = self._seconds + (now if self._waiting_since is None else self._waiting_since)
+        if due <= now:
+            self._scope.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(due, self._look)
 
 
 async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:

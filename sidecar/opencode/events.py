@@ -3,7 +3,7 @@
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
 child's queue for a slow reader grows without bound, so reading never waits for anybody: callbacks are
-synchronous and must be cheap.
+synchronous and must be cheap, and what nobody wants, half of all bytes, is not even parsed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from typing import Any, Literal, Protocol
 import aiohttp
 import structlog
 
-from sidecar.aiokit import Backoff
+from sidecar.aiokit import Backoff, SilenceBound
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 
 _SILENCE_SECONDS = 25.0
 """Two heartbeats missed and some."""
-_IGNORED = frozenset({"sync", "server.heartbeat"})
+_IGNORED = frozenset({"sync", "server.heartbeat", "session.updated", "session.diff"})
+"""Copies, signs of life, and what a turn does to its session's title, times and files."""
+_TYPE = re.compile(rb'"payload":\s*\{\s*(?:"id":\s*"[^"\\]*",\s*)?"type":\s*"([^"\\]*)"')
+"""The type as opencode writes it, in front. Inside a JSON string the quotes would be escaped."""
 
 _log = structlog.get_logger(__name__)
 
@@ -153,26 +157,23 @@ class EventPump:
         return client, self._supervisor.boot
 
     async def _follow(self, client: ChildClient, boot: int, backoff: Backoff) -> None:
-        async with asyncio.timeout(self._silence_seconds):
-            response = await client.open_events()
-        async with response:
+        async with (
+            SilenceBound(self._silence_seconds) as bound,
+            await bound.wait(client.open_events()) as response,
+        ):
             if response.status != 200:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
             pending = b""
-            while True:
-                async with asyncio.timeout(self._silence_seconds):
-                    data = await response.content.readany()
-                if not data:
-                    return
+            while data := await bound.wait(response.content.readany()):
                 *frames, pending = (pending + data).split(b"\n\n")
                 for frame in frames:
-                    if frame.startswith(b"data:"):
-                        event = json.loads(frame[5:])
-                        if event["payload"]["type"] == "server.connected":
-                            backoff.reset()
-                            await self._note_connected(boot)
-                        else:
-                            self._dispatch(event)
+                    if (event := read_frame(frame)) is None:
+                        continue
+                    if event["payload"]["type"] == "server.connected":
+                        backoff.reset()
+                        await self._note_connected(boot)
+                    else:
+                        self._dispatch(event)
 
     async def _note_connected(self, boot: int) -> None:
         is_first, is_same = self._last_boot == 0, self._last_boot == boot
@@ -189,8 +190,6 @@ class EventPump:
 
     def _dispatch(self, frame: dict[str, Any]) -> None:
         payload = frame["payload"]
-        if payload["type"] in _IGNORED:
-            return
         self.events_seen += 1
         properties = payload.get("properties", {})
         session_id = properties.get("sessionID")
@@ -213,3 +212,14 @@ class EventPump:
                 callback(event)
             except Exception:  # one subscriber's mistake must not silence the others
                 _log.exception("event subscriber failed", type=event.type, session_id=session_id)
+
+
+def read_frame(frame: bytes) -> dict[str, Any] | None:
+    """Return the event of a frame, None for one that nobody wants."""
+    if not frame.startswith(b"data:"):
+        return None
+    in_front = _TYPE.search(frame)
+    if in_front is not None and in_front[1].decode() in _IGNORED:
+        return None
+    event: dict[str, Any] = json.loads(frame[5:])
+    return None if event["payload"]["type"] in _IGNORED else event

@@ -1,10 +1,10 @@
-"""Owned tasks, back-off, single flight."""
+"""Owned tasks, back-off, single flight, bounded silence."""
 
 import asyncio
 
 import pytest
 
-from sidecar.aiokit import Backoff, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.aiokit import Backoff, SilenceBound, SingleFlight, TaskOwner, cancel_and_wait
 
 
 async def test_a_dying_task_is_noticed() -> None:
@@ -112,3 +112,36 @@ def test_delays_grow_to_a_ceiling_with_jitter() -> None:
         assert ceiling / 2 <= backoff.next_delay() <= ceiling
     backoff.reset()
     assert backoff.next_delay() <= 1.0
+
+
+async def test_silence_is_bounded_and_work_is_not() -> None:
+    """Waits that end in time may be many, what happens between them may last; a long wait ends the block."""
+    heard = []
+
+    async def listen() -> None:
+        async with SilenceBound(0.1) as bound:
+            await asyncio.sleep(0.25)
+            for number in range(5):
+                heard.append(await bound.wait(asyncio.sleep(0.03, number)))
+            await bound.wait(asyncio.sleep(60))
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(listen(), 30)
+    assert heard == [0, 1, 2, 3, 4]
+
+
+async def test_bounded_silence_leaves_cancellation_and_errors_alone() -> None:
+    """Only its own expiry is a TimeoutError, and after the block nothing fires."""
+    with pytest.raises(ValueError, match="mine"):
+        async with SilenceBound(0.01):
+            raise ValueError("mine")
+    await asyncio.sleep(0.03)
+
+    async def wait() -> None:
+        async with SilenceBound(60) as bound:
+            await bound.wait(asyncio.Event().wait())
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    await cancel_and_wait(task)
+    assert task.cancelled()

@@ -1,0 +1,41 @@
+"""What of opencode's events is read at all."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sidecar.opencode.events import read_frame
+
+
+def frame(payload: dict[str, Any], **around: Any) -> bytes:
+    """Make a frame as opencode sends it."""
+    event = {"directory": "/d", "project": "p", "payload": payload, **around}
+    return b"data: " + json.dumps(event, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("type_", ["sync", "server.heartbeat", "session.updated", "session.diff"])
+def test_what_nobody_wants_is_skipped(type_: str) -> None:
+    """Wherever the type stands."""
+    assert read_frame(frame({"type": type_, "syncEvent": {}})) is None
+    assert read_frame(frame({"id": "evt_1", "type": type_, "properties": {}})) is None
+    assert read_frame(frame({"properties": {}, "type": type_})) is None
+
+
+def test_unwanted_ones_are_not_parsed() -> None:
+    """A durable copy of megabytes costs a look at its beginning."""
+    assert read_frame(b'data: {"payload":{"type":"sync","syncEvent":{broken') is None
+
+
+def test_the_words_of_a_user_skip_nothing() -> None:
+    """Neither text nor a tool's input that looks like an unwanted event is taken for one."""
+    looks = {"payload": {"type": "sync"}, "text": '"payload":{"type":"sync"'}
+    payload = {"id": "evt_1", "type": "message.part.updated", "properties": looks}
+    event = read_frame(frame(payload, directory='/d/"payload":{"type":"sync"'))
+    assert event is not None
+    assert event["payload"] == payload
+
+
+def test_comments_are_no_events() -> None:
+    """Only `data:` is read."""
+    assert read_frame(b": keep-alive") is None
