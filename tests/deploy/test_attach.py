@@ -1,4 +1,5 @@
-"""Attach mode in two container-like places, with a shared process namespace and without one."""
+"""Attach mode in container-like places, as the overlay `attached` has it, and without a shared process
+namespace."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest_asyncio
 
 from tests.deploy.container import Container, free_port, run_once, started
 from tests.deploy.image import Image
+from tests.deploy.test_k8s import sidecar_of
 from tests.harness import http_client, text_of
 from tests.raw_client import RawClient, plain
 
@@ -84,6 +86,19 @@ def shared_namespace() -> Iterator[list[str]]:
             outside.kill()  # and the kernel everything in it
 
 
+def _environment() -> dict[str, str]:
+    """Return what the overlay gives the sidecar, without a gateway: the demo one answers then."""
+    _, sidecar = sidecar_of("attached")
+    given = {item["name"]: item.get("value", f"the-{item['name']}") for item in sidecar["env"]}
+    return {**given, "RUNTIME_API_KEY": KEY, "LITELLM_API_KEY": ""}
+
+
+def _placed(text: str, places: Mapping[str, str]) -> str:
+    for place, here in places.items():
+        text = text.replace(place, here)
+    return text
+
+
 @asynccontextmanager
 async def pod_of(image: Image, enter: Sequence[str]) -> AsyncIterator[Pod]:
     """Run the image twice: as opencode, and as a sidecar that is attached to it."""
@@ -98,36 +113,29 @@ async def pod_of(image: Image, enter: Sequence[str]) -> AsyncIterator[Pod]:
             os.chown(path, USER, USER)
         before = [*enter, str(CONFINED), str(image.prefix), sys.base_prefix, str(data)]
         port = free_port()
+        places = {"/data": str(data), "/handover": str(data), "4096": str(port)}
         variables = {
-            "RUNTIME_API_KEY": KEY,
-            "OPENCODE_URL": f"http://127.0.0.1:{port}",
-            "OPENCODE_SERVER_PASSWORD": "password-of-the-attach-test",
-            "SIDECAR_RELAY_TOKEN": "relay-token-of-the-attach-test",
+            **{name: _placed(value, places) for name, value in _environment().items()},
             "SIDECAR_RELAY_PORT": str(free_port()),
             "SIDECAR_ADMIN_PORT": str(free_port()),
             "SIDECAR_CHILD_HEALTH_INTERVAL_SECONDS": "1",
         }
-        entrypoint = image.mapped(image.final.only("ENTRYPOINT").words)
-        code, printed = await run_once(
-            [*entrypoint, "child-env"], {**variables, "DATA_DIR": str(data)}
+        own = {"PATH": os.environ["PATH"]} | image.environment | {"DATA_DIR": str(data)}
+        child_env, opencode = (
+            [*before, *(_placed(word, places) for word in image.mapped(container["command"]))]
+            for container in sidecar_of("attached")[0]["spec"]["initContainers"]
         )
-        assert code == 0, printed
-        environment = dict(line.split("=", 1) for line in printed.splitlines())
-        serve = [image.environment["SIDECAR_CHILD_BINARY"], "serve", "--hostname", "127.0.0.1"]
+        code, printed = await run_once(child_env, {**own, **variables})
+        assert (code, printed) == (0, "")
         with data.with_name("opencode.log").open("wb") as log:
-            opencode = subprocess.Popen(
-                [*before, *serve, "--port", str(port)],
-                env={"PATH": os.environ["PATH"], **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            process = subprocess.Popen(opencode, env=own, stdout=log, stderr=subprocess.STDOUT)
         try:
             async with started(image, data, variables=variables, before=before) as sidecar:
-                yield Pod(sidecar, opencode, data, port)
+                yield Pod(sidecar, process, data, port)
         finally:
-            for process in psutil.Process(opencode.pid).children():
-                process.kill()
-            opencode.wait(10)
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+            process.wait(10)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -19,7 +19,7 @@ from sidecar.opencode import boot
 from tests.deploy.image import PREFIX, ROOT, read_stages
 
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
-NAMES = ("lap-register", "pod-sidecar", "runtime-service")
+NAMES = ("attached", "lap-register", "pod-sidecar", "runtime-service")
 VERSIONS = ("1.30", "1.37")
 """The oldest that has all that is used (the sleep of preStop), and the newest whose schema is at hand."""
 HTTP_SHUTDOWN_SECONDS = 5.0
@@ -230,6 +230,21 @@ def test_memory_is_enough_for_what_is_allowed(overlay: str) -> None:
     assert quantity(resources["limits"]["memory"]) > allowed
     assert quantity(resources["requests"]["memory"]) >= 750_000_000  # measured, see docs/deploy.md
     assert "cpu" not in resources["limits"]
+
+
+def test_an_attached_opencode_stops_last_and_has_no_key_of_ours() -> None:
+    """It is a native sidecar on the same volume, in the same process namespace, and big enough; secrets that
+    it has no use for are not in its container."""
+    pod, sidecar = sidecar_of("attached")
+    assert pod["spec"]["shareProcessNamespace"] is True
+    child_env, opencode = pod["spec"]["initContainers"]
+    assert opencode["restartPolicy"] == "Always"
+    assert sidecar in pod["spec"]["containers"]
+    assert all(mount in opencode["volumeMounts"] for mount in sidecar["volumeMounts"])
+    assert not {"env", "envFrom"} & set(opencode)
+    assert all(item in sidecar["env"] for item in child_env["env"])
+    limit = quantity(opencode["resources"]["limits"]["memory"])
+    assert limit > ChildSettings.model_fields["max_rss_bytes"].default
 
 
 def test_what_is_durable_is_on_the_volume() -> None:
