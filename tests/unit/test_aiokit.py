@@ -116,13 +116,12 @@ def test_delays_grow_to_a_ceiling_with_jitter() -> None:
 
 async def test_silence_is_bounded_and_work_is_not() -> None:
     """Waits that end in time may be many, what happens between them may last; a long wait ends the block."""
-    heard = []
+    heard: list[int] = []
 
     async def listen() -> None:
         async with SilenceBound(0.1) as bound:
             await asyncio.sleep(0.25)
-            for number in range(5):
-                heard.append(await bound.wait(asyncio.sleep(0.03, number)))
+            heard.extend([await bound.wait(asyncio.sleep(0.03, number)) for number in range(5)])
             await bound.wait(asyncio.sleep(60))
 
     with pytest.raises(TimeoutError):
