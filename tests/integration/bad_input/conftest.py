@@ -1,0 +1,54 @@
+"""One sidecar for all of these tests. Its child is a program that never becomes ready: none is needed."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.gateway.demo import DemoGateway
+from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
+from tests.integration.bad_input.server import AGENT, Server
+
+NEVER_READY = Path(__file__).parents[2] / "fakes" / "child_never_ready.py"
+
+
+@pytest.fixture(scope="package")
+async def gateway() -> AsyncIterator[DemoGateway]:
+    demo = DemoGateway(key=GATEWAY_KEY)
+    await demo.start()
+    yield demo
+    await demo.close()
+
+
+@pytest.fixture(scope="package")
+async def server(
+    gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    root = tmp_path_factory.mktemp("bad_input")
+    child = root / "opencode"
+    child.write_text(f'#!/bin/sh\nexec {sys.executable} {NEVER_READY} "$@"\n')
+    child.chmod(0o755)
+    settings = make_settings(
+        root / "data", gateway.url, child={"binary": child, "drain_seconds": 0.1}
+    )
+    async with sidecar_for(settings, is_ready=False) as sidecar:
+        await sidecar.catalogue.refresh()
+        async with http_client(sidecar.url) as http:
+            yield Server(sidecar, settings.storage.database_file, http)
+
+
+@pytest.fixture(scope="package")
+async def agent(server: Server) -> str:
+    return str((await server.raw.call("POST", "/v1/agents", AGENT))["id"])
+
+
+@pytest.fixture(scope="package")
+async def place(server: Server) -> str:
+    return str((await server.raw.call("POST", "/v1/environments", {"name": "e"}))["id"])
+
+
+@pytest.fixture(scope="package")
+async def session(server: Server, agent: str, place: str) -> str:
+    body = {"agent": agent, "environment_id": place}
+    return str((await server.raw.call("POST", "/v1/sessions", body))["id"])

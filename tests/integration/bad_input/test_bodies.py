@@ -1,0 +1,153 @@
+"""Wrong bodies: the status, the envelope, a message that helps, and nothing written."""
+
+from typing import Any
+
+import pytest
+
+from sidecar.ids import new_id
+from tests.harness import user_message
+from tests.integration.bad_input.server import AGENT, CREATORS, Server
+
+
+@pytest.mark.parametrize("path", CREATORS)
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b"{", "not JSON"),
+        (b"name=x", "not JSON"),
+        (b"\xff\xfe{}", "not JSON"),
+        (b"[1]", "an array"),
+        (b'"text"', "a string"),
+        (b"null", "null"),
+        (b'{"name": NaN}', "not JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b'{"a":' * 100_000, "JSON"),
+    ],
+    ids=["empty", "cut", "form", "utf-16", "array", "string", "null", "nan", "deep", "deeper"],
+)
+async def test_a_body_that_is_no_json_object(
+    server: Server, path: str, body: bytes, says: str
+) -> None:
+    """Anything but a JSON object is a 400 that says what came."""
+    await server.refused("POST", path, 400, "invalid_request_error", says, data=body)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": 7}, "name"),
+        ({"name": "x" * 257}, "name"),
+        ({"model": 7}, "model"),
+        ({"model": ""}, "model"),
+        ({"model": {}}, "model"),
+        ({"model": {"id": ["a"]}}, "model"),
+        ({"model": {"id": "openai/gpt-4o", "effort": "extreme"}}, "effort"),
+        ({"system": {}}, "system"),
+        ({"system": "x" * 100_001}, "system"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [{"type": "browser"}]}, "agent_toolset_20260401"),
+        ({"tools": [{"type": "agent_toolset_20260401", "configs": [{"name": "rm"}]}]}, "rm"),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "gone"}]}, "gone"),
+        ({"tools": [{"type": "custom", "name": "a b"}]}, "name"),
+        ({"mcp_servers": [{"type": "url", "name": "x", "url": "ftp://x"}]}, "url"),
+        ({"mcp_servers": [{"type": "url", "name": "x", "url": "http://x"}]}, "mcp_toolset"),
+        ({"metadata": {"k": 1}}, "metadata"),
+        ({"metadata": {"k": None}}, "metadata"),
+        ({"metadata": {str(n): "v" for n in range(17)}}, "16"),
+        ({"metadata": {"k" * 65: "v"}}, "64"),
+        ({"metadata": {"k": "v" * 513}}, "512"),
+        ({"multiagent": {"type": "coordinator"}}, "multiagent"),
+        ({"execution_identity": {"type": "user"}}, "execution_identity"),
+    ],
+)
+async def test_agents_with_wrong_fields(server: Server, change: Any, says: str) -> None:
+    """A field of the wrong type or out of bounds is a 400 that names it."""
+    await server.refused(
+        "POST", "/v1/agents", 400, "invalid_request_error", says, json=AGENT | change
+    )
+
+
+@pytest.mark.parametrize("missing", ["name", "model"])
+async def test_an_agent_without_a_required_field(server: Server, missing: str) -> None:
+    """A missing field is a 400 that names it."""
+    body = {key: value for key, value in AGENT.items() if key != missing}
+    await server.refused("POST", "/v1/agents", 400, "invalid_request_error", missing, json=body)
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("openai/gpt-4oo", "openai/gpt-4o"),
+        ("litellm/claude-sonnet-4.5", "claude-sonnet-4-5"),
+        ("gpt-4o", "openai/gpt-4o"),
+    ],
+)
+async def test_an_unknown_model_is_answered_with_near_matches(
+    server: Server, typed: str, near: str
+) -> None:
+    """A name nobody offers is a 400 that names the field and what may have been meant."""
+    body = AGENT | {"model": typed}
+    await server.refused(
+        "POST", "/v1/agents", 400, "invalid_request_error", "model", typed, near, json=body
+    )
+
+
+async def test_a_text_that_is_no_unicode_is_refused_before_it_is_stored(server: Server) -> None:
+    """Half of a surrogate pair cannot be answered as UTF-8, so it must not get in."""
+    custom = '{"type": "custom", "name": "t", "description": "d", "input_schema": %s}'
+    schema = '{"type": "object", "x": "\\udfff"}'
+    for body in (
+        '{"name": "\\ud800", "model": "openai/gpt-4o"}',
+        '{"name": "a", "model": "openai/gpt-4o", "tools": [%s]}' % (custom % schema),
+    ):
+        await server.refused("POST", "/v1/agents", 400, "invalid_request_error", data=body)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"name": "e", "config": {"type": "moon"}}, "config"),
+        ({"name": "e", "config": {"type": "cloud", "networking": {"type": "open"}}}, "networking"),
+        ({"name": "e", "config": {"type": "cloud", "packages": {"pip": "x"}}}, "packages"),
+        ({"config": {"type": "cloud"}}, "name"),
+    ],
+)
+async def test_environments_with_wrong_fields(server: Server, body: Any, says: str) -> None:
+    """A wrong environment is a 400 that names the field."""
+    await server.refused("POST", "/v1/environments", 400, "invalid_request_error", says, json=body)
+
+
+async def test_sessions_with_wrong_fields(server: Server, agent: str, place: str) -> None:
+    """A session that cannot be made is refused with the field's name; unknown ids are 404."""
+    good = {"agent": agent, "environment_id": place}
+    bad = [
+        ({"environment_id": place}, "agent"),
+        ({"agent": agent}, "environment_id"),
+        (good | {"agent": 7}, "agent"),
+        (good | {"agent": {"type": "agent"}}, "id"),
+        (good | {"agent": "nonsense"}, "agent"),
+        (good | {"environment_id": "../x"}, "environment_id"),
+        (good | {"initial_events": [{"type": "user.interrupt"}]}, "initial_events"),
+        (good | {"initial_events": [user_message("x")] * 51}, "initial_events"),
+        (good | {"budget": {"type": "limit"}}, "budget"),
+        (good | {"title": ["x"]}, "title"),
+        (
+            good | {"agent": {"type": "agent_with_overrides", "id": agent, "model": None}},
+            "model",
+        ),
+        (
+            good | {"agent": {"type": "agent_with_overrides", "id": agent, "model": "gpt-5o"}},
+            "model",
+        ),
+    ]
+    for body, says in bad:
+        await server.refused("POST", "/v1/sessions", 400, "invalid_request_error", says, json=body)
+    for body in (
+        good | {"agent": new_id("agent")},
+        good | {"environment_id": new_id("env")},
+        good | {"agent": {"type": "agent", "id": agent, "version": 9}},
+    ):
+        await server.refused("POST", "/v1/sessions", 404, "not_found_error", json=body)
