@@ -3,7 +3,7 @@
 # same steps against an empty folder, so that a broken one is found without a container engine.
 #
 #   steps.sh opencode PREFIX       PREFIX/bin/opencode, from the npm lock
-#   steps.sh dependencies PREFIX   PREFIX/venv with requirements/run.lock
+#   steps.sh dependencies PREFIX   PREFIX/venv with requirements/image.lock
 #   steps.sh sidecar PREFIX        the sidecar itself into PREFIX/venv
 set -eu
 
@@ -31,7 +31,7 @@ pip_for_venv() { "$python" -m pip --python "$prefix/venv/bin/python" --disable-p
 # The lock is complete (--no-deps), its hashes are checked, and nothing is compiled.
 dependencies() {
   "$python" -m venv --without-pip "$prefix/venv"
-  pip_for_venv install --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements/run.lock
+  pip_for_venv install --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements/image.lock
 }
 
 # setuptools is in the lock for this step alone.

@@ -16,16 +16,18 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from sidecar.opencode import orphans
 from tests.deploy.container import Container, run_once, run_turn, started, tool_output
 from tests.deploy.image import ROOT, Image, context_files, read_ignore_rules, read_stages
+from tests.fakes.otlp_collector import OtlpCollector
 from tests.harness import text_of
 
 KEY = "runtime-key-of-the-image-test"
 CONFINED = Path(__file__).with_name("confined.sh")
 MAX_BYTES = 260 * 1024 * 1024
-"""What the image adds to its base and Debian's packages; 240 MB when this was written."""
+"""What the image adds to its base and Debian's packages; 255 MB when this was written."""
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -76,6 +78,25 @@ async def test_the_locked_versions_are_installed(image: Image) -> None:
         0,
         f"{pinned['opencode-ai']}\n",
     )
+
+
+def test_what_is_installed_is_what_is_tested() -> None:
+    """The image's lock has no other versions than the one that the tests run with."""
+    image, tested = (_pins(ROOT / "requirements" / f"{name}.lock") for name in ("image", "dev"))
+    assert image.items() <= tested.items()
+    assert _pins(ROOT / "requirements" / "run.lock").items() <= image.items()
+
+
+async def test_traces_are_exported_where_they_are_asked_for(image: Image, tmp_path: Path) -> None:
+    """An endpoint is all it takes: what sends spans is in the image."""
+    collector = OtlpCollector()
+    await collector.start()
+    variables = {"RUNTIME_API_KEY": KEY, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    async with started(image, tmp_path / "data", variables=variables) as container:
+        await run_turn(container.url, KEY, "[[say: traced]]")
+    await collector.close()
+    assert collector.services == {"opencode-sidecar"}
+    assert [span for span in collector.spans if span.kind == Span.SPAN_KIND_CLIENT]
 
 
 def test_nothing_that_only_builds_stays(image: Image) -> None:
@@ -159,6 +180,10 @@ async def test_sigterm_ends_everything_in_order(confined: Container) -> None:
     assert await confined.stop() == 0
     assert orphans.survivors(marker) == []
     assert "draining" in confined.log_file.read_text()
+
+
+def _pins(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.M))
 
 
 def _process_one(container: Container) -> psutil.Process:
