@@ -120,6 +120,12 @@ class OverloadedError(SidecarError):
     type = "overloaded_error"
 
 
+class NotServingError(SidecarError):
+    """The sidecar is going down before it was all up."""
+
+    status = 503
+
+
 class GatewayError(SidecarError):
     """The gateway answered something we cannot use."""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -54,18 +53,6 @@ class Sources:
     log: EventLog
     database: Database
     is_demo_gateway: bool
-
-
-def make_metrics(catalogue: Catalogue) -> Metrics:
-    """Return the metrics in a registry of their own, with the process's and the collector's."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
-
-    def is_known(model: str) -> bool:
-        return catalogue.snapshot is not None and model in catalogue.snapshot.entries
-
-    return Metrics(registry=registry, is_known_model=is_known)
 
 
 def connect(metrics: Metrics, sources: Sources, relay: Relay) -> None:

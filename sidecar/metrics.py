@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+)
 from prometheus_client.exposition import generate_latest
 
 PREFIX = "opencode_sidecar"
@@ -174,3 +181,11 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def make_metrics(is_known_model: Callable[[str], bool]) -> Metrics:
+    """Return the metrics in a registry of their own, with the process's and the collector's."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return Metrics(registry=registry, is_known_model=is_known_model)

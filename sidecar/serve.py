@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -44,6 +45,8 @@ async def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as sidecar:
+        gc.freeze()  # what is loaded by now is not looked at again; see sidecar.start
+        gc.enable()
         _log.info("serving", url=sidecar.url, demo_gateway=sidecar.gateway.is_demo)
         if sys.stderr.isatty() or sidecar.gateway.is_demo:
             print(_banner(sidecar, settings), file=sys.stderr, flush=True)  # noqa: T201  # for people

@@ -14,15 +14,13 @@ from collections.abc import Iterator
 def main() -> int:
     """Load the server and run it; return the process's exit code."""
     # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
-    # in every full collection.
+    # in every full collection. `serve` enables it when all is loaded.
     gc.disable()
     # structlog imports rich at once, another tenth, to draw tracebacks that sidecar.logs writes itself.
     with _hidden("rich"):
         import structlog  # noqa: F401, PLC0415
     from sidecar import serve  # noqa: PLC0415  # after the lines above
 
-    gc.freeze()
-    gc.enable()
     return serve.main()
 
 

@@ -132,8 +132,8 @@ class Catalogue:
         """Call `callback(snapshot)` whenever the entries change. It must not block."""
         self._callbacks.append(callback)
 
-    async def start(self) -> None:
-        """Take the disk copy, else the fallback list, and begin refreshing. Never waits for the gateway."""
+    def load(self) -> None:
+        """Take the disk copy, else the fallback list; neither is there: nothing."""
         saved = catalogue_file.load(self._file, gateway_url=self._client.root)
         if saved is not None:
             self._facts = {name: saved.facts.get(name, {}) for name in merge.SOURCES}
@@ -143,6 +143,11 @@ class Catalogue:
             names = (n.removeprefix(f"{GATEWAY_PROVIDER}/") for n in self._settings.models)
             self._facts = {"models": {name: {} for name in names}}
             self._publish(fetched_at=time.time(), origin="fallback", failed={})
+
+    async def start(self) -> None:
+        """Load, if nothing is known yet, and begin refreshing. Never waits for the gateway."""
+        if self._snapshot is None:
+            self.load()
         self._timer = self._tasks.start("catalogue timer", self._run_timer())
 
     async def close(self) -> None:

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from sidecar import __version__
 from sidecar.http.answers import json_response
-from sidecar.opencode.child import Child
+
+
+class ChildStatus(Protocol):
+    """What is told of opencode."""
+
+    @property
+    def state(self) -> str:
+        """The state, in the supervisor's words."""
+
+    @property
+    def version(self) -> str:
+        """Its version, empty while unknown."""
+
+    @property
+    def failure(self) -> str:
+        """Why it is `failed`."""
+
+
+class NoChild:
+    """Before there is one."""
+
+    state = "stopped"
+    version = failure = ""
 
 
 class HealthApi:
-    """`/health` is for people and for LAP's check; the other three are Kubernetes' probes."""
+    """`/health` is for people and for LAP's check; the other three are Kubernetes' probes.
 
-    def __init__(
-        self,
-        *,
-        child: Child,
-        describe_gateway: Callable[[], dict[str, Any]],
-        is_draining: Callable[[], bool],
-    ) -> None:
-        self._child = child
+    It answers before the rest of the sidecar is there; `opened` tells when it is.
+    """
+
+    def __init__(self, *, describe_gateway: Callable[[], dict[str, Any]]) -> None:
         self._describe_gateway = describe_gateway
+        self._child: ChildStatus = NoChild()
+        self._is_draining: Callable[[], bool] = lambda: False
+        self._has_started = False
+
+    def opened(self, *, child: ChildStatus, is_draining: Callable[[], bool]) -> None:
+        """Every route has its handler now."""
+        self._child = child
         self._is_draining = is_draining
+        self._has_started = True
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -62,5 +88,6 @@ class HealthApi:
         )
 
     async def started(self, _request: web.Request) -> web.Response:
-        """200 once the HTTP face is up, which is when this can answer."""
-        return json_response({"started": True})
+        """200 once every route is served; opencode's own start is not waited for."""
+        status = 200 if self._has_started else 503
+        return json_response({"started": self._has_started}, status=status)

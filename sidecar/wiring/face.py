@@ -1,86 +1,93 @@
-"""The HTTP face: which handlers there are, and the listeners they answer on."""
+"""The HTTP face: it answers, and lists the models, before the rest of the sidecar is even loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import aiohttp
-import structlog
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from sidecar.aiokit import TaskOwner
-from sidecar.config import Settings
+from sidecar.config import HttpSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
-from sidecar.http.admin import AdminApi, start_admin
-from sidecar.http.agents import AgentsApi
-from sidecar.http.environments import EnvironmentsApi
-from sidecar.http.events import EventsApi
 from sidecar.http.health import HealthApi
+from sidecar.http.late import LateRoutes
+from sidecar.http.measured import measured
 from sidecar.http.middleware import finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi, OtherRuntimes
-from sidecar.http.native import NativeApi
-from sidecar.http.resources import ResourcesApi
-from sidecar.http.sessions import SessionsApi
-from sidecar.http.vaults import VaultsApi
-from sidecar.store.database import Database
-from sidecar.wiring.child import ChildParts
-from sidecar.wiring.domain import Domain, Secrets
-from sidecar.wiring.gateway import Gateway, describe
-
-_log = structlog.get_logger(__name__)
+from sidecar.metrics import Metrics, make_metrics
+from sidecar.tracing import Tracer, make_tracer
+from sidecar.wiring.gateway import Gateway, client_session, describe, find_gateway, make_catalogue
 
 
-def make_routes(
-    settings: Settings,
-    database: Database,
-    session: aiohttp.ClientSession,
-    tasks: TaskOwner,
-    *,
-    gateway: Gateway,
-    catalogue: Catalogue,
-    child: ChildParts,
-    domain: Domain,
-    secrets: Secrets,
-    is_draining: Callable[[], bool],
-) -> list[web.RouteDef]:
-    """Return all routes; the forwarding of opencode's own API comes last, it matches everything."""
-    apis = (
-        HealthApi(
-            child=child.supervisor,
-            describe_gateway=lambda: describe(gateway, catalogue),
-            is_draining=is_draining,
-        ),
-        ModelsApi(
-            catalogue=catalogue,
-            other_runtimes=lambda: _other_runtimes(settings, session, tasks),
-        ),
-        AgentsApi(agents=domain.agents),
-        EnvironmentsApi(environments=domain.environments),
-        ResourcesApi(resources=domain.resources),
-        VaultsApi(vaults=secrets.vaults, credentials=secrets.credentials),
-        SessionsApi(sessions=domain.sessions),
-        EventsApi(
-            database=database,
-            log=domain.log,
-            turns=domain.turns,
-            heartbeat_seconds=settings.http.heartbeat_seconds,
-            late_reader_seconds=settings.http.late_reader_seconds,
-        ),
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A listener that answers for the catalogue, and what it stands on.
+
+    Requests for anything else wait for `late`. `close` may be called again.
+    """
+
+    url: str
+    gateway: Gateway
+    session: aiohttp.ClientSession
+    tasks: TaskOwner
+    catalogue: Catalogue
+    tracer: Tracer
+    metrics: Metrics
+    health: HealthApi
+    late: LateRoutes
+    close: Callable[[], Awaitable[None]]
+
+
+async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
+    """Take the catalogue from disk and listen. Raises SettingsError when the port is taken."""
+    session = await stack.enter_async_context(client_session())
+    gateway = await find_gateway(settings, stack)
+    tasks = TaskOwner("sidecar")
+    stack.push_async_callback(tasks.close)
+    catalogue = make_catalogue(settings, gateway, session, tasks)
+    tracer = make_tracer(settings.tracing)
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
+    metrics = make_metrics(
+        lambda model: catalogue.snapshot is not None and model in catalogue.snapshot.entries
     )
-    routes = [route for api in apis for route in api.routes()]
-    if settings.child.forward_native:
-        native = NativeApi(
-            wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),
-            boot=lambda: child.supervisor.boot,
-            use_directory=child.instances.use,
-            resolve_model=child.registry.resolve,
-            workspaces_dir=settings.storage.workspaces_dir,
-        )
-        routes += native.routes()
-    return routes
+    catalogue.load()
+
+    health = HealthApi(describe_gateway=lambda: describe(gateway, catalogue))
+    models = ModelsApi(
+        catalogue=catalogue, other_runtimes=lambda: _other_runtimes(settings, session, tasks)
+    )
+    late = LateRoutes()
+    app = web.Application(
+        middlewares=[
+            measured(metrics, tracer),
+            request_context,
+            require_key(settings.http.runtime_api_key),
+            finish_writes(tasks),
+        ],
+        client_max_size=settings.http.body_limit_bytes,
+    )
+    app.add_routes([*health.routes(), *models.routes()])
+    app.router.register_resource(late)
+    runner = await _listen(settings.http, app)
+    stack.push_async_callback(runner.cleanup)
+    stack.callback(late.give_up)
+    return Face(
+        url=_url(settings.http, runner),
+        gateway=gateway,
+        session=session,
+        tasks=tasks,
+        catalogue=catalogue,
+        tracer=tracer,
+        metrics=metrics,
+        health=health,
+        late=late,
+        close=runner.cleanup,
+    )
 
 
 def _other_runtimes(
@@ -98,53 +105,29 @@ def _other_runtimes(
     )
 
 
-async def serve_admin(settings: Settings, api: AdminApi, stack: AsyncExitStack) -> str | None:
-    """Listen for operators, if they want it; return the URL."""
-    if not settings.admin.is_enabled:
-        return None
-    runner, url = await start_admin(settings.admin, api, runtime_key=settings.http.runtime_api_key)
-    stack.push_async_callback(runner.cleanup)
-    _log.info("admin listener", url=url)
-    return url
-
-
-async def serve(
-    settings: Settings,
-    routes: list[web.RouteDef],
-    tasks: TaskOwner,
-    stack: AsyncExitStack,
-    measure: Middleware,
-) -> str:
-    """Listen for clients; return the URL. Raises SettingsError when the port is taken."""
-    app = web.Application(
-        middlewares=[
-            measure,
-            request_context,
-            require_key(settings.http.runtime_api_key),
-            finish_writes(tasks),
-        ],
-        client_max_size=settings.http.body_limit_bytes,
-    )
-    app.add_routes(routes)
+async def _listen(settings: HttpSettings, app: web.Application) -> web.AppRunner:
     runner = web.AppRunner(
         app,
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,
-        keepalive_timeout=settings.http.keepalive_seconds,
+        keepalive_timeout=settings.keepalive_seconds,
         shutdown_timeout=5.0,
     )
     await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    host = settings.http.effective_host()
-    site = web.TCPSite(runner, host, settings.http.port)
+    host = settings.effective_host()
     try:
-        await site.start()
+        await web.TCPSite(runner, host, settings.port).start()
     except OSError as error:
+        await runner.cleanup()
         raise SettingsError(
-            f"PORT: cannot listen on {host}:{settings.http.port}: {error.strerror}; "
+            f"PORT: cannot listen on {host}:{settings.port}: {error.strerror}; "
             "stop what uses it or set another PORT"
         ) from error
-    port = runner.addresses[0][1]
+    return runner
+
+
+def _url(settings: HttpSettings, runner: web.AppRunner) -> str:
+    host = settings.effective_host()
     shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
-    return f"http://{shown}:{port}"
+    return f"http://{shown}:{runner.addresses[0][1]}"

@@ -1,0 +1,127 @@
+"""Everything behind the face, built in order: the relay, the child, the domain, their routes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import structlog
+
+from sidecar.aiokit import TaskOwner
+from sidecar.config import Settings
+from sidecar.http.admin import AdminApi
+from sidecar.instruments import Sources
+from sidecar.instruments import connect as connect_metrics
+from sidecar.managed.model_registry import ModelRegistry
+from sidecar.opencode.child import Child
+from sidecar.opencode.environment import ChildFiles
+from sidecar.store.database import Database
+from sidecar.wiring.child import make_child
+from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
+from sidecar.wiring.face import Face
+from sidecar.wiring.gateway import start_relay
+from sidecar.wiring.routes import make_routes, serve_admin
+from sidecar.wiring.whole import Sidecar
+
+_log = structlog.get_logger(__name__)
+
+
+async def open_rest(
+    settings: Settings, database: Database, face: Face, stack: AsyncExitStack
+) -> Sidecar:
+    """Open it, give the face its other routes, and start the child, which is not waited for.
+
+    Raises SettingsError when something cannot be opened as configured.
+    """
+    domain: Domain
+    catalogue, tasks, tracer = face.catalogue, face.tasks, face.tracer
+    relay = await start_relay(
+        settings,
+        face.gateway,
+        stack,
+        tracer=tracer,
+        traceparent_of=lambda name: domain.turns.traceparent_of(name),  # noqa: PLW0108  # later
+    )
+    files = ChildFiles(settings.storage.data_dir / "opencode")
+    await asyncio.to_thread(files.prepare)
+    child = make_child(
+        settings,
+        files,
+        face.session,
+        relay=relay,
+        catalogue=catalogue,
+        is_busy=lambda: domain.turns.busy_count > 0,
+    )
+    supervisor = child.supervisor
+    secrets = await open_secrets(
+        settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
+    )
+    domain = await make_domain(
+        settings, database, stack, child=child, secrets=secrets, tracer=tracer
+    )
+    connect(child, relay, domain.turns)
+    sources = Sources(
+        supervisor=supervisor,
+        pump=child.pump,
+        catalogue=catalogue,
+        config_file=child.config_file,
+        instances=child.instances,
+        turns=domain.turns,
+        log=domain.log,
+        database=database,
+        is_demo_gateway=face.gateway.is_demo,
+    )
+    connect_metrics(face.metrics, sources, relay)
+    catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
+    # Not earlier: reading hundreds of models would hold up the first answers.
+    await catalogue.start()
+    await child.registry.start(await domain.agents.model_refs())
+
+    drain = _Drain()
+    stack.push_async_callback(face.close)  # before what its handlers use
+    face.late.open(make_routes(settings, database, child=child, domain=domain, secrets=secrets))
+    face.health.opened(child=supervisor, is_draining=lambda: drain.has_begun)
+    admin = AdminApi(metrics=face.metrics, sources=sources, registry=child.registry)
+    admin_url = await serve_admin(settings, admin, stack)
+
+    stack.push_async_callback(supervisor.stop)
+    tasks.start("events", child.pump.run())
+    tasks.start("eviction", child.instances.run_eviction())
+    await supervisor.start()
+    tasks.start("recovery", domain.turns.recover())
+    tasks.start("retention", domain.retention.run())
+    # Left first: turns end and streams close while the child and the store are still there.
+    stack.push_async_callback(drain.run, domain, supervisor, settings.child.drain_seconds)
+    return Sidecar(
+        url=face.url,
+        admin_url=admin_url,
+        gateway=face.gateway,
+        supervisor=supervisor,
+        catalogue=catalogue,
+        config_file=child.config_file,
+        instances=child.instances,
+        turns=domain.turns,
+        relay=relay,
+        log=domain.log,
+        database=database,
+        sessions=domain.sessions,
+    )
+
+
+class _Drain:
+    """The end, in order."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    async def run(self, domain: Domain, supervisor: Child, seconds: float) -> None:
+        """Let turns finish, settle the rest, close the streams."""
+        self.has_begun = True
+        _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
+        supervisor.drain()
+        await domain.turns.drain(seconds)
+        domain.log.close()
+
+
+def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:
+    tasks.start("config update", registry.update())

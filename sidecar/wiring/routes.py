@@ -1,0 +1,69 @@
+"""The handlers behind the face, and the listener for operators."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import structlog
+from aiohttp import web
+
+from sidecar.config import Settings
+from sidecar.http.admin import AdminApi, start_admin
+from sidecar.http.agents import AgentsApi
+from sidecar.http.environments import EnvironmentsApi
+from sidecar.http.events import EventsApi
+from sidecar.http.native import NativeApi
+from sidecar.http.resources import ResourcesApi
+from sidecar.http.sessions import SessionsApi
+from sidecar.http.vaults import VaultsApi
+from sidecar.store.database import Database
+from sidecar.wiring.child import ChildParts
+from sidecar.wiring.domain import Domain, Secrets
+
+_log = structlog.get_logger(__name__)
+
+
+def make_routes(
+    settings: Settings,
+    database: Database,
+    *,
+    child: ChildParts,
+    domain: Domain,
+    secrets: Secrets,
+) -> list[web.RouteDef]:
+    """Return the face's late routes; the forwarding of opencode's own API, which matches much, is last."""
+    apis = (
+        AgentsApi(agents=domain.agents),
+        EnvironmentsApi(environments=domain.environments),
+        ResourcesApi(resources=domain.resources),
+        VaultsApi(vaults=secrets.vaults, credentials=secrets.credentials),
+        SessionsApi(sessions=domain.sessions),
+        EventsApi(
+            database=database,
+            log=domain.log,
+            turns=domain.turns,
+            heartbeat_seconds=settings.http.heartbeat_seconds,
+            late_reader_seconds=settings.http.late_reader_seconds,
+        ),
+    )
+    routes = [route for api in apis for route in api.routes()]
+    if settings.child.forward_native:
+        native = NativeApi(
+            wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),
+            boot=lambda: child.supervisor.boot,
+            use_directory=child.instances.use,
+            resolve_model=child.registry.resolve,
+            workspaces_dir=settings.storage.workspaces_dir,
+        )
+        routes += native.routes()
+    return routes
+
+
+async def serve_admin(settings: Settings, api: AdminApi, stack: AsyncExitStack) -> str | None:
+    """Listen for operators, if they want it; return the URL."""
+    if not settings.admin.is_enabled:
+        return None
+    runner, url = await start_admin(settings.admin, api, runtime_key=settings.http.runtime_api_key)
+    stack.push_async_callback(runner.cleanup)
+    _log.info("admin listener", url=url)
+    return url

@@ -1,0 +1,36 @@
+"""The running sidecar as others see it. Names only: to know them must not load what they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sidecar.gateway.catalogue import Catalogue
+    from sidecar.gateway.relay import Relay
+    from sidecar.managed.event_log import EventLog
+    from sidecar.managed.sessions import Sessions
+    from sidecar.managed.turns import Turns
+    from sidecar.opencode.child import Child
+    from sidecar.opencode.config_file import ConfigFile
+    from sidecar.opencode.instances import Instances
+    from sidecar.store.database import Database
+    from sidecar.wiring.gateway import Gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A running sidecar."""
+
+    url: str
+    admin_url: str | None
+    gateway: Gateway
+    supervisor: Child
+    catalogue: Catalogue
+    config_file: ConfigFile
+    instances: Instances
+    turns: Turns
+    relay: Relay
+    log: EventLog
+    database: Database
+    sessions: Sessions
