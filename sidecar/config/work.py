@@ -72,6 +72,9 @@ class ChildSettings(SettingsGroup):
     """Resident size above which an idle child is replaced, bytes; 0 never."""
     max_maps: Annotated[int, Field(ge=0)] = 30_000
     """Memory-map count above which the child is replaced when idle; at 65530 it hangs for good. 0 never."""
+    restart_patience_seconds: Seconds = 300.0
+    """How long a planned restart (memory, a poisoned directory) waits for a moment without running turns,
+    seconds. Then new turns are held, for half of the time that a prompt waits, so that such a moment comes."""
     restart_first_delay_seconds: Seconds = 0.5
     """First back-off after a crash, seconds; doubles up to 30 s."""
     crash_loop_limit: Annotated[int, Field(ge=1)] = 8

@@ -72,6 +72,12 @@ class Turns:
         return sum(actor.is_busy for actor in self._actors.values())
 
     @property
+    def prompted_count(self) -> int:
+        """How many turns the child works on: without those that wait for a client, or for the child."""
+        turns = (actor.turn for actor in self._actors.values() if actor.is_busy)
+        return sum(turn is not None and not turn.is_preparing for turn in turns)
+
+    @property
     def queued_count(self) -> int:
         """How many client events wait behind running turns."""
         return sum(len(actor.queue) for actor in self._actors.values())

@@ -59,7 +59,7 @@ class AttachedChild(Child):
         marker: str,
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, is_busy=is_busy)
         assert settings.url is not None
         assert settings.password is not None
         self._marker = marker
@@ -67,7 +67,6 @@ class AttachedChild(Child):
         self._url = settings.url
         self._password = settings.password.get_secret_value()
         self._session = session
-        self._is_busy = is_busy
         self._check_timeout_seconds = min(_CHECK_TIMEOUT_SECONDS, settings.health_timeout_seconds)
         self._tasks = TaskOwner("attached child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
@@ -151,7 +150,7 @@ class AttachedChild(Child):
                 await self._know_process()
                 self.boot += 1
                 self._client = client
-                self._restart_reason, self._restart_forced = None, False
+                self._restart.clear()
                 self._set_state("ready")
                 _log.info(
                     "attached to child",
@@ -193,8 +192,8 @@ class AttachedChild(Child):
                 return _EXITED
             if self._is_stopping:
                 return _STOPPED
-            if self._restart_reason and (self._restart_forced or not self._is_busy()):
-                return self._restart_reason
+            if self._is_restart_due():
+                return self._restart.reason or ""
             try:
                 await client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError as error:

@@ -17,6 +17,7 @@ from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import Vitals
+from sidecar.opencode.planned_restart import PlannedRestart
 
 State = Literal[
     "stopped", "starting", "ready", "degraded", "draining", "stopping", "backing_off", "failed"
@@ -27,6 +28,8 @@ ExitCallback = Callable[["ChildExit"], None]
 
 _SERVING: frozenset[State] = frozenset({"ready", "degraded", "draining"})
 _USUAL_BOOT_SECONDS = 5.0
+_HOLD_SHARE = 0.5
+"""Of the time that a prompt waits for a child: what a turn is held for, and a boot fits in what is left."""
 
 _log = structlog.get_logger(__name__)
 
@@ -48,16 +51,19 @@ class Child(ABC):
     Subclasses decide when it is started, ready and given up.
     """
 
-    def __init__(self, settings: ChildSettings) -> None:
+    def __init__(self, settings: ChildSettings, *, is_busy: Callable[[], bool]) -> None:
         self._settings = settings
+        self._restart = PlannedRestart(
+            is_busy=is_busy,
+            patience_seconds=settings.restart_patience_seconds,
+            hold_seconds=settings.prompt_wait_seconds * _HOLD_SHARE,
+        )
         self._callbacks: list[StateCallback] = []
         self._exit_callbacks: list[ExitCallback] = []
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._client: ChildClient | None = None
         self._is_stopping = False
-        self._restart_reason: str | None = None
-        self._restart_forced = False
         self._retry_at = 0.0
         self.state: State = "stopped"
         self.boot = 0
@@ -85,7 +91,7 @@ class Child(ABC):
     @property
     def restart_pending(self) -> str | None:
         """Why a restart waits for idle, None if none does."""
-        return self._restart_reason
+        return self._restart.reason
 
     def on_state_change(self, callback: StateCallback) -> None:
         """Call `callback` at every change from now on."""
@@ -110,17 +116,18 @@ class Child(ABC):
         """Return the client, waiting for a child that is down. Raises ChildUnavailableError."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self.state not in ("ready", "degraded"):
+                while self.state not in ("ready", "degraded") or self._restart.is_holding:
                     if self.failed.is_set() or self._is_stopping or self.state == "draining":
                         break
                     await self._settled.wait()
-        if self.client is not None and self.state != "draining":
+        if self.client is not None and self.state != "draining" and not self._restart.is_holding:
             return self.client
         if self.failed.is_set():
             raise ChildUnavailableError(f"opencode cannot be started: {self.failure}")
         left = max(0.0, self._retry_at - time.monotonic())
+        state = "about to be restarted" if self._restart.is_holding else self.state
         raise ChildUnavailableError(
-            f"opencode is not ready ({self.state})", retry_after_seconds=left + _USUAL_BOOT_SECONDS
+            f"opencode is not ready ({state})", retry_after_seconds=left + _USUAL_BOOT_SECONDS
         )
 
     def drain(self) -> None:
@@ -130,16 +137,26 @@ class Child(ABC):
 
     def request_restart(self, reason: str, *, force: bool = False) -> None:
         """Replace the child when nobody is busy, or with `force` now."""
-        if self._restart_reason is None:
-            _log.info("child restart requested", reason=reason, force=force)
-        self._restart_reason = reason
-        self._restart_forced |= force
+        self._restart.request(reason, is_forced=force)
         self._wake.set()
 
     def report_poison(self, directory: Path) -> None:
         """A directory answers nothing but config errors any more; only a restart heals it."""
         _log.warning("directory poisoned in child", directory=str(directory))
         self.request_restart("poisoned directory")
+
+    def _is_restart_due(self) -> bool:
+        is_due = self._restart.is_due()
+        self._settle()
+        return is_due
+
+    def _settle(self) -> None:
+        """Let those who wait for the child look again, or wait."""
+        is_usable = self.state in ("ready", "degraded") and not self._restart.is_holding
+        if is_usable or self.state in ("draining", "failed") or self._is_stopping:
+            self._settled.set()
+        else:
+            self._settled.clear()
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -155,7 +172,7 @@ class Child(ABC):
     def _note_vitals(self, vitals: Vitals) -> None:
         self.vitals = vitals
         complaint = vitals.complaint(self._settings)
-        if complaint is not None and self._restart_reason is None:
+        if complaint is not None and self._restart.reason is None:
             self.request_restart(complaint)
 
     def _note_health(self, is_healthy: bool) -> None:
@@ -175,9 +192,6 @@ class Child(ABC):
         if state == self.state:
             return
         self.state = state
-        if state in ("ready", "degraded", "draining", "failed"):
-            self._settled.set()
-        elif not self._is_stopping:
-            self._settled.clear()
+        self._settle()
         for callback in self._callbacks:
             callback(state, self.boot)

@@ -53,12 +53,11 @@ class Supervisor(Child):
         inherited: Mapping[str, str],
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(settings)
+        super().__init__(settings, is_busy=is_busy)
         self._files = files
         self._session = session
         self._relay = relay
         self._inherited = inherited
-        self._is_busy = is_busy
         self._tasks = TaskOwner("child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
         self._marker = ""
@@ -116,7 +115,8 @@ class Supervisor(Child):
             _log.warning("leftover processes of an earlier run killed", count=killed)
 
     def _planned_end(self) -> bool:
-        reason, self._restart_reason, self._restart_forced = self._restart_reason, None, False
+        reason = self._restart.reason
+        self._restart.clear()
         return reason is not None and self.last_exit is not None and self.last_exit.reason == reason
 
     async def _backs_off(self) -> bool:
@@ -135,7 +135,7 @@ class Supervisor(Child):
         """Run one child to its end; return whether it had been ready for long."""
         self._set_state("starting")
         self._is_dead = False
-        self._restart_reason, self._restart_forced = None, False  # this start is the restart
+        self._restart.clear()  # this start is the restart
         try:
             boot = await Boot.spawn(
                 binary,
@@ -200,9 +200,9 @@ class Supervisor(Child):
                     return "stopped"
                 if self._is_dead:
                     return "no answer to health checks"
-                if self._restart_reason and (self._restart_forced or not self._is_busy()):
-                    return self._restart_reason
-                await self._pause(_IDLE_POLL_SECONDS if self._restart_reason else None)
+                if self._is_restart_due():
+                    return self._restart.reason or ""
+                await self._pause(_IDLE_POLL_SECONDS if self._restart.reason else None)
         finally:
             await cancel_and_wait(health)
 

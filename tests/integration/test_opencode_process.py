@@ -293,6 +293,24 @@ async def test_requested_restart_waits_for_idle(stages: Stages) -> None:
     assert stage.supervisor.restart_pending is None
 
 
+async def test_a_restart_that_finds_no_idle_moment_holds_new_turns(stages: Stages) -> None:
+    """Who waits for the child gets the next boot, which comes as soon as the running turns have ended."""
+    stage = stages("child_healthy.py", restart_patience_seconds=0.1, prompt_wait_seconds=60.0)
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    stage.busy = True
+    stage.supervisor.request_restart("memory")
+    await eventually(lambda: stage.supervisor._restart.is_holding)
+    with pytest.raises(ChildUnavailableError, match="about to be restarted"):
+        await stage.supervisor.wait_ready(0.01)
+    assert (stage.supervisor.state, stage.supervisor.boot) == ("ready", 1)
+    assert stage.supervisor.client is not None, "the running turns keep it"
+    held = asyncio.create_task(stage.supervisor.wait_ready(20))
+    stage.busy = False
+    await held
+    assert stage.supervisor.boot == 2
+
+
 async def test_forced_restart_does_not_wait(stages: Stages) -> None:
     """With force a busy child is replaced."""
     stage = stages("child_healthy.py")
