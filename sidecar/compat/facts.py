@@ -26,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     config_facts.broken_config_is_400,
     turn_facts.busy_then_idle,
     turn_facts.tool_step_is_no_end,
+    turn_facts.shells_have_what_the_plugin_gives,
     turn_facts.parent_is_our_message,
     turn_facts.session_header,
     turn_facts.system_is_of_one_prompt,

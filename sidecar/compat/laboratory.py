@@ -22,13 +22,16 @@ from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
-from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
 from sidecar.opencode.events import ChildEvent, EventPump
 from sidecar.opencode.provider import ModelEntry
+from sidecar.opencode.shell_environment import ShellEnvironment
 from sidecar.opencode.supervisor import Supervisor
 
 MODEL, LATE_MODEL = "vendor/known:1", "vendor/late"
 TOKEN = "relay-token-of-the-laboratory"  # noqa: S105  # good for the scripted gateway only
+DIRECTORY_VARIABLE = "SIDECAR_LABORATORY"
+"""What the laboratory gives the shells of a directory: the directory."""
 _READY_SECONDS = 60.0
 _EVENT_SECONDS = 30.0
 
@@ -200,7 +203,7 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
     files = ChildFiles(root / "opencode")
     await asyncio.to_thread(files.prepare)
     gateway = DemoGateway(models=[DemoModel(id=name) for name in (MODEL, LATE_MODEL)])
-    config_file = ConfigFile(files.config_file)
+    config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
     await config_file.register({MODEL: ModelEntry(MODEL)}, default_model=MODEL)
     tasks = TaskOwner("laboratory")
     await gateway.start()
@@ -213,7 +216,11 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
             inherited=os.environ,
         )
         pump = EventPump(supervisor=supervisor)
+        shells = ShellEnvironment(
+            path=files.shell_socket, child_pid=lambda: supervisor.pid, variables_of=_variables_of
+        )
         try:
+            await shells.start()
             await supervisor.start()
             tasks.start("pump", pump.run())
             await supervisor.wait_ready(_READY_SECONDS)
@@ -229,7 +236,12 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
         finally:
             await tasks.close()
             await supervisor.stop()
+            await shells.close()
             await gateway.close()
+
+
+async def _variables_of(directory: Path) -> Mapping[str, str]:
+    return {DIRECTORY_VARIABLE: str(directory)}
 
 
 def names_of_tools(request: RecordedRequest) -> set[str]:

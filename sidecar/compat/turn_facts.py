@@ -6,7 +6,14 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.compat.laboratory import Laboratory, expect, is_idle, names_of_tools
+from sidecar.compat.laboratory import (
+    DIRECTORY_VARIABLE,
+    Laboratory,
+    expect,
+    is_idle,
+    names_of_tools,
+)
+from sidecar.opencode.orphans import SHELL_MARKER_VARIABLE
 
 _ASK_BASH = ({"permission": "bash", "pattern": "*", "action": "ask"},)
 _DENY_BASH = ({"permission": "bash", "pattern": "*", "action": "deny"},)
@@ -45,6 +52,25 @@ async def tool_step_is_no_end(lab: Laboratory) -> None:
     }
     idles = sum(is_idle(event) for event in prompt.events)
     expect((len(messages), idles) == (2, 1), f"{len(messages)} messages, {idles} idles")
+
+
+async def shells_have_what_the_plugin_gives(lab: Laboratory) -> None:
+    """Our plug-in is asked before each command, for that directory, by opencode's own process; what it sets,
+    an empty value too, is the command's environment."""
+    for _ in range(2):
+        prompt = await lab.prompt("[[bash: env]] [[then]] [[say: done]]")
+        await prompt.idle()
+        (output,) = [
+            part["state"]["output"]
+            for message in await lab.client.messages(prompt.session_id)
+            for part in message["parts"]
+            if part["type"] == "tool"
+        ]
+        seen = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+        given = {DIRECTORY_VARIABLE: str(prompt.directory), "OPENCODE_SERVER_PASSWORD": ""}
+        for name, value in given.items():
+            expect(seen.get(name) == value, f"{name} is {seen.get(name)!r}")
+        expect(seen.get(SHELL_MARKER_VARIABLE), "the shell is not marked")
 
 
 async def parent_is_our_message(lab: Laboratory) -> None:
