@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -168,6 +169,29 @@ def test_every_pod_is_behind_a_policy(overlay: str) -> None:
         assert {kind for p in selecting for kind in p["policyTypes"]} == {"Ingress", "Egress"}
     assert all(rule["to"] and rule["ports"] for p in policies for rule in p["egress"])
     assert all(rule["ports"] for p in policies for rule in p.get("ingress", ()))
+
+
+@pytest.mark.parametrize("overlay", ["attached", "runtime-service"])
+def test_metrics_can_be_opened_to_prometheus(overlay: str, tmp_path: Path) -> None:
+    """The component opens the admin listener, with a key from the Secret, to one namespace."""
+    lines = {
+        "resources": [os.path.relpath(OVERLAYS / overlay, tmp_path)],
+        "components": [os.path.relpath(OVERLAYS.parent / "components" / "metrics", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    plain, opened = render(overlay), render(str(tmp_path))
+    for manifest in opened:
+        for version in VERSIONS:
+            kubernetes_validate.validate(manifest, version, strict=True)
+    (policy,) = [item for item in opened if item not in plain and item["kind"] == "NetworkPolicy"]
+    assert policy["metadata"]["namespace"] == "opencode-sidecar"
+    _, container = sidecar_of(str(tmp_path))
+    environment = {item["name"]: item for item in container["env"]}
+    assert set(environment) <= {name for _, name, _ in variables()}
+    assert "secretKeyRef" in environment["SIDECAR_ADMIN_KEY"]["valueFrom"]
+    (rule,) = policy["spec"]["ingress"]
+    (port,) = [item for item in container["ports"] if item["name"] == rule["ports"][0]["port"]]
+    assert environment["SIDECAR_ADMIN_PORT"]["value"] == str(port["containerPort"])
 
 
 @pytest.mark.parametrize("overlay", ["pod-sidecar", "runtime-service"])
