@@ -50,7 +50,7 @@ async def open_rest(
         face.session,
         relay=relay,
         catalogue=catalogue,
-        is_busy=lambda: domain.turns.busy_count > 0,
+        is_busy=lambda: domain.turns.prompted_count > 0,
     )
     supervisor = child.supervisor
     secrets = await open_secrets(
