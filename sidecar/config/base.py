@@ -1,37 +1,24 @@
-"""What all groups of settings share: where values come from, secrets from files, types.
-
-Not pydantic-settings: what we need of it is this file, and importing it was a tenth of the start.
-"""
+"""What all groups of settings share: sources, secrets from files, types."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sidecar.errors import SettingsError
 
 FILE_SUFFIX = "_FILE"
 
+CommaList = Annotated[tuple[str, ...], NoDecode]
+"""A comma-separated list; blanks around items and empty items are dropped."""
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-    return value
-
-
-def _parse(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise ValueError("is not JSON") from error
+Seconds = Annotated[float, Field(gt=0)]
 
 
 def _without_trailing_slash(url: str) -> str:
@@ -40,61 +27,69 @@ def _without_trailing_slash(url: str) -> str:
     return url.rstrip("/")
 
 
-CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
-"""A comma-separated list; blanks around items and empty items are dropped."""
-
-FromJson = BeforeValidator(_parse)
-"""Marks what is written as JSON."""
-
-Seconds = Annotated[float, Field(gt=0)]
-
 Url = Annotated[str, AfterValidator(_without_trailing_slash)]
 
 
-class SettingsGroup(BaseModel):
-    """One concern. Immutable. What is not given when it is made is read from the environment.
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `<NAME>_FILE` for every secret field, as Docker and Kubernetes mount secrets."""
 
-    An empty variable counts as unset, and the case of its name does not matter.
-    """
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        name = env_name(self.settings_cls, field_name)
+        path = os.environ.get(f"{name}{FILE_SUFFIX}")
+        if not path or not is_secret(field):
+            return None, field_name, False
+        if os.environ.get(name):
+            raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set; keep one of them")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    env_prefix: ClassVar[str]
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**(_environment_of(type(self)) | given))
-
-
-def _environment_of(group: type[SettingsGroup]) -> dict[str, str]:
-    environ = {name.upper(): value for name, value in os.environ.items() if value}
-    found = {}
-    for field_name, field in group.model_fields.items():
-        name = env_name(group, field_name)
-        value = environ.get(name)
-        if is_secret(field):
-            value = _with_file(name, value)
-        if value is not None:
-            found[field_name] = value
-    return found
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, field_name)
+            if value is not None:
+                found[field_name] = value
+        return found
 
 
-def _with_file(name: str, value: str | None) -> str | None:
-    """Return the value of a secret, from `<NAME>_FILE` as Docker and Kubernetes mount secrets."""
-    path = os.environ.get(f"{name}{FILE_SUFFIX}")
-    if not path:
+class SettingsGroup(BaseSettings):
+    """One concern. Immutable; read once at start."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the hook's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the hook's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_comma_lists(cls, value: object, info: Any) -> object:
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, str) and annotation == tuple[str, ...]:
+            return tuple(item.strip() for item in value.split(",") if item.strip())
         return value
-    if value is not None:
-        raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set; keep one of them")
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
 
 
-def env_name(group: type[SettingsGroup], field_name: str) -> str:
+def env_name(group: type[BaseSettings], field_name: str) -> str:
     """Return the environment variable of a field."""
     alias = group.model_fields[field_name].validation_alias
-    return alias if isinstance(alias, str) else f"{group.env_prefix}{field_name}".upper()
+    if isinstance(alias, str):
+        return alias
+    return f"{group.model_config.get('env_prefix', '')}{field_name}".upper()
 
 
 def is_secret(field: FieldInfo) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import Seconds, SettingsGroup, Url, is_loopback
 from sidecar.errors import SettingsError
@@ -13,7 +14,7 @@ from sidecar.errors import SettingsError
 class HttpSettings(SettingsGroup):
     """The face that clients talk to."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_HTTP_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
 
     host: str | None = Field(None, validation_alias="HOST")
     """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
@@ -49,7 +50,7 @@ class HttpSettings(SettingsGroup):
 class AdminSettings(SettingsGroup):
     """Metrics and administration, on a listener of their own."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_ADMIN_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_ADMIN_")
 
     is_enabled: bool = Field(True, validation_alias="SIDECAR_ADMIN_ENABLED")
     """Serve `/metrics` and `/admin/*`."""
@@ -76,7 +77,7 @@ class AdminSettings(SettingsGroup):
 class LogSettings(SettingsGroup):
     """What is logged and how."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_LOG_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_LOG_")
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is written."""
@@ -87,7 +88,7 @@ class LogSettings(SettingsGroup):
 class TracingSettings(SettingsGroup):
     """Where traces go. The exporter reads OpenTelemetry's other variables itself."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_TRACING_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_TRACING_")
 
     endpoint: Url | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     """OTLP over HTTP, for example `http://collector:4318`. Needs the extra `otel`. Unset: no spans; a

@@ -8,10 +8,12 @@ import functools
 import inspect
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_settings.exceptions import SettingsError as SourceError
 
 from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
 from sidecar.config.faces import AdminSettings, HttpSettings, LogSettings, TracingSettings
@@ -51,7 +53,7 @@ class Settings(BaseModel):
         """Read the environment. Raises SettingsError that names the variable and the fix."""
         _refuse_unknown(os.environ)
         try:
-            made = {name: groups.get(name) or group() for name, group in _groups()}
+            made = {name: groups.get(name) or _read(group) for name, group in _groups()}
             settings = cls(**made)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
@@ -84,6 +86,15 @@ class Settings(BaseModel):
         groups = (getattr(self, name) for name, _ in _groups())
         values = (getattr(group, name) for group in groups for name in type(group).model_fields)
         return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def _read(group: type[SettingsGroup]) -> SettingsGroup:
+    try:
+        return group()
+    except SourceError as error:
+        quoted = re.search(r'field "(\w+)"', str(error))
+        name = env_name(group, quoted[1]) if quoted else group.__name__
+        raise SettingsError(f"{name}: is not JSON") from error
 
 
 def _groups() -> Iterator[tuple[str, type[SettingsGroup]]]:
@@ -137,5 +148,5 @@ def _explain(error: ValidationError) -> str:
         where = str(item["loc"][0]) if item["loc"] else ""
         if group is not None and where in group.model_fields:
             where = env_name(group, where)
-        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+        lines.append(f"{where}: {item['msg']}")
     return "; ".join(lines)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import CommaList, FromJson, Seconds, SettingsGroup, Url
+from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
 
 
 class GatewaySettings(SettingsGroup):
     """The LiteLLM gateway and the catalogue made from it."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_GATEWAY_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_GATEWAY_")
 
     base_url: Url | None = Field(None, validation_alias="LITELLM_BASE_URL")
     """The gateway's URL, with or without `/v1`. Unset: an embedded demo gateway on loopback."""
@@ -39,9 +40,9 @@ class GatewaySettings(SettingsGroup):
     """Globs of model ids to list; empty lists all chat models."""
     exclude: CommaList = ()
     """Globs of model ids to hide from the list (a hidden model can still be named)."""
-    aliases: Annotated[dict[str, str], FromJson] = Field(default_factory=dict)
+    aliases: Annotated[dict[str, str], Field(default_factory=dict)]
     """JSON object of further names: `{"fast": "openai/gpt-4o-mini"}`."""
-    overrides: Annotated[dict[str, dict[str, Any]], FromJson] = Field(default_factory=dict)
+    overrides: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
     """JSON object per model id that wins over what the gateway says, for example
     `{"m": {"max_input_tokens": 200000, "wire": "messages"}}`."""
     claude_wire: Literal["messages", "chat"] = "messages"
@@ -53,7 +54,7 @@ class GatewaySettings(SettingsGroup):
 class RelaySettings(SettingsGroup):
     """The relay through which opencode reaches the gateway; to be fixed only in attach mode."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_RELAY_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RELAY_")
 
     host: str = "127.0.0.1"
     """Address to listen on. Containers of one pod share the loopback; elsewhere `0.0.0.0`."""
@@ -72,7 +73,7 @@ class RelaySettings(SettingsGroup):
 class RuntimesSettings(SettingsGroup):
     """Model lists of other runtimes (`GET /v1/models?runtime=`), each off unless its key is set."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_RUNTIMES_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_RUNTIMES_")
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
     """Anthropic's key for `runtime=anthropic`. Used for the list only, never for turns."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import Seconds, SettingsGroup, Url
 
@@ -19,7 +20,7 @@ def _default_data_dir() -> Path:
 class StorageSettings(SettingsGroup):
     """Where durable things are. A restart needs only this directory."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_STORAGE_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_STORAGE_")
 
     data_dir: Path = Field(default_factory=_default_data_dir, validation_alias="DATA_DIR")
     """Directory of everything durable. Default: the user's state directory; `/data` in the image."""
@@ -43,7 +44,7 @@ class StorageSettings(SettingsGroup):
 class ChildSettings(SettingsGroup):
     """The supervised `opencode serve` process."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_CHILD_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_CHILD_")
 
     port: Annotated[int, Field(ge=0, le=65535)] = Field(0, validation_alias="OPENCODE_PORT")
     """Loopback port of the child; 0 picks a free one."""
@@ -97,7 +98,7 @@ class ChildSettings(SettingsGroup):
 class TurnSettings(SettingsGroup):
     """How long turns may take and how much may wait."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_TURN_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_TURN_")
 
     max_seconds: Seconds = 7200.0
     """Upper bound of one turn, seconds; it then ends with `session.error`. Tools may be silent for long."""
@@ -119,7 +120,7 @@ class TurnSettings(SettingsGroup):
 class VaultSettings(SettingsGroup):
     """How stored secrets are protected."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_VAULT_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_VAULT_")
 
     key: SecretStr | None = None
     """Key for secrets at rest: 32 bytes in base64 (`openssl rand -base64 32`). Unset: made once into
@@ -129,7 +130,7 @@ class VaultSettings(SettingsGroup):
 class RepositorySettings(SettingsGroup):
     """Repositories that are cloned into sessions."""
 
-    env_prefix: ClassVar[str] = "SIDECAR_REPOSITORY_"
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_REPOSITORY_")
 
     clone_timeout_seconds: Seconds = 600.0
     """Bound for one clone with its checkout, seconds."""

@@ -56,27 +56,6 @@ def test_nothing_set_is_a_whole_configuration(tmp_path: Path) -> None:
     assert settings.gateway.base_url is None
 
 
-def test_an_empty_variable_is_unset_and_case_does_not_matter(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Manifests leave variables empty, and the case of a name was never looked at."""
-    monkeypatch.setenv("LITELLM_API_KEY", "")
-    monkeypatch.setenv("PORT", "")
-    monkeypatch.setenv("litellm_default_model", "m")
-    settings = Settings.load()
-    assert settings.gateway.api_key is None
-    assert settings.http.port == 8080
-    assert settings.gateway.default_model == "m"
-
-
-def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that start parts of the server set some things themselves."""
-    monkeypatch.setenv("PORT", "9090")
-    monkeypatch.setenv("HOST", "127.0.0.1")
-    settings = HttpSettings(port=0)
-    assert (settings.port, settings.host) == (0, "127.0.0.1")
-
-
 @pytest.mark.parametrize(
     ("wrong", "near"),
     [
@@ -103,7 +82,6 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(
         ("LITELLM_BASE_URL", "gateway:4000"),
         ("SIDECAR_GATEWAY_REFRESH_SECONDS", "0"),
         ("SIDECAR_GATEWAY_ALIASES", "not json"),
-        ("SIDECAR_GATEWAY_OVERRIDES", "[]"),
         ("SIDECAR_STORAGE_SYNCHRONOUS", "OFF"),
         ("SIDECAR_CHILD_MAX_INSTANCES", "0"),
     ],
