@@ -31,6 +31,8 @@ _BATCH_BYTES = 64 * 1024
 _PREVIEW_LIMIT = 1024
 """Preview frames a reader may lag behind; then its previews are shed, never its events."""
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -88,7 +90,7 @@ def sse_frame(type_: str, text: str) -> bytes:
 
 def to_json(body: Mapping[str, Any]) -> str:
     """Return one line of ASCII JSON."""
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=True)
+    return _encode(body)
 
 
 @dataclass(slots=True)

@@ -221,5 +221,5 @@ def read_frame(frame: bytes) -> dict[str, Any] | None:
     in_front = _TYPE.search(frame)
     if in_front is not None and in_front[1].decode() in _IGNORED:
         return None
-    event: dict[str, Any] = json.loads(frame[5:])
+    event: dict[str, Any] = json.loads(frame[5:].decode())
     return None if event["payload"]["type"] in _IGNORED else event
