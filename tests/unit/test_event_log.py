@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.event_log import Draft, EventLog, Head, Preview, Subscription, to_json
+from sidecar.managed.event_log import Draft, EventLog, Head, Preview, to_json
+from sidecar.managed.subscription import Subscription
 from sidecar.store.database import Database
 
 SESSION = "sesn_1"
@@ -145,6 +146,25 @@ async def test_silence_is_filled_with_comments(log: EventLog) -> None:
             assert frame.startswith(b":")
             assert frame.endswith(b"\n\n")
             break
+
+
+async def test_news_put_the_comment_off(log: EventLog) -> None:
+    """Silence counts from the last frame, not from the first."""
+    head, found = Head(0, 0), []
+
+    async def read() -> None:
+        async for frame in reader.frames(0.2):
+            found.append(frame)
+            if frame.startswith(b":"):
+                break
+
+    with log.subscribe(SESSION, after=0) as reader:
+        reading = asyncio.create_task(read())
+        for _ in range(6):
+            await asyncio.sleep(0.06)
+            await log.append(SESSION, head, drafts("a"))
+        await asyncio.wait_for(reading, 5)
+    assert [frame.startswith(b":") for frame in found] == [False] * 6 + [True]
 
 
 async def test_closing_ends_a_stream_after_what_is_logged(log: EventLog) -> None:
