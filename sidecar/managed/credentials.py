@@ -12,6 +12,7 @@ from sidecar.ids import new_id
 from sidecar.managed import clock, pages, vaults
 from sidecar.managed.agents import merge_metadata
 from sidecar.managed.sealing import Sealer
+from sidecar.managed.stored import Stored
 from sidecar.store.database import Database
 from sidecar.wire.vaults import (
     CredentialCreate,
@@ -27,28 +28,13 @@ MAX_CREDENTIALS = 100
 """Of one vault, archived ones not counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """`body` holds auth (without its secret), display name and metadata as they are answered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential(Stored):
+    """A row of `credentials`; the body has `auth` without its secret."""
 
-    id: str
+    table = "credentials"
+    type = "vault_credential"
     vault_id: str
-    created_at: str
-    updated_at: str
-    archived_at: str | None
-    body: dict[str, Any]
-
-    def answer(self) -> dict[str, Any]:
-        """Return the API's credential object."""
-        return {
-            "id": self.id,
-            "type": "vault_credential",
-            "vault_id": self.vault_id,
-            **self.body,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "archived_at": self.archived_at,
-        }
 
 
 class Credentials:
@@ -65,23 +51,18 @@ class Credentials:
         ConflictError when it has one for the same URL or variable.
         """
         auth, secret = _shown(request.auth)
-        now = clock.now()
         body = {
             "auth": auth,
             "display_name": request.display_name,
             "metadata": dict(request.metadata or {}),
         }
-        credential = Credential(new_id("vcrd"), vault_id, now, now, None, body)
+        credential = Credential.new(new_id("vcrd"), body, vault_id=vault_id)
         sealed = self._sealer.seal(secret, bound_to=credential.id)
 
         def insert(connection: sqlite3.Connection) -> None:
             vaults.select_active(connection, vault_id)
             _refuse_duplicate(connection, vault_id, auth)
-            connection.execute(
-                "INSERT INTO credentials (id, vault_id, created_at, updated_at, body, secret) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (credential.id, vault_id, now, now, json.dumps(body), sealed),
-            )
+            credential.insert(connection, secret=sealed)
 
         await self._database.write(insert)
         return credential
@@ -107,11 +88,7 @@ class Credentials:
             body, secret = _merged(current.body, request)
             if body == current.body and secret is None:
                 return current
-            updated = replace(current, body=body, updated_at=clock.now())
-            connection.execute(
-                "UPDATE credentials SET body = ?, updated_at = ? WHERE id = ?",
-                (json.dumps(body), updated.updated_at, credential_id),
-            )
+            updated = current.with_body(connection, body)
             if secret is not None:
                 sealed = self._sealer.seal(secret, bound_to=credential_id)
                 connection.execute(
@@ -150,17 +127,9 @@ class Credentials:
         self, vault_id: str, query: pages.Query, *, include_archived: bool
     ) -> dict[str, Any]:
         """Return a page. Raises NotFoundError for the vault."""
-        query.select = "SELECT * FROM credentials"
         query.where("vault_id = ?", vault_id)
-        if not include_archived:
-            query.where("archived_at IS NULL")
-
-        def fetch(connection: sqlite3.Connection) -> pages.Page:
-            vaults.select(connection, vault_id)
-            return pages.fetch_page(connection, query)
-
-        page = await self._database.read(fetch)
-        return page.envelope(lambda row: _from_row(row).answer())
+        await self._database.read(lambda connection: vaults.select(connection, vault_id))
+        return await Credential.page(self._database, query, include_archived=include_archived)
 
 
 def _shown(auth: StaticBearer | EnvironmentVariable) -> tuple[dict[str, Any], str]:
@@ -236,15 +205,4 @@ def _select(connection: sqlite3.Connection, vault_id: str, credential_id: str) -
     ).fetchone()
     if row is None:
         raise NotFoundError(f"credential {credential_id} does not exist in vault {vault_id}")
-    return _from_row(row)
-
-
-def _from_row(row: sqlite3.Row) -> Credential:
-    return Credential(
-        row["id"],
-        row["vault_id"],
-        row["created_at"],
-        row["updated_at"],
-        row["archived_at"],
-        json.loads(row["body"]),
-    )
+    return Credential.from_row(row)

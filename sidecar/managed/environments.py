@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.errors import InvalidRequestError, NotFoundError
 from sidecar.ids import new_id
 from sidecar.managed import clock, pages
 from sidecar.managed.agents import merge_metadata
+from sidecar.managed.stored import Stored
 from sidecar.store.database import Database
 from sidecar.wire.managed import CloudConfig, EnvironmentCreate, EnvironmentUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """`body` holds the fields a client can set, as they are answered."""
+class Environment(Stored):
+    """A row of `environments`."""
 
-    id: str
-    created_at: str
-    updated_at: str
-    archived_at: str | None
-    body: dict[str, Any]
-
-    def answer(self) -> dict[str, Any]:
-        """Return the API's environment object."""
-        return {
-            "id": self.id,
-            "type": "environment",
-            **self.body,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "archived_at": self.archived_at,
-        }
+    __slots__ = ()
+    table = "environments"
+    type = "environment"
 
 
 class Environments:
@@ -53,16 +38,8 @@ class Environments:
             "metadata": dict(request.metadata or {}),
             "scope": request.scope,
         }
-        now = clock.now()
-        environment = Environment(new_id("env"), now, now, None, body)
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO environments (id, created_at, updated_at, body) VALUES (?, ?, ?, ?)",
-                (environment.id, now, now, json.dumps(body)),
-            )
-
-        await self._database.write(insert)
+        environment = Environment.new(new_id("env"), body)
+        await self._database.write(environment.insert)
         return environment
 
     async def get(self, environment_id: str) -> Environment:
@@ -79,14 +56,8 @@ class Environments:
                     f"environment {environment_id} is archived and can no longer be changed",
                     error_code="environment_archived",
                 )
-            updated = replace(current, body=_merged(current.body, request), updated_at=clock.now())
-            if updated.body == current.body:
-                return current
-            connection.execute(
-                "UPDATE environments SET body = ?, updated_at = ? WHERE id = ?",
-                (json.dumps(updated.body), updated.updated_at, environment_id),
-            )
-            return updated
+            body = _merged(current.body, request)
+            return current if body == current.body else current.with_body(connection, body)
 
         return await self._database.write(write)
 
@@ -121,11 +92,7 @@ class Environments:
 
     async def list(self, query: pages.Query, *, include_archived: bool) -> dict[str, Any]:
         """Return a page."""
-        query.select = "SELECT * FROM environments"
-        if not include_archived:
-            query.where("archived_at IS NULL")
-        page = await self._database.read(lambda connection: pages.fetch_page(connection, query))
-        return page.envelope(lambda row: _from_row(row).answer())
+        return await Environment.page(self._database, query, include_archived=include_archived)
 
 
 def select(connection: sqlite3.Connection, environment_id: str) -> Environment:
@@ -137,7 +104,7 @@ def select(connection: sqlite3.Connection, environment_id: str) -> Environment:
         raise NotFoundError(
             f"environment {environment_id} does not exist", error_code="environment_not_found"
         )
-    return _from_row(row)
+    return Environment.from_row(row)
 
 
 def _merged(body: dict[str, Any], request: EnvironmentUpdate) -> dict[str, Any]:
@@ -161,13 +128,3 @@ def _merged(body: dict[str, Any], request: EnvironmentUpdate) -> dict[str, Any]:
         patch = {key: value or None for key, value in request.metadata.items()}
         merged["metadata"] = merge_metadata(body["metadata"], patch)
     return merged
-
-
-def _from_row(row: sqlite3.Row) -> Environment:
-    return Environment(
-        row["id"],
-        row["created_at"],
-        row["updated_at"],
-        row["archived_at"],
-        json.loads(row["body"]),
-    )

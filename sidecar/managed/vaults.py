@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -15,32 +15,19 @@ from sidecar.ids import is_id, new_id
 from sidecar.managed import clock, pages
 from sidecar.managed.agents import merge_metadata
 from sidecar.managed.sealing import Sealer, UnsealError
+from sidecar.managed.stored import Stored
 from sidecar.store.database import Database
 from sidecar.wire.vaults import VaultCreate, VaultUpdate
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Vault:
-    """`body` holds the fields a client can set, as they are answered."""
+class Vault(Stored):
+    """A row of `vaults`."""
 
-    id: str
-    created_at: str
-    updated_at: str
-    archived_at: str | None
-    body: dict[str, Any]
-
-    def answer(self) -> dict[str, Any]:
-        """Return the API's vault object."""
-        return {
-            "id": self.id,
-            "type": "vault",
-            **self.body,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "archived_at": self.archived_at,
-        }
+    __slots__ = ()
+    table = "vaults"
+    type = "vault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +54,8 @@ class Vaults:
             "display_name": request.display_name,
             "metadata": dict(request.metadata or {}),
         }
-        now = clock.now()
-        vault = Vault(new_id("vlt"), now, now, None, body)
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT INTO vaults (id, created_at, updated_at, body) VALUES (?, ?, ?, ?)",
-                (vault.id, now, now, json.dumps(body)),
-            )
-
-        await self._database.write(insert)
+        vault = Vault.new(new_id("vlt"), body)
+        await self._database.write(vault.insert)
         return vault
 
     async def get(self, vault_id: str) -> Vault:
@@ -93,14 +72,7 @@ class Vaults:
                 body["display_name"] = request.display_name
             if request.metadata is not None:
                 body["metadata"] = merge_metadata(body["metadata"], request.metadata)
-            if body == current.body:
-                return current
-            updated = replace(current, body=body, updated_at=clock.now())
-            connection.execute(
-                "UPDATE vaults SET body = ?, updated_at = ? WHERE id = ?",
-                (json.dumps(body), updated.updated_at, vault_id),
-            )
-            return updated
+            return current if body == current.body else current.with_body(connection, body)
 
         return await self._database.write(write)
 
@@ -136,11 +108,7 @@ class Vaults:
 
     async def list(self, query: pages.Query, *, include_archived: bool) -> dict[str, Any]:
         """Return a page."""
-        query.select = "SELECT * FROM vaults"
-        if not include_archived:
-            query.where("archived_at IS NULL")
-        page = await self._database.read(lambda connection: pages.fetch_page(connection, query))
-        return page.envelope(lambda row: _from_row(row).answer())
+        return await Vault.page(self._database, query, include_archived=include_archived)
 
     async def check(self, vault_ids: Sequence[str]) -> None:
         """See that a new session may use these vaults. Raises InvalidRequestError for the first bad one."""
@@ -185,7 +153,7 @@ def select(connection: sqlite3.Connection, vault_id: str) -> Vault:
     row = connection.execute("SELECT * FROM vaults WHERE id = ?", (vault_id,)).fetchone()
     if row is None:
         raise NotFoundError(f"vault {vault_id} does not exist")
-    return _from_row(row)
+    return Vault.from_row(row)
 
 
 def select_active(connection: sqlite3.Connection, vault_id: str) -> Vault:
@@ -219,13 +187,3 @@ def _select_secrets(connection: sqlite3.Connection, vault_ids: Sequence[str]) ->
         "WHERE vault_id = ? AND archived_at IS NULL AND secret IS NOT NULL ORDER BY created_at, id"
     )
     return [row for vault_id in vault_ids for row in connection.execute(query, (vault_id,))]
-
-
-def _from_row(row: sqlite3.Row) -> Vault:
-    return Vault(
-        row["id"],
-        row["created_at"],
-        row["updated_at"],
-        row["archived_at"],
-        json.loads(row["body"]),
-    )
