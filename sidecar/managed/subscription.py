@@ -17,7 +17,7 @@ _PREVIEW_LIMIT = 1024
 
 
 class Subscription:
-    """Made by `EventLog.subscribe`. Iterate `batches()` once; `previews` holds the kinds asked for."""
+    """Made by `EventLog.subscribe`. Iterate `batches()`; `previews` holds the kinds asked for."""
 
     def __init__(
         self,
@@ -34,9 +34,6 @@ class Subscription:
         self._wake = asyncio.Event()
         self._is_closed = False
         self._last: bytes | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._silent_at = 0.0
-        self._is_silent = False
 
     @property
     def position(self) -> int:
@@ -74,58 +71,36 @@ class Subscription:
         """Yield frames in order, those that are there together in one list: a write each would cost us
         and the client a system call each. An SSE comment after `heartbeat_seconds` of silence.
         """
-        try:
-            while True:
-                self._wake.clear()
-                closing = self._is_closed
-                # Previews were announced before the events that finish them, so they go first.
-                batch = [preview.frame for preview in self._pending_previews]
-                self._pending_previews.clear()
-                size = 0
-                async for event in self._events_after(self._after):
-                    self._after = event.seq
-                    batch.append(event.frame)
-                    size += len(batch[-1])
-                    if size >= _BATCH_BYTES:
-                        yield batch
-                        batch, size = [], 0
-                if closing and self._last is not None:
-                    batch.append(self._last)
-                if batch:
+        while True:
+            self._wake.clear()
+            closing = self._is_closed
+            # Previews were announced before the events that finish them, so they go first.
+            batch = [preview.frame for preview in self._pending_previews]
+            self._pending_previews.clear()
+            size = 0
+            async for event in self._events_after(self._after):
+                self._after = event.seq
+                batch.append(event.frame)
+                size += len(batch[-1])
+                if size >= _BATCH_BYTES:
                     yield batch
-                if closing:
-                    return
-                if not await self._news(heartbeat_seconds):
-                    yield [b": heartbeat\n\n"]
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+                    batch, size = [], 0
+            if closing and self._last is not None:
+                batch.append(self._last)
+            if batch:
+                yield batch
+            if closing:
+                return
+            if self._pending_previews:
+                continue
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                yield [b": heartbeat\n\n"]
 
     async def frames(self, heartbeat_seconds: float) -> AsyncIterator[bytes]:
         """Yield the same one by one."""
         async for batch in self.batches(heartbeat_seconds):
             for frame in batch:
                 yield frame
-
-    async def _news(self, seconds: float) -> bool:
-        """Wait until there is something new; return False after so long without.
-
-        One timer serves many waits, it looks at the clock when it fires: a time-out of its own for each
-        would cost more than all else that a small preview costs here.
-        """
-        if self._pending_previews:
-            return True
-        loop = asyncio.get_running_loop()
-        self._silent_at, self._is_silent = loop.time() + seconds, False
-        if self._timer is None:
-            self._timer = loop.call_at(self._silent_at, self._look, loop)
-        await self._wake.wait()
-        return not self._is_silent
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if loop.time() < self._silent_at:
-            self._timer = loop.call_at(self._silent_at, self._look, loop)
-        else:
-            self._is_silent = True
-            self._wake.set()
