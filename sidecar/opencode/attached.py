@@ -113,6 +113,7 @@ class AttachedChild(Child):
         if reason != _EXITED:
             await _dispose(client)
         self._client = self.pid = self.vitals = None
+        self.pid_unknown_because = ""
         self._note_exit(0, reason)
         killed = await self._sweep()
         _log.info("attached child lost", boot=self.boot, reason=reason, swept=killed)
@@ -168,12 +169,13 @@ class AttachedChild(Child):
         try:
             self._process = await AttachedProcess.find(self._url, marker=self._marker)
         except ChildError as error:
+            if error.message != self.pid_unknown_because:
+                _log.warning(
+                    "opencode's process is not known: no variables of vaults in its shells, no "
+                    "memory limit, no sweeping of what outlives it",
+                    because=error.message,
+                )
             self.pid_unknown_because = error.message
-            _log.warning(
-                "opencode's process is not known: no variables of vaults in its shells, no memory "
-                "limit, no sweeping of what outlives it",
-                because=error.message,
-            )
             return
         self.pid, self.pid_unknown_because = self._process.pid, ""
         self._process.on_end(self._wake.set)
@@ -206,12 +208,19 @@ class AttachedChild(Child):
             else:
                 unhealthy_since = None
                 self._note_health(True)
-            if self.pid is not None and time.monotonic() >= look_at:
+            if time.monotonic() >= look_at:
                 look_at = time.monotonic() + self._settings.health_interval_seconds
-                vitals = await asyncio.to_thread(read_vitals, self.pid)
-                if vitals is not None:
-                    self._note_vitals(vitals)
+                await self._look_at_process()
             await self._pause(_WATCH_SECONDS)
+
+    async def _look_at_process(self) -> None:
+        if self._process is None:
+            await self._know_process()  # a machine that was too busy to answer may be less so now
+        if self.pid is None:
+            return
+        vitals = await asyncio.to_thread(read_vitals, self.pid)
+        if vitals is not None:
+            self._note_vitals(vitals)
 
     async def _is_restarted(self, client: ChildClient, reason: str) -> bool:
         """Have the platform restart it; False when nobody can, and then the state is `failed`.
