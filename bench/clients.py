@@ -81,9 +81,16 @@ class SidecarClient:
             response.raise_for_status()
             yield response
 
-    async def turn(self, session_id: str, text: str) -> TurnTimes:
-        """Run one turn as a client does that shows text while it comes."""
+    async def turn(
+        self, session_id: str, text: str, *, together: asyncio.Barrier | None = None
+    ) -> TurnTimes:
+        """Run one turn as a client does that shows text while it comes.
+
+        Turns that share a barrier are sent at one moment, when the streams of all are open.
+        """
         async with self.stream(session_id, previews=True) as response:
+            if together is not None:
+                await together.wait()
             began, first = time.perf_counter(), 0.0
             sending = asyncio.create_task(self.send(session_id, text))
             async with asyncio.timeout(_TURN_SECONDS):

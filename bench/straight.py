@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 import aiohttp
 
 from bench.clients import TurnTimes, frames
-from bench.processes import BASIC_MODEL, GATEWAY_KEY
+from bench.processes import BASIC_MODEL, GATEWAY_KEY, cpu_seconds
 from sidecar.aiokit import cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.ids import new_id
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.boot import Boot
-from sidecar.opencode.client import ChildClient
+from sidecar.opencode.client import ChildClient, PermissionRule
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.provider import ModelEntry
@@ -86,15 +86,24 @@ class StraightOpencode:
         await self.stop()
         await self.start()
 
-    async def new_session(self) -> str:
+    def cpu_seconds(self) -> float:
+        """Return the processor time that opencode has used since its start."""
+        assert self._boot is not None, "not started"
+        return cpu_seconds(self._boot.process.pid)
+
+    async def new_session(self, permission: Sequence[PermissionRule] = ()) -> str:
         """Create a session in a directory of its own, as the sidecar does."""
         directory = self._directory / new_id("sesn")
         await asyncio.to_thread(directory.mkdir, parents=True)
-        return await self._client.create_session(directory, title="bench")
+        return await self._client.create_session(directory, title="bench", permission=permission)
 
-    async def turn(self, session_id: str, text: str) -> TurnTimes:
+    async def turn(
+        self, session_id: str, text: str, *, together: asyncio.Barrier | None = None
+    ) -> TurnTimes:
         """Run one turn; the events are open before, as with the sidecar."""
         inbox = self._turns[session_id] = asyncio.Queue()
+        if together is not None:
+            await together.wait()
         began, first = time.perf_counter(), 0.0
         sending = asyncio.create_task(self._prompt(session_id, text))
         async with asyncio.timeout(_TURN_SECONDS):
