@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import ContentEncodingError
 from pydantic import BaseModel, ValidationError
 
 from sidecar.errors import (
@@ -19,6 +20,7 @@ from sidecar.errors import (
 from sidecar.ids import Prefix, is_id
 from sidecar.managed import clock
 from sidecar.managed.pages import Order, Query
+from sidecar.wire.json_text import UnstorableError, read_strictly
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,7 +33,14 @@ def json_response(
 ) -> web.Response:
     """Answer with compact JSON."""
     text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
-    return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+    return web.Response(
+        # Older versions stored halves of surrogate pairs: one must not spoil the list that it is in.
+        body=text.encode(errors="replace"),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+        charset="utf-8",
+    )
 
 
 def error_response(error: SidecarError, request_id: str) -> web.Response:
@@ -48,25 +57,32 @@ def error_response(error: SidecarError, request_id: str) -> web.Response:
     return json_response(envelope, status=error.status, headers=headers)
 
 
-async def read_object(request: web.Request, *, allow_empty: bool = False) -> dict[str, Any]:
-    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError."""
+async def read_body(request: web.Request) -> bytes:
+    """Read the body. Raises InvalidRequestError or RequestTooLargeError."""
     try:
-        raw = await request.read()
+        return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         raise RequestTooLargeError(
             "the request body is larger than this server accepts (32 MB unless configured)"
         ) from error
+    except (ContentEncodingError, web.RequestPayloadError) as error:
+        coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
+        raise InvalidRequestError(
+            f"the body cannot be read: it broke off, or is not in its Content-Encoding ({coding[:40]})"
+        ) from error
+
+
+async def read_object(request: web.Request, *, allow_empty: bool = False) -> dict[str, Any]:
+    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError."""
+    raw = await read_body(request)
     if not raw.strip():
         if allow_empty:
             return {}
         raise InvalidRequestError("the body is empty; send a JSON object")
     try:
-        value = json.loads(raw, parse_constant=_refuse_constant)
-        if b"\\ud" in raw.lower():
-            # Half of a surrogate pair passes the parser, and could never be answered as UTF-8.
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise InvalidRequestError("the body is JSON, but nested too deeply") from error
+        value = read_strictly(raw)
+    except UnstorableError as error:
+        raise InvalidRequestError(str(error), field=error.field or None) from error
     except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -123,10 +139,6 @@ def query_bool(request: web.Request, name: str, *, default: bool = False) -> boo
 def query_list(request: web.Request, name: str) -> list[str]:
     """Return a list parameter in the SDKs' bracket form `name[]=a&name[]=b` (or plain `name=a`)."""
     return [*request.query.getall(f"{name}[]", []), *request.query.getall(name, [])]
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _explain(error: ValidationError) -> tuple[str, str | None]:

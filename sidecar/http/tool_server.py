@@ -18,8 +18,10 @@ from aiohttp import hdrs, web
 from sidecar import __version__
 from sidecar.ids import is_id
 from sidecar.managed.custom_tools import CustomResult, CustomTools
+from sidecar.wire.json_text import read_leniently
 
 _PROTOCOL_VERSION = "2025-06-18"
+_PARSE_ERROR = -32700
 _METHOD_NOT_FOUND = -32601
 _INVALID_REQUEST = -32600
 
@@ -75,7 +77,11 @@ class ToolServer:
         offered = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ")
         if not is_id(session_id, "sesn") or not self._custom_tools.is_token(session_id, offered):
             return web.json_response({"error": "unknown session or token"}, status=401)
-        call = await request.json()
+        try:
+            # As the events are read: a call is found again by its arguments.
+            call = read_leniently(await request.read())
+        except ValueError:
+            return web.json_response(_error(None, _PARSE_ERROR, "not readable JSON"), status=400)
         if not isinstance(call, dict) or "method" not in call:
             return web.json_response(_error(None, _INVALID_REQUEST, "not a request"), status=400)
         if "id" not in call:

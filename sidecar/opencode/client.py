@@ -20,6 +20,7 @@ from yarl import URL
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.naming import ModelRef
 from sidecar.opencode.environment import USERNAME
+from sidecar.wire.json_text import read_leniently
 
 _BODY_EXCERPT = 256
 """Characters of a failed answer that may reach a log or a client."""
@@ -261,10 +262,11 @@ class ChildClient:
         if response.status >= 400:
             raise _refused(method, path, response.status, text)
         try:
-            return json.loads(text) if text else None
+            return read_leniently(text) if text else None
         except ValueError as error:
             raise ChildError(
-                f"opencode did not answer JSON to {method} {path}", upstream_status=response.status
+                f"opencode did not answer readable JSON to {method} {path}",
+                upstream_status=response.status,
             ) from error
 
     async def _send(
@@ -304,7 +306,7 @@ def _refused(method: str, path: str, status: int, text: str) -> ChildError:
     """Map an error answer: `{name, data: {message}}`, `{message}`, or a page."""
     detail = text
     try:
-        parsed = json.loads(text)
+        parsed = read_leniently(text)
     except ValueError:
         parsed = None
     if isinstance(parsed, dict):

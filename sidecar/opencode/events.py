@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import structlog
 from sidecar.aiokit import Backoff, SilenceBound
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
+from sidecar.wire.json_text import read_leniently
 
 _SILENCE_SECONDS = 25.0
 """Two heartbeats missed and some."""
@@ -167,7 +167,7 @@ class EventPump:
             while data := await bound.wait(response.content.readany()):
                 *frames, pending = (pending + data).split(b"\n\n")
                 for frame in frames:
-                    if (event := read_frame(frame)) is None:
+                    if (event := _read_or_drop(frame)) is None:
                         continue
                     if event["payload"]["type"] == "server.connected":
                         backoff.reset()
@@ -214,12 +214,20 @@ class EventPump:
                 _log.exception("event subscriber failed", type=event.type, session_id=session_id)
 
 
+def _read_or_drop(frame: bytes) -> dict[str, Any] | None:
+    try:
+        return read_frame(frame)
+    except ValueError as error:  # one event must not end the reading of all sessions' events
+        _log.warning("event dropped", error=str(error), size_bytes=len(frame))
+        return None
+
+
 def read_frame(frame: bytes) -> dict[str, Any] | None:
-    """Return the event of a frame, None for one that nobody wants."""
+    """Return the event of a frame, None for one that nobody wants. Raises ValueError."""
     if not frame.startswith(b"data:"):
         return None
     in_front = _TYPE.search(frame)
     if in_front is not None and in_front[1].decode() in _IGNORED:
         return None
-    event: dict[str, Any] = json.loads(frame[5:].decode())
+    event: dict[str, Any] = read_leniently(frame[5:])
     return None if event["payload"]["type"] in _IGNORED else event

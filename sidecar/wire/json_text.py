@@ -1,0 +1,105 @@
+"""Reading JSON that others wrote, so that what was read can be stored, answered, and read again.
+
+`json.loads` takes more than that: halves of surrogate pairs, which UTF-8 cannot hold; numbers that no
+float holds, which come out as `Infinity`; and any depth for which the stack suffices at that moment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+MAX_DEPTH = 128
+"""Arrays and objects inside each other. Nobody writes as many, and the stack holds several times this."""
+
+_HALF = re.compile(r"[\ud800-\udfff]")
+_REPLACEMENT = "\ufffd"
+_CUT = "[nested too deeply]"
+
+
+class UnstorableError(ValueError):
+    """JSON that could not be answered again; `field` is where, at the top (empty: all of it)."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+
+
+def read_strictly(raw: bytes) -> Any:
+    """Return what a client sent. Raises ValueError, as UnstorableError when it is JSON all the same."""
+    text = raw.decode("utf-8-sig")
+    value = _loads(text)
+    if _is_suspect(text):
+        fields = value.items() if isinstance(value, dict) else [("", value)]
+        for name, item in fields:
+            if _HALF.search(name):
+                raise UnstorableError(ascii(name)[:80], "the name is no Unicode text")
+            _check(name, item)
+    return value
+
+
+def read_leniently(raw: bytes | str) -> Any:
+    """Return what opencode sent, mended where a model wrote what cannot be stored. Raises ValueError."""
+    text = raw if isinstance(raw, str) else raw.decode(errors="replace")
+    value = _loads(text)
+    return _mended(value, MAX_DEPTH) if _is_suspect(text) else value
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise UnstorableError("", f"the JSON is nested more than {MAX_DEPTH} levels deep") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number
+
+
+def _is_suspect(text: str) -> bool:
+    """Tell cheaply whether there may be anything to find: nearly always there is not."""
+    has_half = "\\ud" in text or "\\uD" in text
+    return has_half or text.count("[") + text.count("{") > MAX_DEPTH
+
+
+def _check(field: str, value: Any) -> None:
+    for depth, level in enumerate(_levels(value), start=2):
+        if depth > MAX_DEPTH and any(isinstance(item, dict | list) for item in level):
+            raise UnstorableError(field, f"nested more than {MAX_DEPTH} levels deep")
+        if any(isinstance(item, str) and _HALF.search(item) for item in level):
+            raise UnstorableError(field, "holds half of a surrogate pair, which is no Unicode text")
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    level = [value]
+    while level:
+        yield level
+        level = [inner for item in level for inner in _inside(item)]
+
+
+def _inside(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict):
+        return (*item.keys(), *item.values())
+    return item if isinstance(item, list) else ()
+
+
+def _mended(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _HALF.sub(_REPLACEMENT, value)
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        return _CUT
+    if isinstance(value, list):
+        return [_mended(item, depth - 1) for item in value]
+    return {_HALF.sub(_REPLACEMENT, key): _mended(item, depth - 1) for key, item in value.items()}

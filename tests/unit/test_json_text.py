@@ -1,0 +1,89 @@
+"""JSON that others wrote: what a client sends is refused, what a model wrote is mended."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.wire.json_text import MAX_DEPTH, UnstorableError, read_leniently, read_strictly
+
+HALF = "\ud83d"
+
+
+def nested(depth: int) -> bytes:
+    return b'{"field": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | texts | st.just("[{" * MAX_DEPTH),  # looks deep
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+)  # fmt: skip
+
+
+@given(values, st.booleans())
+def test_ordinary_json_is_read_as_it_is(value: Any, is_ascii: bool) -> None:
+    """Both readers agree with the standard one on everything that can be answered again."""
+    raw = json.dumps(value, ensure_ascii=is_ascii).encode()
+    assert read_strictly(raw) == read_leniently(raw) == value
+
+
+@pytest.mark.parametrize("escaped", [r"\ud83d", r"\uD83D", r"a\udc00b", r"\ude00\ud83d"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '{"field": "%s"}',
+        '{"field": {"%s": 1}}',
+        '{"field": [[{"deep": "%s"}]]}',
+    ],
+)
+def test_half_a_pair_is_refused_with_its_field(escaped: str, shape: str) -> None:
+    """In values and keys at any depth; the message names the field."""
+    with pytest.raises(UnstorableError, match=r"^field: ") as caught:
+        read_strictly((shape % escaped).encode())
+    assert caught.value.field == "field"
+
+
+def test_half_a_pair_as_the_name_of_a_field() -> None:
+    """The name is shown in ASCII, so that the refusal itself can be sent."""
+    with pytest.raises(UnstorableError) as caught:
+        read_strictly(b'{"\\ud83d": 1}')
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"\xed\xa0\xbd": 1}', b'"\xff"', '{"a": "é"}'.encode("utf-16"), b'"\xed\xa0\x80"']
+)
+def test_only_utf_8_is_read(raw: bytes) -> None:
+    """Neither surrogates as bytes nor UTF-16."""
+    with pytest.raises(ValueError, match="utf-8"):
+        read_strictly(raw)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "-Infinity"])
+def test_a_number_that_no_float_holds(number: str) -> None:
+    """It would be answered as `Infinity`, which is no JSON."""
+    with pytest.raises(ValueError, match=r"JSON|range"):
+        read_strictly(b"[%s]" % number.encode())
+
+
+def test_the_depth_has_a_bound() -> None:
+    """The deepest that is read can be written; one more is refused with its field."""
+    assert json.dumps(read_strictly(nested(MAX_DEPTH)))
+    for depth in (MAX_DEPTH + 1, 900, 100_000):
+        with pytest.raises(UnstorableError, match=str(MAX_DEPTH)):
+            read_strictly(nested(depth))
+
+
+def test_what_a_model_wrote_is_mended() -> None:
+    """Halves become the replacement character, whole pairs stay, too deep values become a remark."""
+    assert read_leniently(rb'{"\ud83d": ["a\udc00", "\ud83d\ude00"]}') == {"�": ["a�", "😀"]}
+    assert read_leniently(b'"\xed\xa0\xbd!"') == "���!"
+    cut = json.dumps(read_leniently(nested(500)))
+    assert cut.count("[") == MAX_DEPTH
+    assert "too deeply" in cut
+    with pytest.raises(ValueError, match="nested"):
+        read_leniently(nested(100_000))
