@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from sidecar.errors import InvalidRequestError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LATEST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def now_us() -> int:
@@ -31,7 +35,10 @@ def now() -> str:
 
 
 def parse_rfc3339(text: str, *, field: str) -> int:
-    """Return microseconds since the epoch. Raises InvalidRequestError naming `field`."""
+    """Return microseconds since the epoch. Raises InvalidRequestError naming `field`.
+
+    A time before the epoch or after the year 9999 is taken as the nearest that `rfc3339` can write.
+    """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -40,4 +47,4 @@ def parse_rfc3339(text: str, *, field: str) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000_000)
+    return min(max(0, (moment - _EPOCH) // _MICROSECOND), _LATEST_US)

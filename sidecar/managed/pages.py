@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidecar.errors import InvalidRequestError
+from sidecar.wire.json_text import read_strictly
 
 Order = Literal["asc", "desc"]
 
@@ -34,7 +35,8 @@ class Cursor:
         """Read what `encode` wrote. Raises InvalidRequestError; also when the order differs."""
         try:
             padded = text + "=" * (-len(text) % 4)
-            made_for, created_at, id_, backward = json.loads(base64.urlsafe_b64decode(padded))
+            decoded = read_strictly(base64.urlsafe_b64decode(padded))
+            made_for, created_at, id_, backward = decoded
             cursor = cls(made_for, str(created_at), str(id_), bool(backward))
         except (ValueError, TypeError, binascii.Error) as error:
             raise InvalidRequestError(

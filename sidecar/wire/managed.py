@@ -58,6 +58,7 @@ Metadata = Annotated[MetadataPatch, AfterValidator(_no_nulls)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 System = Annotated[str, StringConstraints(max_length=MAX_SYSTEM_CHARS)]
 Description = Annotated[str, StringConstraints(max_length=2048)]
+Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 EffortLevel = Literal["low", "medium", "high", "xhigh", "max"]
 
@@ -197,7 +198,7 @@ class AgentCreate(Body):
 class AgentUpdate(Body):
     """`POST /v1/agents/{id}`: omitted keeps, null or empty clears where clearing is possible."""
 
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Version | None = None
     name: Name | None = None
     model: ModelParam | None = None
     system: System | None = None

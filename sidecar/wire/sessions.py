@@ -20,6 +20,7 @@ from sidecar.wire.managed import (
     Skills,
     System,
     Tools,
+    Version,
 )
 
 MAX_INITIAL_EVENTS = 50
@@ -189,7 +190,7 @@ class AgentReference(Body):
 
     type: Literal["agent"]
     id: str
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Version | None = None
 
 
 class AgentWithOverrides(Body):
@@ -197,7 +198,7 @@ class AgentWithOverrides(Body):
 
     type: Literal["agent_with_overrides"]
     id: str
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Version | None = None
     model: ModelParam | None = None
     system: System | None = None
     tools: Tools | None = None

@@ -1,10 +1,19 @@
 """Limits, cursors and filters out of range."""
 
+import base64
+
 import pytest
 
 from tests.integration.bad_input.server import (
     Server,
 )
+
+HALF_A_PAIR = rb'["desc", "\ud800", "x", 0]'
+
+
+def cursor(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
 
 NUMBERS = ["0", "-1", "--5", "1.5", "abc", "", "9" * 5000, "1e3", "+3", " 7"]
 
@@ -34,6 +43,9 @@ async def test_limits_out_of_range(server: Server, session: str, path: str, limi
         ("/v1/agents", "page=%00", "next_page"),
         ("/v1/agents", "page=WzEsMl0", "next_page"),
         ("/v1/agents", "page=e30", "next_page"),
+        ("/v1/agents", f"page={cursor(HALF_A_PAIR)}", "next_page"),
+        ("/v1/agents", f"page={cursor(b'[' * 3000)}", "next_page"),
+        ("/v1/sessions", f"page={cursor(b'[' * 150 + b']' * 150)}", "next_page"),
         ("/v1/agents", "include_archived=maybe", "true or false"),
         ("/v1/agents", "created_at[gte]=yesterday", "RFC 3339"),
         ("/v1/sessions", "order=sideways", "asc or desc"),
