@@ -20,20 +20,22 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from sidecar.http.answers import read_body
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.client import ChildClient
+from sidecar.wire.json_text import read_strictly
 
 _DENIED = re.compile(
     r"""
-      /config/providers$ | /provider(/|$)     # answer resolved keys
+      (/global)?/config(/|$) | /provider(/|$) # answer resolved keys, the relay's token among them
     | /auth(/|$)                              # keys of providers
     | /pty(/|$) | /experimental/ | /api/      # terminals; unstable surfaces
     | /tui(/|$) | /sync(/|$) | /log$
     """,
     re.VERBOSE,
 )
-_DENIED_WRITES = re.compile(r"/config(/|$)|/global/|/instance/|/mcp(/|$)|/project(/|$)")
+_DENIED_WRITES = re.compile(r"/global/|/instance/|/mcp(/|$)|/project(/|$)")
 """Writes that reach beyond one session: they abort turns or change what others get."""
 
 _PROMPT = re.compile(
@@ -82,7 +84,7 @@ class NativeApi:
         client = await self._wait_ready()
         await self._check(client, request.method, path)
         directory = self._directory(request)
-        body = await request.read() if request.can_read_body else None
+        body = await read_body(request) if request.can_read_body else None
         async with self._prepared(client, path, directory, body) as (client, body):
             headers = _picked(request.headers, REQUEST_HEADERS)
             upstream = await client.forward(
@@ -125,7 +127,12 @@ class NativeApi:
         wanted = [*request.query.getall("directory", [])]
         wanted += [unquote(value) for value in request.headers.getall(DIRECTORY_HEADER, [])]
         root = self._workspaces_dir.resolve()
-        directories = [Path(text).resolve() for text in wanted] or [root / _OWN_DIRECTORY]
+        try:
+            directories = [Path(text).resolve() for text in wanted] or [root / _OWN_DIRECTORY]
+        except (ValueError, OSError, RuntimeError) as error:  # a NUL; a loop of links
+            raise InvalidRequestError(
+                "directory: is no path that can be looked up", field="directory"
+            ) from error
         if not all(directory.is_relative_to(root) for directory in directories):
             raise PermissionDeniedError(
                 "directory: only directories below the sidecar's WORKDIR are served"
@@ -151,7 +158,12 @@ class NativeApi:
                 model_id = ref.model_id if ref.provider == GATEWAY_PROVIDER else None
             session = await client.get_session(prompt["id"])
             directory = Path(str(session.get("directory", "")))
-        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequestError(
+                f"directory: cannot be made: {error.strerror}", field="directory"
+            ) from error
         async with self._use_directory(directory, model_id) as ready:
             yield ready, body
 
@@ -174,9 +186,9 @@ class NativeApi:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body)
+        document = read_strictly(body)
     except ValueError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+        raise InvalidRequestError(f"the body cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise InvalidRequestError("the body must be a JSON object")
     return document

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from sidecar.app import Sidecar
 from sidecar.gateway.demo import DemoGateway
@@ -85,6 +89,8 @@ async def test_events_of_opencode_stream_through(http: aiohttp.ClientSession) ->
 @pytest.mark.parametrize(
     ("method", "path"),
     [
+        ("GET", "/config"),
+        ("GET", "/global/config"),
         ("GET", "/config/providers"),
         ("GET", "/provider"),
         ("PATCH", "/config"),
@@ -132,6 +138,46 @@ async def test_a_directory_outside_the_workspaces_is_refused(
         pass
 
     assert (by_query.status, by_header.status) == (403, 403)
+
+
+@pytest.mark.parametrize("name", ["\0", "a\0b", "y" * 300, "z" * 5000, "loop/x"])
+async def test_a_directory_that_is_no_path(http: aiohttp.ClientSession, name: str) -> None:
+    """By query or header it is a 400 that says so, not a failure of ours."""
+    async with http.get("/path") as response:
+        ours = Path((await response.json())["directory"])
+    with suppress(FileExistsError):
+        (ours / "loop").symlink_to("loop")
+    directory = quote(f"{ours}/{name}", safe="")
+    headers = {"x-opencode-directory": directory}
+    for path, options in (
+        ("/path", {"headers": headers}),
+        (URL(f"/path?directory={directory}", encoded=True), {}),
+    ):
+        async with http.get(path, **options) as response:
+            body = await response.json()
+        assert (response.status, body["error"]["type"]) == (400, "invalid_request_error"), body
+        assert body["error"]["message"].startswith("directory: ")
+
+
+async def test_no_answer_holds_the_relays_token(
+    http: aiohttp.ClientSession, sidecar: Sidecar
+) -> None:
+    """With it anybody could spend the gateway's money as opencode. All reads without parameters are tried."""
+    assert sidecar.supervisor.client is not None
+    document = await sidecar.supervisor.client.doc()
+    reads = [p for p, methods in document["paths"].items() if "get" in methods and "{" not in p]
+    token, url = sidecar.relay.token, sidecar.relay.url
+    served = []
+    for path in reads:
+        if path.endswith("/event"):
+            continue
+        async with http.get(path, timeout=aiohttp.ClientTimeout(20)) as response:
+            text = await response.text()
+        assert token not in text, path
+        assert url not in text, path
+        if response.status == 200:
+            served.append(path)
+    assert {"/session", "/path", "/agent"} <= set(served)
 
 
 async def test_the_native_api_needs_the_key(sidecar: Sidecar) -> None:
