@@ -12,15 +12,15 @@ from typing import Any
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from sidecar import __version__
 from sidecar.config import AdminSettings
-from sidecar.errors import NotFoundError, PermissionDeniedError, SettingsError
+from sidecar.errors import NotFoundError, SettingsError
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.answers import json_response, parse, read_object
+from sidecar.http.browsers import refuse_pages
 from sidecar.http.middleware import request_context, require_key
 from sidecar.instruments import Sources
 from sidecar.managed.model_registry import ModelRegistry
@@ -192,8 +192,19 @@ async def start_admin(
     is_open = settings.anonymous_metrics or settings.key is None
     public = {METRICS_PATH} if is_open else frozenset[str]()
     variable = "SIDECAR_ADMIN_KEY" if settings.key else "RUNTIME_API_KEY"
-    check_key = require_key(settings.key or runtime_key, variable=variable, public=public)
-    app = web.Application(middlewares=[request_context, _refuse_browsers, check_key])
+    key = settings.key or runtime_key
+    app = web.Application(
+        middlewares=[
+            request_context,
+            refuse_pages(
+                is_own_refused=True,
+                is_host_checked=key is None,
+                remedy="this listener is for programs, which call it localhost or have its key, "
+                "SIDECAR_ADMIN_KEY",
+            ),
+            require_key(key, variable=variable, public=public),
+        ]
+    )
     app.add_routes(api.routes())
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
@@ -210,13 +221,6 @@ async def start_admin(
         await web.TCPSite(runner, settings.host, 0).start()
     host, port = runner.addresses[0][:2]
     return runner, f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-@web.middleware
-async def _refuse_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if hdrs.ORIGIN in request.headers or "sec-fetch-site" in request.headers:
-        raise PermissionDeniedError("this listener does not serve browsers")
-    return await handler(request)
 
 
 def _shown(entry: CatalogueEntry, is_in_config: bool) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import HttpSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
+from sidecar.http.browsers import refuse_pages
 from sidecar.http.health import HealthApi
 from sidecar.http.late import LateRoutes
 from sidecar.http.measured import measured
-from sidecar.http.middleware import finish_writes, request_context, require_key
+from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi, OtherRuntimes
+from sidecar.http.runner import Runner
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.tracing import Tracer, make_tracer
 from sidecar.wiring.gateway import Gateway, client_session, describe, find_gateway, make_catalogue
@@ -66,7 +69,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         middlewares=[
             measured(metrics, tracer),
             request_context,
-            require_key(settings.http.runtime_api_key),
+            _access(settings.http),
             finish_writes(tasks),
         ],
         client_max_size=settings.http.body_limit_bytes,
@@ -90,6 +93,18 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
     )
 
 
+def _access(settings: HttpSettings) -> Middleware:
+    if settings.runtime_api_key is not None:
+        return require_key(settings.runtime_api_key)
+    return refuse_pages(
+        is_own_refused=False,
+        # Whoever authenticates in front of us may call us anything.
+        is_host_checked=not settings.allow_anonymous,
+        remedy="set RUNTIME_API_KEY and send it, or call this server localhost from a program",
+        public=PUBLIC_PATHS,
+    )
+
+
 def _other_runtimes(
     settings: Settings, session: aiohttp.ClientSession, tasks: TaskOwner
 ) -> OtherRuntimes:
@@ -106,7 +121,7 @@ def _other_runtimes(
 
 
 async def _listen(settings: HttpSettings, app: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         access_log=None,
         handle_signals=False,
