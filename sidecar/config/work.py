@@ -74,8 +74,8 @@ class ChildSettings(SettingsGroup):
     max_maps: Annotated[int, Field(ge=0)] = 30_000
     """Memory-map count above which the child is replaced when idle; at 65530 it hangs for good. 0 never."""
     restart_patience_seconds: Seconds = 300.0
-    """How long a planned restart (memory, a poisoned directory) waits for a moment without running turns,
-    seconds. Then new turns are held, for half of the time that a prompt waits, so that such a moment comes."""
+    """How long a planned restart (memory, a poisoned directory) waits for a moment without running
+    turns, seconds. Then new turns are held so that it comes, for half of the time that a prompt waits."""
     restart_first_delay_seconds: Seconds = 0.5
     """First back-off after a crash, seconds; doubles up to 30 s."""
     crash_loop_limit: Annotated[int, Field(ge=1)] = 8
@@ -106,6 +106,8 @@ class TurnSettings(SettingsGroup):
     """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 100
     """User messages that may wait on one busy session; more answer 429."""
+    max_queued_bytes: Annotated[int, Field(ge=1)] = 64_000_000
+    """Size of all that waits on one session, bytes: it is kept in memory. More answer 429."""
     retry_notice_seconds: Annotated[float, Field(ge=0)] = 2.0
     """A gateway retry that waits at least this long is shown as `session.status_rescheduled`, seconds;
     clients' sample loops stop at any error event, so short hiccups stay silent."""

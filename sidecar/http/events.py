@@ -97,8 +97,7 @@ class EventsApi:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
         session_id = await self._session_of(request)
         previews = _previews(request)
-        actor = await self._turns.actor(session_id)
-        async with actor.lock:
+        async with self._turns.holding(session_id) as actor:
             after = actor.attendance.join(
                 last_seq=actor.last_seq,
                 is_paused=actor.is_paused,
@@ -108,6 +107,8 @@ class EventsApi:
             subscription = self._log.subscribe(session_id, after=after, previews=previews)
         try:
             with subscription as reader:
+                if actor.record.status == "terminated":
+                    reader.close()
                 response = web.StreamResponse(headers=STREAM_HEADERS)
                 response.headers["request-id"] = request[REQUEST_ID]
                 await response.prepare(request)

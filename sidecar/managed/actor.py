@@ -5,17 +5,31 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sidecar.ids import new_id
 from sidecar.managed import clock
 from sidecar.managed.attendance import Attendance
-from sidecar.managed.drafts import INTERRUPTED_TEXT, Output, Usage, tool_result_draft
+from sidecar.managed.drafts import Output, Usage
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
-from sidecar.managed.records import QueuedEvent, SessionRecord, TurnRecord, save_state
-from sidecar.managed.resume import LoggedCall, Resume, answered_calls, logged_calls, resume_of
+from sidecar.managed.records import (
+    QueuedEvent,
+    SessionRecord,
+    TurnRecord,
+    save_body,
+    save_state,
+)
+from sidecar.managed.resume import (
+    LoggedCall,
+    Resume,
+    answered_calls,
+    closing_drafts,
+    logged_calls,
+    resume_of,
+)
 from sidecar.managed.tools import ToolPlan
 from sidecar.managed.turn import Turn
 from sidecar.managed.turn_items import Outcome
@@ -46,39 +60,74 @@ class StartTurn(Protocol):
     ) -> Turn: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """What the store has of a session that its actor works with."""
+
+    record: SessionRecord
+    queue: list[QueuedEvent]
+    system_messages: list[str]
+
+
 class SessionActor:
-    """Serialises everything that changes one session. Methods with `lock` in their doc need it held."""
+    """Serialises everything that changes one session. Methods with `lock` in their doc need `hold()`.
+
+    Changes are made in memory and then committed. When a commit fails memory is ahead of the store, and
+    the next holder begins by reading the store again.
+    """
 
     def __init__(
         self,
         *,
-        record: SessionRecord,
-        queue: Sequence[QueuedEvent],
-        system_messages: Sequence[str],
+        stored: StoredSession,
         log: EventLog,
+        read_session: Callable[[str], Awaitable[StoredSession]],
         read_turn: Callable[[str], Awaitable[list[dict[str, Any]]]],
         start_turn: StartTurn,
         may_start: Callable[[], bool],
         bind_child: Callable[[str, SessionActor], None],
         on_turn_end: Callable[[TurnEnded], None],
     ) -> None:
-        self.lock = asyncio.Lock()
-        self.record = record
-        self.queue = list(queue)
+        self._lock = asyncio.Lock()
+        self._is_stale = False
+        self._take(stored)
         self.turn: Turn | None = None
-        self.turn_first_seq = record.last_seq + 1
+        self.turn_first_seq = self.record.last_seq + 1
         self.attendance = Attendance()
-        self.plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
-        self._system_messages = list(system_messages)
         self._log = log
+        self._read_session = read_session
         self._read_turn = read_turn
-        self._head = Head(record.last_seq, record.last_processed_us)
         self._start_turn = start_turn
         self.may_start = may_start
         self._bind_child = bind_child
         self._on_turn_end = on_turn_end
-        self._active_before_us = record.active_us
+        self._active_before_us = self.record.active_us
         self._running_since_us: int | None = None
+
+    def _take(self, stored: StoredSession) -> None:
+        self.record = stored.record
+        self.queue = list(stored.queue)
+        self._system_messages = list(stored.system_messages)
+        self.plan = ToolPlan(self.record.agent["tools"], self.record.agent["mcp_servers"])
+        self._head = Head(self.record.last_seq, self.record.last_processed_us)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold the session's lock. Raises sqlite3.Error while the store cannot be read after a failure."""
+        async with self._lock:
+            if self._is_stale:
+                self._take(await self._read_session(self.record.id))
+                self._is_stale = False
+            try:
+                yield
+            except sqlite3.Error:
+                self._is_stale = True
+                raise
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds the lock."""
+        return self._lock.locked()
 
     @property
     def is_busy(self) -> bool:
@@ -134,6 +183,7 @@ class SessionActor:
         drafts: Sequence[Draft],
         *,
         used: Sequence[Usage] = (),
+        before: Callable[[sqlite3.Connection], None] | None = None,
         also: Callable[[sqlite3.Connection], None] | None = None,
     ) -> list[Event]:
         """Append the drafts and store the row's state in one transaction. Needs the lock."""
@@ -146,7 +196,7 @@ class SessionActor:
             if also is not None:
                 also(connection)
 
-        return await self._log.append(self.record.id, self._head, drafts, also=write)
+        return await self._log.append(self.record.id, self._head, drafts, before=before, also=write)
 
     def preview(self, previews: Sequence[Preview]) -> None:
         """Show previews to the readers that asked for them."""
@@ -155,11 +205,18 @@ class SessionActor:
 
     async def mark_prompted(self, child_session_id: str) -> None:
         """From here on the child may have seen the prompt: it is never sent again on its own."""
-        async with self.lock:
+        async with self.hold():
             self.record.child_session_id = child_session_id
             self._bind_child(child_session_id, self)
             if self.record.turn is not None:
                 self.record.turn.is_prompted = True
+            await self.commit([])
+
+    async def unmark_prompted(self) -> None:
+        """It was not sent after all: the next start of the sidecar may do it."""
+        async with self.hold():
+            if self.record.turn is not None:
+                self.record.turn.is_prompted = False
             await self.commit([])
 
     async def pause(self, out: Output, waiting: list[str]) -> None:
@@ -264,14 +321,22 @@ class SessionActor:
 
     async def interrupt_waiting(self) -> None:
         """End a turn that waits without a live task: nobody has to be aborted. Needs the lock."""
-        content = [{"type": "text", "text": INTERRUPTED_TEXT}]
-        calls = logged_calls(await self._read_turn(self.record.id)).values()
-        drafts = [
-            tool_result_draft(call.event_id, call.kind, content, is_error=True)
-            for call in calls
-            if not call.has_result
-        ]
-        await self.end_turn(None, Outcome(), Output(drafts=drafts), is_interrupted=True)
+        out = Output(drafts=closing_drafts(await self._read_turn(self.record.id)))
+        await self.end_turn(None, Outcome(), out, is_interrupted=True)
+
+    async def terminate(self) -> None:
+        """Archive the session, and end what waits in it. Needs the lock, and no live turn."""
+        was_waiting = self.record.turn is not None
+        events = await self._read_turn(self.record.id) if was_waiting else []
+        self.record.turn = None
+        self.record.status = "terminated"
+        self.record.archived_at = clock.now()
+        drafts = [*closing_drafts(events), *self.terminated_drafts()]
+        await self.commit(drafts, also=lambda connection: save_body(connection, self.record))
+        self._log.close_readers(self.record.id)
+        if was_waiting:
+            self.attendance.turn_finished()
+            self._on_turn_end(self._ended(Outcome(), is_interrupted=True))
 
     # -- the system prompt --------------------------------------------------------------------------
 
@@ -286,7 +351,7 @@ class SessionActor:
         return "\n\n".join(text for text in texts if text) or None
 
     def detach(self, turn: Turn) -> None:
-        """The task of a turn that waits for the client ends; what it waits for stays in the row."""
+        """The turn's task ends and the turn does not; what there is to do about it stays in the row."""
         if self.turn is turn:
             self.turn = None
 

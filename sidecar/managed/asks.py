@@ -43,10 +43,16 @@ class Asks:
             if _waits(tool)
         }
 
+    def note_answer(self, answer: ClientAnswer) -> None:
+        """The client's answer was accepted; `on_answer` follows when the turn comes to it."""
+        for tool in self._translator.open_tools.values():
+            tool.is_answered |= tool.event_id == answer.tool_use_id
+
     async def answer_by_policy(self, child: ChildSession) -> None:
         """Answer what needs no client: calls that policy allows or denies, asks about no call."""
         for tool in self._translator.open_tools.values():
-            if tool.permission_id is not None and not tool.is_confirmed and not _waits(tool):
+            is_ours = not tool.is_answered and not tool.is_confirmed and not _waits(tool)
+            if tool.permission_id is not None and is_ours:
                 tool.is_confirmed = True
                 if tool.call.policy == "allow" or tool.is_granted:
                     await child.reply_permission(tool.permission_id, "once")
@@ -90,11 +96,11 @@ async def refuse_sub_agent(child: ChildSession, event: ChildEvent) -> None:
 def _waits(tool: OpenTool) -> bool:
     """Whether the client has to answer before the call can go on."""
     if tool.call.kind == "custom":
-        return not tool.is_confirmed
+        return not tool.is_answered
     return (
         tool.call.policy == "ask"
         and tool.permission_id is not None
-        and not tool.is_confirmed
+        and not tool.is_answered
         and not tool.is_granted
     )
 

@@ -54,8 +54,10 @@ class OpenTool:
     call_id: str
     call: ToolCall
     permission_id: str | None = None
+    is_answered: bool = False
+    """The client has answered, which is accepted once."""
     is_confirmed: bool = False
-    """The client, or our policy, has answered."""
+    """The client's answer, or our policy's, was passed on."""
     is_granted: bool = False
     """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
     deny_message: str | None = None

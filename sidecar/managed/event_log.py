@@ -116,9 +116,10 @@ class EventLog:
         head: Head,
         drafts: Sequence[Draft],
         *,
+        before: Callable[[sqlite3.Connection], None] | None = None,
         also: Callable[[sqlite3.Connection], None] | None = None,
     ) -> list[Event]:
-        """Number, persist and publish the drafts; `also` runs in the same transaction.
+        """Number, persist and publish the drafts; `before` and `also` run in the same transaction.
 
         `head` moves with the commit. Raises sqlite3.Error, and then nothing happened; a caller that is
         cancelled leaves a gap in the numbers at worst, never the same number twice.
@@ -126,6 +127,8 @@ class EventLog:
         events = list(_number(drafts, head))
 
         def write(connection: sqlite3.Connection) -> None:
+            if before is not None:
+                before(connection)
             connection.executemany(
                 "INSERT INTO events (session_id, seq, id, type, processed_us, body) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -140,7 +143,7 @@ class EventLog:
                 also(connection)
 
         began = time.perf_counter()
-        before = head.seq, head.processed_us
+        kept = head.seq, head.processed_us
         if events:
             head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
         try:
@@ -150,7 +153,7 @@ class EventLog:
             self._tails.pop(session_id, None)
             raise
         except Exception:
-            head.seq, head.processed_us = before
+            head.seq, head.processed_us = kept
             raise
         self.append_seconds += time.perf_counter() - began
         self.appends += 1

@@ -2,6 +2,9 @@
 
 The token travels in git's environment for the length of the clone, as a header for that one host: not
 in the URL, so not in `.git/config`; not in the arguments, which every user of the machine can list.
+
+git dies with us. Its helpers, which do the work, do not: they notice the next time they talk to it, and
+the next start kills them by the marker in their environment.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import base64
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 from collections.abc import Mapping
@@ -23,10 +27,14 @@ from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
 from sidecar.managed.failures import FailureType
 from sidecar.opencode.environment import INHERITED
+from sidecar.opencode.orphans import GIT_MARKER_VARIABLE
+from sidecar.opencode.process import dying_with_us
 
 _SIZE_CHECK_SECONDS = 1.0
 _KEPT_OUTPUT_BYTES = 8192
 _MESSAGE_CHARS = 400
+_REAP_SECONDS = 1.0
+_REAP_PAUSE_SECONDS = 0.02
 
 _SAYS: tuple[tuple[FailureType, re.Pattern[str]], ...] = (
     ("repository_forbidden_error", re.compile(r"returned error: 403|HTTP 403", re.I)),
@@ -68,15 +76,23 @@ class Checkout:
 
 
 class Git:
-    """Runs git. `inherited` is our own environment, of which git sees a short list."""
+    """Runs git. `inherited` is our own environment, of which git sees a short list.
+
+    `marker` tells whose git it is; see `sidecar.opencode.orphans`.
+    """
 
     def __init__(
-        self, *, settings: RepositorySettings, inherited: Mapping[str, str], tasks: TaskOwner
+        self,
+        *,
+        settings: RepositorySettings,
+        inherited: Mapping[str, str],
+        tasks: TaskOwner,
+        marker: str,
     ) -> None:
         self._settings = settings
         self._tasks = tasks
         self._slots = asyncio.Semaphore(settings.max_parallel)
-        self._environment = _environment(inherited)
+        self._environment = _environment(inherited) | {GIT_MARKER_VARIABLE: marker}
 
     async def clone(
         self, url: str, target: Path, *, checkout: Checkout, token: str | None = None
@@ -85,10 +101,11 @@ class Git:
 
         Raises CloneError. Cancelling ends git and leaves nothing behind.
         """
-        work = target.with_name(f".{target.name}.cloning")
+        begin = f".{target.name}.cloning-"
+        work = target.with_name(begin + secrets.token_hex(4))
         async with self._slots:
             try:
-                await asyncio.to_thread(_make_room, work)
+                await asyncio.to_thread(_make_room, target.parent, begin)
                 async with asyncio.timeout(self._settings.clone_timeout_seconds):
                     await self._clone(
                         url, work, checkout, _with_token(self._environment, url, token)
@@ -135,20 +152,18 @@ class Git:
                 raise CloneError("repository_checkout_error", error.message) from error
 
     async def _run(self, arguments: list[str], work: Path, environment: Mapping[str, str]) -> None:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *("git", *arguments),
-                env=dict(environment),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                # A group, so that its helpers die with it; no session: see `orphans.reap`.
-                process_group=0,
-            )
-        except FileNotFoundError as error:
-            raise CloneError(
-                "repository_clone_error", "git is not installed beside the sidecar"
-            ) from error
+        binary = shutil.which("git", path=environment["PATH"])
+        if binary is None:
+            raise CloneError("repository_clone_error", "git is not installed beside the sidecar")
+        process = await asyncio.create_subprocess_exec(
+            *dying_with_us([os.path.abspath(binary), *arguments]),
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # A group, so that its helpers die with it; no session: see `orphans.reap`.
+            process_group=0,
+        )
         assert process.stderr is not None
         reading = self._tasks.start("git", _tail(process.stderr), is_awaited=True)
         try:
@@ -161,6 +176,7 @@ class Git:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
+                await _reap_group(process.pid)
             await cancel_and_wait(reading)
         await self._check_size(work)
         if code != 0:
@@ -230,9 +246,21 @@ def _with_token(environment: Mapping[str, str], url: str, token: str | None) -> 
     return {**environment, **configured}
 
 
-def _make_room(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
-    work.parent.mkdir(parents=True, exist_ok=True)
+def _make_room(parent: Path, begin: str) -> None:
+    """Make the directory and remove from it what a clone of an earlier run has left."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.iterdir():
+        if leftover.name.startswith(begin):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+async def _reap_group(group: int) -> None:
+    """Collect the helpers of a git that was killed: as orphans they are ours, if we are a subreaper."""
+    with contextlib.suppress(TimeoutError, ChildProcessError):
+        async with asyncio.timeout(_REAP_SECONDS):
+            while True:
+                if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                    await asyncio.sleep(_REAP_PAUSE_SECONDS)
 
 
 def _size(directory: Path) -> int:

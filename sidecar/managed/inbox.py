@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.config import TurnSettings
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
 from sidecar.managed.actor import INTERRUPT, SYSTEM, SessionActor
@@ -51,61 +52,75 @@ async def accept(
     actor: SessionActor,
     events: Sequence[ClientEvent],
     *,
-    max_queued: int,
+    limits: TurnSettings,
     modalities_of: ModalitiesOf,
+    where: str = "events",
+    before: Callable[[sqlite3.Connection], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Accept a batch: persist it, set things going, return the events as the API answers them.
 
-    Raises InvalidRequestError, ConflictError (archived session) or RateLimitedError (queue full), and
-    then nothing was accepted.
+    Needs the actor's lock. `before` runs first in the same transaction; `where` is the field that errors
+    name. Raises InvalidRequestError, ConflictError (archived session) or RateLimitedError (queue full),
+    and then nothing was accepted.
     """
-    async with actor.lock:
-        plan = Acceptance()
-        waiting = await actor.waiting_calls()
-        _check_room(actor, events, max_queued)
-        _check(actor, plan, events, waiting=waiting, modalities_of=modalities_of)
-        # Only now, when every event is known to be good, may the session change.
-        _apply(actor, plan, events, waiting)
-        appended = await actor.commit(
-            plan.drafts, also=_insert_queued(actor.record.id, plan.queued)
-        )
-        actor.queue += plan.queued
-        if plan.starting is not None:
-            actor.launch(plan.starting)
-        elif plan.is_resumed:
-            await actor.resume()
-        elif actor.turn is not None:
-            for answer in plan.answers.values():
-                actor.turn.put(answer)
-        if plan.is_interrupt and actor.turn is not None:
-            actor.turn.put(Interrupt())
-        elif plan.is_interrupt:
-            await actor.interrupt_waiting()
-        return _answers(plan, appended)
+    plan = Acceptance()
+    waiting = await actor.waiting_calls()
+    _check_room(actor, events, limits)
+    _check(actor, plan, events, where, waiting=waiting, modalities_of=modalities_of)
+    # Only now, when every event is known to be good, may the session change.
+    _apply(actor, plan, events, waiting)
+    appended = await actor.commit(
+        plan.drafts, before=before, also=_insert_queued(actor.record.id, plan.queued)
+    )
+    actor.queue += plan.queued
+    if plan.starting is not None:
+        actor.launch(plan.starting)
+    elif plan.is_resumed:
+        await actor.resume()
+    elif actor.turn is not None:
+        for answer in plan.answers.values():
+            actor.turn.answer(answer)
+    if plan.is_interrupt and actor.turn is not None:
+        actor.turn.put(Interrupt())
+    elif plan.is_interrupt:
+        await actor.interrupt_waiting()
+    await actor.start_next()
+    return _answers(plan, appended)
 
 
-def _check_room(actor: SessionActor, events: Sequence[ClientEvent], max_queued: int) -> None:
+def _check_room(actor: SessionActor, events: Sequence[ClientEvent], limits: TurnSettings) -> None:
     if actor.record.archived_at is not None or actor.record.status == "terminated":
         raise ConflictError(f"session {actor.record.id} has ended and takes no more events")
-    arriving = sum(isinstance(event, UserMessage) for event in events)
-    starts_at_once = arriving > 0 and actor.record.turn is None
-    if arriving and len(actor.queue) + arriving - starts_at_once > max_queued:
-        raise RateLimitedError(
-            f"events: {max_queued} events wait on this session already; wait for it to become idle",
-            retry_after_seconds=5,
-        )
+    arriving = [event for event in events if isinstance(event, UserMessage)]
+    if actor.record.turn is None and not actor.queue:
+        arriving = arriving[1:]  # the first one does not wait
+    if not arriving:
+        return
+    waiting_bytes = sum(len(event.text) for event in actor.queue)
+    waiting_bytes += sum(len(event.model_dump_json()) for event in arriving)
+    if len(actor.queue) + len(arriving) > limits.max_queued_messages:
+        much = f"{limits.max_queued_messages} events"
+    elif waiting_bytes > limits.max_queued_bytes:
+        much = f"{limits.max_queued_bytes} bytes of events"
+    else:
+        return
+    raise RateLimitedError(
+        f"events: no more than {much} may wait on a session; wait for it to become idle",
+        retry_after_seconds=5,
+    )
 
 
 def _check(
     actor: SessionActor,
     plan: Acceptance,
     events: Sequence[ClientEvent],
+    name: str,
     *,
     waiting: Mapping[str, LoggedCall],
     modalities_of: ModalitiesOf,
 ) -> None:
     for number, event in enumerate(events):
-        where = f"events.{number}"
+        where = f"{name}.{number}"
         match event:
             case UserMessage():
                 _check_content(actor, event, where, modalities_of)
@@ -121,7 +136,7 @@ def _check(
                 )
                 _check_answer(plan, waiting, answer, f"{where}.custom_tool_use_id", is_custom=True)
             case SystemMessage():
-                _check_system(events, number, where)
+                _check_system(actor, events, number, where)
             case UserToolResult():
                 raise InvalidRequestError(
                     f"{where}.type: user.tool_result is for self_hosted environments; here built-in "
@@ -181,12 +196,16 @@ def _check_answer(
     plan.answers[answer.tool_use_id] = answer
 
 
-def _check_system(events: Sequence[ClientEvent], number: int, where: str) -> None:
+def _check_system(
+    actor: SessionActor, events: Sequence[ClientEvent], number: int, where: str
+) -> None:
     before = events[number - 1] if number else None
-    if number != len(events) - 1 or not isinstance(before, UserMessage | UserCustomToolResult):
+    follows_result = isinstance(before, UserCustomToolResult)
+    follows_message = isinstance(before, UserMessage) and not actor.is_paused
+    if number != len(events) - 1 or not (follows_result or follows_message):
         raise InvalidRequestError(
-            f"{where}.type: system.message must be the last event of a request, right after a "
-            "user.message or a tool result"
+            f"{where}.type: system.message must be the last event of a request, right after a tool "
+            "result or, unless calls wait for an answer, after a user.message"
         )
 
 
@@ -197,17 +216,17 @@ def _apply(
     waiting: Mapping[str, LoggedCall],
 ) -> None:
     position = actor.queue[-1].position + 1 if actor.queue else 1
+    must_wait = bool(actor.queue) or not actor.may_start()
     for event in events:
         event_id = new_id("sevt")
         plan.order.append(event_id)
         fields = event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
-        is_open = actor.record.turn is not None and plan.starting is None
-        is_behind = isinstance(event, UserMessage) and plan.starting is not None
-        is_queued = isinstance(event, UserMessage | UserInterrupt) and (is_open or is_behind)
-        is_queued |= isinstance(event, UserInterrupt) and plan.starting is not None
+        has_turn = actor.record.turn is not None
+        is_queued = isinstance(event, UserInterrupt) and has_turn
+        is_queued |= isinstance(event, UserMessage) and (has_turn or must_wait)
         is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
         if is_queued:
-            plan.queued.append(QueuedEvent(position, event_id, event.type, fields))
+            plan.queued.append(QueuedEvent(position, event_id, event.type, json.dumps(fields)))
             position += 1
             plan.is_interrupt |= event.type == INTERRUPT
         elif isinstance(event, UserMessage):

@@ -7,13 +7,14 @@ under the session's lock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from sidecar.config import TurnSettings
-from sidecar.errors import ChildUnavailableError
+from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.managed import asks, failures
 from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession
@@ -26,6 +27,7 @@ from sidecar.managed.turn_items import (
     ChildLost,
     ClientAnswer,
     Detached,
+    Dismissed,
     InboxItem,
     Interrupt,
     Outcome,
@@ -125,7 +127,7 @@ class PromptRun:
         outcome: Outcome | None = None
         for item in items:
             outcome = outcome or await self._take(item, out)
-        async with self._actor.lock:
+        async with self._actor.hold():
             await self._publish(out)
         await self._asks.answer_by_policy(self._child)
         self._note_progress()
@@ -152,6 +154,10 @@ class PromptRun:
                 return failed(Failure("unknown_error", text))
             case ChildLost(reason):
                 return self._on_child_lost(reason)
+            case Dismissed():
+                with contextlib.suppress(ChildError):
+                    await self._child.abort()
+                raise Detached
             case Interrupt():
                 return await self._interrupt(out)
             case ClientAnswer():
@@ -174,6 +180,8 @@ class PromptRun:
             return await self._on_idle()
         self._was_busy = True
         record = self._actor.record
+        if status["type"] == "retry":
+            out.extend(self._translator.attempt_failed())
         if status["type"] == "retry" and not self._is_rescheduled:
             wait = float(status.get("next") or 0) / 1000 - self._actor.wall_clock()
             if wait >= self._settings.retry_notice_seconds:
@@ -235,7 +243,7 @@ class PromptRun:
             await self._pause()
             return None
         if self._can_announce():
-            async with self._actor.lock:
+            async with self._actor.hold():
                 await self._publish(self._translator.pause())
             return None
         if asyncio.get_running_loop().time() >= self._deadline:
@@ -251,7 +259,7 @@ class PromptRun:
             return None
         out = Output()
         outcome = await self._repair(out)
-        async with self._actor.lock:
+        async with self._actor.hold():
             await self._publish(out)
         return outcome
 
@@ -269,10 +277,11 @@ class PromptRun:
         return None if is_busy else self._verdict()
 
     async def _pause(self) -> None:
-        self._paused_since = asyncio.get_running_loop().time()
-        async with self._actor.lock:
-            out = self._translator.pause()
-            await self._actor.pause(out, list(self._asks.waiting_calls()))
+        async with self._actor.hold():
+            if self._can_pause():  # still: the client may have been quicker
+                self._paused_since = asyncio.get_running_loop().time()
+                out = self._translator.pause()
+                await self._actor.pause(out, list(self._asks.waiting_calls()))
 
     # -- the interrupt ------------------------------------------------------------------------------
 
@@ -305,9 +314,10 @@ class PromptRun:
                 item = await self._inbox.get()
                 if isinstance(item, ChildLost):
                     return
-                if isinstance(item, RequestEnded):
+                if isinstance(item, RequestEnded) or _is_tool(item):
+                    # What ran is told; text that was cut is not.
                     await self._take(item, out)
-                if isinstance(item, ChildEvent) and _is_idle(item, self._child.session_id):
+                if _is_idle(item, self._child.session_id):
                     break
             is_busy = await self._child.is_busy()
 
@@ -317,9 +327,18 @@ class PromptRun:
             await self._actor.commit(out.drafts, used=out.used)
 
 
-def _is_idle(event: ChildEvent, session_id: str) -> bool:
+def _is_idle(item: InboxItem, session_id: str) -> bool:
     return (
-        event.type == "session.status"
-        and event.session_id == session_id
-        and event.properties["status"]["type"] == "idle"
+        isinstance(item, ChildEvent)
+        and item.type == "session.status"
+        and item.session_id == session_id
+        and item.properties["status"]["type"] == "idle"
     )
+
+
+def _is_tool(item: InboxItem) -> bool:
+    """Whether it tells of a call; an aborted one is closed when the turn is settled, in our words."""
+    if not (isinstance(item, ChildEvent) and item.type == "message.part.updated"):
+        return False
+    part = item.properties["part"]
+    return part["type"] == "tool" and part["state"]["status"] in {"running", "completed"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -229,7 +228,14 @@ class QueuedEvent:
     position: int
     id: str
     type: str
-    fields: Mapping[str, Any]
+    text: str
+    """Its other fields, a JSON object: what is stored."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The other fields."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
 
     def answer(self) -> dict[str, Any]:
         """Return the event as the list shows it: not processed yet."""
@@ -242,4 +248,4 @@ def select_queue(connection: sqlite3.Connection, session_id: str) -> list[Queued
         "SELECT position, id, type, body FROM queued_events WHERE session_id = ? ORDER BY position",
         (session_id,),
     )
-    return [QueuedEvent(r["position"], r["id"], r["type"], json.loads(r["body"])) for r in rows]
+    return [QueuedEvent(r["position"], r["id"], r["type"], r["body"]) for r in rows]

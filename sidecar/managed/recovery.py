@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sidecar.managed.actor import SessionActor
-from sidecar.managed.drafts import (
-    INTERRUPTED_TEXT,
-    Output,
-    Usage,
-    request_end_draft,
-    tool_result_draft,
-)
-from sidecar.managed.event_log import Draft
+from sidecar.managed.drafts import Output
 from sidecar.managed.failures import Failure
 from sidecar.managed.resume import (
     ANSWERS,
     answered_calls,
-    logged_calls,
+    closing_drafts,
     resume_of,
     turn_events,
 )
@@ -57,24 +48,3 @@ async def recover(actor: SessionActor, database: Database, reason: str) -> None:
             actor.launch(opening["content"])
         return
     await actor.start_next()
-
-
-def closing_drafts(
-    events: Iterable[Mapping[str, Any]], text: str = INTERRUPTED_TEXT
-) -> list[Draft]:
-    """Return an end for each open model request and an error result for each open call."""
-    events = list(events)
-    spans: dict[str, None] = {}
-    for event in events:
-        if event["type"] == "span.model_request_start":
-            spans[event["id"]] = None
-        elif event["type"] == "span.model_request_end":
-            spans.pop(event["model_request_start_id"], None)
-    content = [{"type": "text", "text": text}]
-    ends = [request_end_draft(span, is_error=None, usage=Usage()) for span in spans]
-    results = [
-        tool_result_draft(call.event_id, call.kind, content, is_error=True)
-        for call in logged_calls(events).values()
-        if not call.has_result
-    ]
-    return [*ends, *results]

@@ -113,7 +113,6 @@ class Repositories:
                     Failure(
                         error.type,
                         f"{resource['url']}: {error.message}",
-                        retry_status="retrying",
                         extra=(("repository_url", resource["url"]),),
                     )
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from sidecar.errors import InvalidRequestError, NotFoundError
@@ -11,6 +11,7 @@ from sidecar.managed import clock
 from sidecar.managed.actor import SessionActor
 from sidecar.managed.records import SessionRecord, save_body
 from sidecar.managed.repositories import Repositories
+from sidecar.managed.turns import Turns
 
 
 class Resources:
@@ -20,26 +21,24 @@ class Resources:
         self,
         *,
         repositories: Repositories,
-        actor_of: Callable[[str], Awaitable[SessionActor]],
+        turns: Turns,
     ) -> None:
         self._repositories = repositories
-        self._actor_of = actor_of
+        self._turns = turns
 
     async def list(self, session_id: str) -> list[dict[str, Any]]:
         """Return all, in the order of their creation. Raises NotFoundError."""
-        resources: list[dict[str, Any]] = (await self._actor_of(session_id)).record.body[
-            "resources"
-        ]
+        actor = await self._turns.actor(session_id)
+        resources: list[dict[str, Any]] = actor.record.body["resources"]
         return resources
 
     async def get(self, session_id: str, resource_id: str) -> dict[str, Any]:
         """Return one. Raises NotFoundError."""
-        return _find((await self._actor_of(session_id)).record, resource_id)
+        return _find((await self._turns.actor(session_id)).record, resource_id)
 
     async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
         """Replace the token; a clone that failed for the old one is tried again at the next turn."""
-        actor = await self._actor_of(session_id)
-        async with actor.lock:
+        async with self._turns.holding(session_id) as actor:
             current = _find_changeable(actor.record, resource_id)
             updated = {**current, "updated_at": clock.now()}
             sealed = self._repositories.seal(token, resource_id)
@@ -54,8 +53,7 @@ class Resources:
 
     async def delete(self, session_id: str, resource_id: str) -> None:
         """Forget the resource and its token. The files stay: they may hold the agent's work."""
-        actor = await self._actor_of(session_id)
-        async with actor.lock:
+        async with self._turns.holding(session_id) as actor:
             _find_changeable(actor.record, resource_id)
 
             def write(connection: sqlite3.Connection) -> None:

@@ -14,7 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sidecar.managed.drafts import tool_result_draft
+from sidecar.managed.drafts import (
+    INTERRUPTED_TEXT,
+    Usage,
+    request_end_draft,
+    tool_result_draft,
+)
 from sidecar.managed.event_log import Draft
 
 CallKind = Literal["builtin", "mcp", "custom"]
@@ -128,3 +133,24 @@ def _plain(content: Iterable[Mapping[str, Any]]) -> str:
         block["text"] if block.get("type") == "text" else f"[{block.get('type')}]"
         for block in content
     )
+
+
+def closing_drafts(
+    events: Iterable[Mapping[str, Any]], text: str = INTERRUPTED_TEXT
+) -> list[Draft]:
+    """Return an end for each open model request and an error result for each open call."""
+    events = list(events)
+    spans: dict[str, None] = {}
+    for event in events:
+        if event["type"] == "span.model_request_start":
+            spans[event["id"]] = None
+        elif event["type"] == "span.model_request_end":
+            spans.pop(event["model_request_start_id"], None)
+    content = [{"type": "text", "text": text}]
+    ends = [request_end_draft(span, is_error=None, usage=Usage()) for span in spans]
+    results = [
+        tool_result_draft(call.event_id, call.kind, content, is_error=True)
+        for call in logged_calls(events).values()
+        if not call.has_result
+    ]
+    return [*ends, *results]

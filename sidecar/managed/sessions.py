@@ -112,9 +112,10 @@ class Sessions:
             insert_session(connection, record)
             plan.insert(connection, record.id)
 
-        await self._database.write(insert)
         if request.initial_events:
-            await self._turns.send(record.id, request.initial_events)
+            await self._turns.create(record, insert, request.initial_events)
+        else:
+            await self._database.write(insert)
         return await self.get(record.id)
 
     async def get(self, session_id: str) -> dict[str, Any]:
@@ -131,8 +132,7 @@ class Sessions:
 
     async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
         """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
-        actor = await self._turns.actor(session_id)
-        async with actor.lock:
+        async with self._turns.holding(session_id) as actor:
             record, body = actor.record, dict(actor.record.body)
             if record.archived_at is not None:
                 raise InvalidRequestError(f"session {session_id} is archived and cannot be changed")
@@ -183,28 +183,26 @@ class Sessions:
         return {**envelope, "prev_page": page.prev_page}
 
     async def archive(self, session_id: str) -> dict[str, Any]:
-        """End the session for good; its history stays readable. Raises InvalidRequestError while running."""
-        actor = await self._turns.actor(session_id)
-        async with actor.lock:
-            record = actor.record
-            if record.archived_at is not None:
-                return record.answer()
-            _refuse_while_running(record, "archived")
-            record.archived_at = clock.now()
-            record.status = "terminated"
-            record.turn = None
-            await actor.commit(
-                actor.terminated_drafts(),
-                also=lambda connection: save_body(connection, record),
-            )
-            await self._release(actor.record)
-            self._log.close_readers(session_id)
-            return record.answer()
+        """End the session for good; its history stays readable. Raises InvalidRequestError while running.
+
+        Calls that wait for the client are closed with error results; messages that wait are never run.
+        """
+        await self._turns.dismiss(
+            session_id, lambda record: _refuse_while_running(record, "archived")
+        )
+        async with self._turns.holding(session_id) as actor:
+            if actor.record.archived_at is None:
+                _refuse_while_running(actor.record, "archived")
+                await actor.terminate()
+                await self._release(actor.record)
+            return actor.record.answer()
 
     async def delete(self, session_id: str) -> None:
         """Delete the session, its history and its directory. Raises InvalidRequestError while running."""
-        actor = await self._turns.actor(session_id)
-        async with actor.lock:
+        await self._turns.dismiss(
+            session_id, lambda record: _refuse_while_running(record, "deleted")
+        )
+        async with self._turns.holding(session_id) as actor:
             _refuse_while_running(actor.record, "deleted")
 
             def remove(connection: sqlite3.Connection) -> None:

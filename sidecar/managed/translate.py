@@ -8,7 +8,8 @@ What has to be right here, each point a bug of servers before us:
 
 Model requests are known exactly from the relay (`request_started`, `request_ended`). Its news of an
 end overtakes the child's last events of that request, so the end is held back until something that
-must come after it: a tool result, the end of a step, the next request, a pause, the end of the turn.
+must come after it: a tool result, the end of a step, the child's word that it tries again or gives up, a
+pause, the end of the turn.
 For the same reason a start is held back while the child has not told of the end of the step before; a
 loaded child lags by whole requests.
 """
@@ -46,6 +47,8 @@ class _Span:
     event_id: str
     request_id: str | None
     ended: tuple[bool | None, Usage | None] | None = None
+    is_given_up: bool = False
+    """The child has said that it tries again."""
 
     @property
     def has_failed(self) -> bool:
@@ -134,17 +137,31 @@ class TurnTranslator:
     def request_ended(
         self, request_id: str, *, is_error: bool | None, usage: Usage | None
     ) -> Output:
-        """It ended. Nothing is emitted yet, see the module's docstring; a failed one has no more news."""
+        """It ended. Nothing is emitted yet, see the module's docstring."""
         out = Output()
         for span in (self._span, *self._waiting):
             if span is not None and span.request_id == request_id:
                 span.ended = (is_error, usage)
+        if self._span is not None and self._span.is_given_up:
+            self._close_failed(out)
+        return out
+
+    def attempt_failed(self) -> Output:
+        """The child says that the request failed and that it tries again."""
+        out = Output()
+        if self._span is not None:
+            self._span.is_given_up = True
+            if self._span.request_id is None:
+                self._span.ended = (True, Usage())
+            self._close_failed(out)
+        return out
+
+    def _close_failed(self, out: Output) -> None:
+        """End the request if it failed. What it left half-said is void: its parts never end."""
         if self._span is not None and self._span.has_failed:
-            # What it left half-said is void: its parts never end.
             self._is_step_open = False
             self._end_span(out)
             self._start_waiting(out)
-        return out
 
     # -- the child's events -----------------------------------------------------------------------
 
@@ -161,6 +178,7 @@ class TurnTranslator:
             self._permission(properties)
         elif type_ == "session.error":
             self._error(properties.get("error") or {})
+            self._close_failed(out)
         return out
 
     def _message(self, out: Output, info: Mapping[str, Any]) -> None:
@@ -318,11 +336,9 @@ class TurnTranslator:
         return out
 
     def _start_waiting(self, out: Output) -> None:
-        """Start the next request, if none is open; one that failed has no more news and ends at once."""
-        while self._waiting and self._span is None:
+        """Start the next request, if none is open."""
+        if self._waiting and self._span is None:
             self._start_span(out, self._waiting.popleft())
-            if self._span is not None and self._span.has_failed:
-                self._end_span(out)
 
     def _start_span(self, out: Output, span: _Span) -> None:
         self._span = span

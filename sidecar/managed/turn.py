@@ -26,7 +26,7 @@ from sidecar.managed.prompt_run import PromptRun
 from sidecar.managed.resume import LoggedCall, Resume
 from sidecar.managed.translate import TurnTranslator
 from sidecar.managed.turn_items import (
-    ChildLost,
+    ClientAnswer,
     Detached,
     InboxItem,
     Interrupt,
@@ -105,17 +105,18 @@ class Turn:
 
     def put(self, item: InboxItem) -> None:
         """Tell the turn what happened."""
-        if isinstance(item, ChildLost) and self.is_preparing:
-            return  # nothing is lost; the next boot gets the prompt
-        self._inbox.put_nowait(item)
-        if self._preparation is not None:
-            self._withdraw(item)
+        if not self.is_preparing:
+            self._inbox.put_nowait(item)
+        elif isinstance(item, Interrupt | Stopping):
+            # Nobody wants the prompt sent any more. A lost child is no news yet: its next boot gets it.
+            self._withdrawn_by = self._withdrawn_by or item
+            if self._preparation is not None:
+                self._preparation.reschedule(asyncio.get_running_loop().time())
 
-    def _withdraw(self, item: InboxItem) -> None:
-        """End the preparation when nobody wants the prompt sent any more."""
-        if isinstance(item, Interrupt | Stopping) and self._preparation is not None:
-            self._preparation.reschedule(asyncio.get_running_loop().time())
-            self._preparation, self._withdrawn_by = None, item
+    def answer(self, answer: ClientAnswer) -> None:
+        """Give the turn the client's answer to a call that waits."""
+        self._asks.note_answer(answer)
+        self.put(answer)
 
     async def run(self) -> None:
         """Run to the terminal event, or until a paused turn loses its child."""
@@ -142,7 +143,7 @@ class Turn:
 
     async def _execute(self) -> Outcome:
         if self._resume is not None and self._resume.drafts:
-            async with self._actor.lock:
+            async with self._actor.hold():
                 await self._actor.commit(self._resume.drafts)
         try:
             return await self._prepare_and_run()
@@ -150,6 +151,7 @@ class Turn:
             if self._withdrawn_by is None:
                 raise
             if isinstance(self._withdrawn_by, Stopping):
+                await self._actor.unmark_prompted()
                 raise Detached from None
             return Outcome()
 
@@ -171,22 +173,25 @@ class Turn:
                 await asyncio.sleep(backoff.next_delay())
 
     async def _prepare_directory(self) -> None:
-        """Clone the session's repositories. A failure is told; the turn goes on without them."""
+        """Clone the session's repositories. Without them there is no turn; the next one tries again."""
         missing = await self._child_sessions.prepare_directory(self._actor.record)
         if missing:
-            async with self._actor.lock:
-                await self._actor.commit([failure.draft() for failure in missing])
+            async with self._actor.hold():
+                await self._actor.commit([failure.draft() for failure in missing[1:]])
+            raise TurnFailedError(missing[0])
 
     async def _execute_in_child(self, preparation: asyncio.Timeout, wait_seconds: float) -> Outcome:
         record, is_repeated = self._actor.record, self._sends > 0
         opening = self._child_sessions.open(
             record, self.put, wait_seconds=max(0.0, wait_seconds), is_reloaded=is_repeated
         )
+        self._check_wanted()
         async with opening as child:
             if is_repeated and await child.has_taken(self._message_id):
                 await child.abort()  # never twice
                 raise TurnFailedError(_CUT)
             await self._actor.mark_prompted(child.session_id)
+            self._check_wanted()
             preparation.reschedule(None)
             self._preparation, self._is_sent = None, True
             self._sends += 1
@@ -204,6 +209,10 @@ class Turn:
                     raise TurnFailedError(_CONVERSATION_LOST) from error
                 await self._give_up(child)
                 raise
+
+    def _check_wanted(self) -> None:
+        if self._withdrawn_by is not None:
+            raise TimeoutError
 
     async def _send(self, child: ChildSession) -> None:
         record = self._actor.record
@@ -232,7 +241,7 @@ class Turn:
         self._is_sent = False
         self._preparation = preparation
         while not self._inbox.empty():
-            self._withdraw(self._inbox.get_nowait())
+            self.put(self._inbox.get_nowait())
 
     async def _give_up(self, child: ChildSession) -> None:
         """We give up on the turn: opencode must not go on with it behind our back."""
@@ -241,6 +250,6 @@ class Turn:
 
     async def _finish(self, outcome: Outcome) -> None:
         self._custom_tools.clear(self._actor.record.id)
-        async with self._actor.lock:
+        async with self._actor.hold():
             out = self._translator.settle(outcome.settle_text)
             await self._actor.end_turn(self, outcome, out)

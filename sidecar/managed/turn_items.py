@@ -55,6 +55,11 @@ class Stopping:
     """The sidecar is being stopped and waits no longer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """The session is being archived or deleted while its turn waits for the client."""
+
+
 InboxItem: TypeAlias = (
     ChildEvent
     | ChildGap
@@ -64,6 +69,7 @@ InboxItem: TypeAlias = (
     | ClientAnswer
     | ChildLost
     | Stopping
+    | Dismissed
 )
 
 

@@ -6,7 +6,8 @@ import asyncio
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -15,15 +16,15 @@ from sidecar.aiokit import Backoff, TaskOwner
 from sidecar.config import TurnSettings
 from sidecar.errors import NotFoundError
 from sidecar.managed import inbox, recovery
-from sidecar.managed.actor import SYSTEM, SessionActor, TurnEnded, system_text
+from sidecar.managed.actor import SYSTEM, SessionActor, StoredSession, TurnEnded, system_text
 from sidecar.managed.child_sessions import ChildSessions
 from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.event_log import EventLog
 from sidecar.managed.inbox import ModalitiesOf
-from sidecar.managed.records import QueuedEvent, SessionRecord, select_queue, select_session
+from sidecar.managed.records import SessionRecord, select_queue, select_session
 from sidecar.managed.resume import Resume, turn_events
 from sidecar.managed.turn import Turn
-from sidecar.managed.turn_items import ChildLost, InboxItem, Stopping
+from sidecar.managed.turn_items import ChildLost, Dismissed, InboxItem, Stopping
 from sidecar.managed.turn_traces import TurnTraces
 from sidecar.opencode.events import ChildGap
 from sidecar.store.database import Database
@@ -110,20 +111,60 @@ class Turns:
         """Return the actor if it is in memory."""
         return self._actors.get(session_id)
 
+    @asynccontextmanager
+    async def holding(self, session_id: str) -> AsyncIterator[SessionActor]:
+        """Hold the session's lock. Raises NotFoundError, also when it is deleted while we wait."""
+        while True:
+            actor = await self.actor(session_id)
+            async with actor.hold():
+                if self._actors.get(session_id) is actor:
+                    yield actor
+                    return
+
     async def send(self, session_id: str, events: Sequence[ClientEvent]) -> list[dict[str, Any]]:
         """Accept a batch of client events, see `inbox.accept`."""
-        actor = await self.actor(session_id)
+        async with self.holding(session_id) as actor:
+            return await self._accept(actor, events)
+
+    async def create(
+        self,
+        record: SessionRecord,
+        insert: Callable[[sqlite3.Connection], None],
+        events: Sequence[ClientEvent],
+    ) -> None:
+        """Store a new session with `insert` and accept its `initial_events`, all or nothing."""
+        actor = self._adopt(StoredSession(record, [], []))
         try:
-            accepted = await inbox.accept(
-                actor,
-                events,
-                max_queued=self._settings.max_queued_messages,
-                modalities_of=self._modalities_of,
-            )
-        except sqlite3.Error:
-            # What is in memory may be ahead of the store now: read it again next time.
-            self.forget(session_id)
+            async with actor.hold():
+                await self._accept(actor, events, where="initial_events", before=insert)
+        except BaseException:
+            if actor.turn is None:
+                self.forget(record.id)
             raise
+
+    async def dismiss(self, session_id: str, check: Callable[[SessionRecord], None]) -> None:
+        """Let go of a turn that waits for the client: its call is over in the child, and stays in the row.
+
+        `check` raises when the session must not be touched.
+        """
+        async with self.holding(session_id) as actor:
+            check(actor.record)
+            turn = actor.turn
+            if turn is not None:
+                turn.put(Dismissed())
+        if turn is not None:
+            await turn.done.wait()
+
+    async def _accept(
+        self, actor: SessionActor, events: Sequence[ClientEvent], **options: Any
+    ) -> list[dict[str, Any]]:
+        accepted = await inbox.accept(
+            actor,
+            events,
+            limits=self._settings,
+            modalities_of=self._modalities_of,
+            **options,
+        )
         self._traces.note_accepted(accepted)
         return accepted
 
@@ -159,21 +200,28 @@ class Turns:
 
     async def recover(self) -> None:
         """Settle the turns that an earlier process left open, and begin what waits."""
-        for session_id in await self._database.read(recovery.unfinished_sessions):
-            actor = await self.actor(session_id)
-            async with actor.lock:
-                await recovery.recover(actor, self._database, _RECOVERY_TEXT)
+        backoff = Backoff(first=1.0, longest=30.0)
+        while True:
+            try:
+                unfinished = await self._database.read(recovery.unfinished_sessions)
+            except sqlite3.Error as error:
+                _log.warning("store failing at recovery", error=str(error))
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                break
+        for session_id in unfinished:
+            self._tasks.start(f"recover {session_id}", self._recover(session_id, _RECOVERY_TEXT))
 
     async def drain(self, seconds: float) -> None:
         """Start nothing new, let running turns finish for `seconds`, settle the rest, stop."""
         self._is_draining = True
         try:
             async with asyncio.timeout(seconds):
-                while self.busy_count:
+                while self.prompted_count:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
-            _log.warning("turns cut by the drain bound", turns=self.busy_count)
+            _log.warning("turns cut by the drain bound", turns=self.prompted_count)
         turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
         for turn in turns:
             turn.put(Stopping())
@@ -181,26 +229,25 @@ class Turns:
         await self._tasks.close()
 
     async def _load(self, session_id: str) -> SessionActor:
-        def select(
-            connection: sqlite3.Connection,
-        ) -> tuple[SessionRecord, list[QueuedEvent], list[str]]:
+        return self._adopt(await self._read_session(session_id))
+
+    async def _read_session(self, session_id: str) -> StoredSession:
+        def select(connection: sqlite3.Connection) -> StoredSession:
             rows = connection.execute(
                 "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
                 (session_id, SYSTEM),
             )
             systems = [system_text(json.loads(row["body"])) for row in rows]
-            return (
-                select_session(connection, session_id),
-                select_queue(connection, session_id),
-                systems,
-            )
+            record = select_session(connection, session_id)
+            return StoredSession(record, select_queue(connection, session_id), systems)
 
-        record, queue, systems = await self._database.read(select)
+        return await self._database.read(select)
+
+    def _adopt(self, stored: StoredSession) -> SessionActor:
         actor = SessionActor(
-            record=record,
-            queue=queue,
-            system_messages=systems,
+            stored=stored,
             log=self._log,
+            read_session=self._read_session,
             read_turn=lambda session_id: self._database.read(
                 lambda connection: turn_events(connection, session_id)
             ),
@@ -209,7 +256,7 @@ class Turns:
             bind_child=self._bind_child,
             on_turn_end=self._tell_end,
         )
-        self._actors[session_id] = actor
+        self._actors[stored.record.id] = actor
         self._drop_unused()
         return actor
 
@@ -223,7 +270,7 @@ class Turns:
 
     def _drop_unused(self) -> None:
         for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
-            if actor.turn is None and not actor.lock.locked():
+            if actor.turn is None and not actor.is_held:
                 self.forget(session_id)
 
     def _start_turn(
@@ -240,34 +287,35 @@ class Turns:
             settings=self._settings,
         )
         self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
-        self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor.record.id))
+        self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor))
         return turn
 
-    async def _run(self, turn: Turn, session_id: str) -> None:
+    async def _run(self, turn: Turn, actor: SessionActor) -> None:
+        session_id = actor.record.id
         # What this task starts at its end, the next message in the queue, is of another request.
         set_current_traceparent(None)
         try:
             await turn.run()
         except sqlite3.Error as error:
             _log.exception("the store failed in a turn", session=session_id, exc_info=error)
-            self._tasks.start(f"recover {session_id}", self._recover_later(session_id))
+            actor.detach(turn)
+            recovering = self._recover(session_id, "the sidecar's store failed")
+            self._tasks.start(f"recover {session_id}", recovering)
         finally:
             turn.done.set()
             self._idle.set()
 
-    async def _recover_later(self, session_id: str) -> None:
-        """Settle a turn whose end could not be stored, as soon as it can."""
+    async def _recover(self, session_id: str, reason: str) -> None:
+        """Settle a turn that has no task, as soon as the store lets us."""
         backoff = Backoff(first=1.0, longest=60.0)
         while True:
-            # What is in memory may be ahead of the store: the store is the truth.
-            self.forget(session_id)
-            await asyncio.sleep(backoff.next_delay())
             try:
-                actor = await self.actor(session_id)
-                async with actor.lock:
-                    await recovery.recover(actor, self._database, "the sidecar's store failed")
+                async with self.holding(session_id) as actor:
+                    if actor.turn is None:
+                        await recovery.recover(actor, self._database, reason)
             except sqlite3.Error as error:
                 _log.warning("store still failing", session=session_id, error=str(error))
+                await asyncio.sleep(backoff.next_delay())
             except NotFoundError:
                 return
             else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+
+import structlog
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import Settings
@@ -31,8 +34,10 @@ from sidecar.managed.shell_variables import ShellVariables
 from sidecar.managed.turn_items import RequestEnded, RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.managed.vaults import Vaults
+from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import State
 from sidecar.opencode.environment import ChildFiles
+from sidecar.opencode.orphans import GIT_MARKER_VARIABLE, load_marker
 from sidecar.opencode.shell_environment import ShellEnvironment
 from sidecar.store.database import Database
 from sidecar.tracing import Tracer
@@ -45,6 +50,8 @@ _LOST: Mapping[State, str] = {
     "stopped": "is being restarted",
 }
 """States of the child in which its turns are over, and how clients are told."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,10 @@ async def open_secrets(
             "use a directory on a local file system"
         ) from error
     stack.push_async_callback(shells.close)
-    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
+    marker = await asyncio.to_thread(load_marker, files.marker_file)
+    if killed := await sweep(marker, GIT_MARKER_VARIABLE):
+        _log.warning("leftover git of an earlier run killed", count=killed)
+    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks, marker=marker)
     return Secrets(
         vaults,
         Credentials(database=database, sealer=sealer),
@@ -173,7 +183,7 @@ async def make_domain(
         agents=agents,
         environments=Environments(database=database),
         sessions=sessions,
-        resources=Resources(repositories=secrets.repositories, actor_of=turns.actor),
+        resources=Resources(repositories=secrets.repositories, turns=turns),
         retention=Retention(
             database=database, sessions=sessions, days=settings.turn.retention_days
         ),

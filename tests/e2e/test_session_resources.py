@@ -93,15 +93,16 @@ async def test_the_agent_finds_its_repository(bench: Bench) -> None:
     assert "session.error" not in types_of(events)
 
 
-async def test_a_failed_clone_is_told_and_the_session_goes_on(bench: Bench) -> None:
-    """`session.error` names the repository, the turn ends normally, and a new token heals the next one."""
+async def test_a_failed_clone_ends_the_turn_and_a_new_token_heals_the_next(bench: Bench) -> None:
+    """`session.error` names the repository and the model is not asked; the session goes on."""
     url = f"{bench.host.url}/private/app.git"
     session = await bench.session({"url": url, "authorization_token": "wrong"})
     events = await bench.run(session.id, "[[bash: ls]]")
     (error,) = [event["error"] for event in events if event["type"] == "session.error"]
     assert error["type"] == "repository_authentication_error"
-    assert (error["repository_url"], error["retry_status"]) == (url, {"type": "retrying"})
-    assert events[-1]["stop_reason"] == {"type": "end_turn"}
+    assert (error["repository_url"], error["retry_status"]) == (url, {"type": "exhausted"})
+    assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
+    assert "span.model_request_start" not in types_of(events)
 
     resources = bench.sdk.beta.sessions.resources
     (resource,) = session.resources

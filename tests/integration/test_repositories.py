@@ -181,7 +181,7 @@ async def test_each_failure_has_its_type(
     assert [failure.type for failure in failures] == [expected]
     error = failures[0].draft().fields["error"]
     assert error["repository_url"] == url
-    assert error["retry_status"] == {"type": "retrying"}
+    assert error["retry_status"] == {"type": "exhausted"}
     assert token is None or token not in json.dumps(error)
     assert list(bench.directory.iterdir()) == []
 

@@ -237,16 +237,41 @@ def test_the_relays_news_of_a_start_waits_for_the_results_of_the_step_before() -
     assert out.used == [Usage(1, 1), Usage(2, 2)]
 
 
-def test_a_failed_request_ends_at_once_and_a_retry_opens_its_own() -> None:
-    """Every attempt is one pair of start and end."""
+def test_a_failed_request_ends_when_the_child_tries_again() -> None:
+    """Every attempt is one pair of start and end, whichever of the two tells of the failure first."""
     translator = TurnTranslator(plan=plan(), message_id="msg_x")
     translator.request_started("r1")
-    failed = translator.request_ended("r1", is_error=True, usage=None)
+    told = translator.request_ended("r1", is_error=True, usage=None)
+    failed = translator.attempt_failed()
     again = translator.request_started("r2")
+    translator.attempt_failed()
+    failed_again = translator.request_ended("r2", is_error=True, usage=None)
 
-    assert types(failed) == ["span.model_request_end"]
+    assert types(told) == []
+    assert types(failed) == types(failed_again) == ["span.model_request_end"]
     assert failed.drafts[0].fields["is_error"] is True
     assert types(again) == ["span.model_request_start"]
+
+
+def test_what_the_child_says_late_of_a_failed_request_opens_no_other() -> None:
+    """The gateway breaks off at once: the relay tells of the end before the child's step has begun."""
+    translator = TurnTranslator(plan=plan(), message_id=prompt_id("cut-after-text"))
+    out = translator.request_started("r1")
+    out.extend(translator.request_ended("r1", is_error=True, usage=None))
+    attempts = 1
+    for type_, properties in recorded("cut-after-text"):
+        out.extend(translator.child_event(type_, properties))
+        if type_ == "session.status" and properties["status"]["type"] == "retry":
+            out.extend(translator.attempt_failed())
+            if attempts == 2:
+                break
+            attempts = 2
+            out.extend(translator.request_started("r2"))
+            out.extend(translator.request_ended("r2", is_error=True, usage=None))
+
+    assert types(out) == ["span.model_request_start", "span.model_request_end"] * 2
+    ends = [d.fields["is_error"] for d in out.drafts if d.type == "span.model_request_end"]
+    assert ends == [True, True]
 
 
 def test_a_call_that_asks_waits_for_the_client() -> None:

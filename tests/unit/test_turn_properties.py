@@ -50,6 +50,8 @@ class Reader:
             if part.get("type") == "tool" and part["state"]["status"] in {"completed", "error"}:
                 self.answer(translator.open_tools.get(part["callID"]))
             if type_ == "session.status":
+                if properties["status"]["type"] == "retry":
+                    self.take(translator.attempt_failed())
                 return translator.is_armed and properties["status"]["type"] == "idle"
             self.take(translator.child_event(type_, properties))
         return False
