@@ -1,4 +1,4 @@
-"""opencode's HTTP API: one request function, and a method per route that we use.
+"""opencode's HTTP API: a method per route that we use.
 
 Wire format: `GET /doc` of opencode 1.18.33. Routing quirk: `/session/{id}/...` uses the directory that
 the session was created in; every other route needs `?directory=`, and a directory it has not seen yet
@@ -7,25 +7,16 @@ costs an instance.
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import AsyncIterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 import aiohttp
-from yarl import URL
 
-from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.errors import ChildError
 from sidecar.naming import ModelRef
-from sidecar.opencode.environment import USERNAME
-from sidecar.wire.json_text import read_leniently
-
-_BODY_EXCERPT = 256
-"""Characters of a failed answer that may reach a log or a client."""
-_RETRY_AFTER_SECONDS = 2.0
-_CONNECT_TIMEOUT_SECONDS = 5.0
+from sidecar.opencode.transport import UNBOUNDED, Transport, as_object, as_objects, field_of
 
 PermissionRule = Mapping[str, str]
 """`{"permission": "bash", "pattern": "*", "action": "allow" | "ask" | "deny"}`; the last match wins."""
@@ -46,15 +37,21 @@ class ChildClient:
         session: aiohttp.ClientSession,
         request_timeout_seconds: float,
     ) -> None:
-        self.base_url = base_url
-        self._session = session
-        credentials = base64.b64encode(f"{USERNAME}:{password}".encode()).decode()
-        self._authorization = f"Basic {credentials}"
-        self._bounded = aiohttp.ClientTimeout(total=request_timeout_seconds)
+        self._transport = Transport(
+            base_url=base_url,
+            password=password,
+            session=session,
+            request_timeout_seconds=request_timeout_seconds,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """Where this boot listens."""
+        return self._transport.base_url
 
     async def health(self, *, timeout_seconds: float) -> str:
         """Return the child's version. Needs no instance."""
-        answer = await self._call(
+        answer = await self._transport.call(
             "GET", "/global/health", bound=aiohttp.ClientTimeout(total=timeout_seconds)
         )
         if not (isinstance(answer, dict) and answer.get("healthy") is True):
@@ -75,24 +72,24 @@ class ChildClient:
             body["permission"] = [dict(rule) for rule in permission]
         if parent_id is not None:
             body["parentID"] = parent_id
-        answer = await self._call("POST", "/session", directory=directory, body=body)
-        return str(_field(answer, "id"))
+        answer = await self._transport.call("POST", "/session", directory=directory, body=body)
+        return str(field_of(answer, "id"))
 
     async def get_session(self, session_id: str) -> dict[str, Any]:
         """Return the session as opencode has it."""
-        return _object(await self._call("GET", _session(session_id)))
+        return as_object(await self._transport.call("GET", _session(session_id)))
 
     async def update_session_permission(
         self, session_id: str, permission: Sequence[PermissionRule]
     ) -> None:
         """Append rules to the session's permissions (the last match wins)."""
-        await self._call(
+        await self._transport.call(
             "PATCH", _session(session_id), body={"permission": [dict(r) for r in permission]}
         )
 
     async def delete_session(self, session_id: str) -> None:
         """Delete the session. It does not stop a running turn: abort first."""
-        await self._call("DELETE", _session(session_id))
+        await self._transport.call("DELETE", _session(session_id))
 
     async def prompt_async(
         self,
@@ -120,38 +117,40 @@ class ChildClient:
             body["system"] = system
         if variant is not None:
             body["variant"] = variant
-        await self._call("POST", _session(session_id, "prompt_async"), body=body)
+        await self._transport.call("POST", _session(session_id, "prompt_async"), body=body)
 
     async def abort(self, session_id: str) -> None:
         """Stop the session's turn; no turn is fine too."""
-        await self._call("POST", _session(session_id, "abort"))
+        await self._transport.call("POST", _session(session_id, "abort"))
 
     async def summarize(self, session_id: str, *, model: ModelRef) -> None:
         """Compact the session's history with `model`. Returns when done."""
         body = {"providerID": model.provider, "modelID": model.model_id}
-        await self._call(
+        await self._transport.call(
             "POST",
             _session(session_id, "summarize"),
             body=body,
-            bound=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_SECONDS),
+            bound=UNBOUNDED,
         )
 
     async def messages(self, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return `{info, parts}` per message, oldest first; with `limit` only the newest."""
         query = {} if limit is None else {"limit": str(limit)}
-        return _objects(await self._call("GET", _session(session_id, "message"), query=query))
+        return as_objects(
+            await self._transport.call("GET", _session(session_id, "message"), query=query)
+        )
 
     async def children(self, session_id: str) -> list[dict[str, Any]]:
         """Return the sub-agent sessions started by this one."""
-        return _objects(await self._call("GET", _session(session_id, "children")))
+        return as_objects(await self._transport.call("GET", _session(session_id, "children")))
 
     async def session_status(self, directory: Path) -> dict[str, dict[str, Any]]:
         """Return the status of each session of `directory` that is not idle: busy or retry."""
-        return _object(await self._call("GET", "/session/status", directory=directory))
+        return as_object(await self._transport.call("GET", "/session/status", directory=directory))
 
     async def list_permissions(self, directory: Path) -> list[dict[str, Any]]:
         """Return the permission requests that wait for a reply."""
-        return _objects(await self._call("GET", "/permission", directory=directory))
+        return as_objects(await self._transport.call("GET", "/permission", directory=directory))
 
     async def reply_permission(
         self,
@@ -167,11 +166,11 @@ class ChildClient:
         """
         body = {"reply": reply} | ({} if message is None else {"message": message})
         path = f"/permission/{quote(permission_id, safe='')}/reply"
-        await self._call("POST", path, directory=directory, body=body)
+        await self._transport.call("POST", path, directory=directory, body=body)
 
     async def reject_question(self, question_id: str, directory: Path) -> None:
         """Refuse a question that the model asks the user."""
-        await self._call(
+        await self._transport.call(
             "POST", f"/question/{quote(question_id, safe='')}/reject", directory=directory
         )
 
@@ -180,31 +179,33 @@ class ChildClient:
 
         The answer contains resolved keys: never pass it on.
         """
-        return _object(await self._call("GET", "/config/providers", directory=directory))
+        return as_object(
+            await self._transport.call("GET", "/config/providers", directory=directory)
+        )
 
     async def add_mcp(
         self, directory: Path, name: str, config: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Add an MCP server to the loaded instance; it is gone after a dispose. Return all statuses."""
         body = {"name": name, "config": dict(config)}
-        return _object(await self._call("POST", "/mcp", directory=directory, body=body))
+        return as_object(await self._transport.call("POST", "/mcp", directory=directory, body=body))
 
     async def mcp_status(self, directory: Path) -> dict[str, Any]:
         """Return `{name: {"status": "connected" | "failed" | ...}}`."""
-        return _object(await self._call("GET", "/mcp", directory=directory))
+        return as_object(await self._transport.call("GET", "/mcp", directory=directory))
 
     async def dispose(self, directory: Path) -> None:
         """Unload `directory`. Its running turns are aborted; the next request loads it afresh."""
-        await self._call("POST", "/instance/dispose", directory=directory)
+        await self._transport.call("POST", "/instance/dispose", directory=directory)
 
     async def global_dispose(self, *, timeout_seconds: float) -> None:
         """Unload every directory: aborts all turns, kills their tools, saves partial text."""
         bound = aiohttp.ClientTimeout(total=timeout_seconds)
-        await self._call("POST", "/global/dispose", bound=bound)
+        await self._transport.call("POST", "/global/dispose", bound=bound)
 
     async def doc(self) -> dict[str, Any]:
         """Return the child's OpenAPI document."""
-        return _object(await self._call("GET", "/doc"))
+        return as_object(await self._transport.call("GET", "/doc"))
 
     async def open_events(self) -> aiohttp.ClientResponse:
         """Open `/global/event`. The caller closes the response; there is no bound on silence here."""
@@ -225,114 +226,14 @@ class ChildClient:
         caller closes the response.
         """
         target = f"{self.base_url}{path}" + (f"?{query}" if query else "")
-        return await self._send(
+        return await self._transport.send(
             method,
             target,
             data=body,
             headers=headers,
-            bound=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_SECONDS),
+            bound=UNBOUNDED,
         )
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        directory: Path | None = None,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-        bound: aiohttp.ClientTimeout | None = None,
-    ) -> Any:
-        pairs = dict(query or {})
-        if directory is not None:
-            pairs["directory"] = str(directory)
-        encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
-        target = f"{self.base_url}{path}" + (f"?{encoded}" if encoded else "")
-        data, headers = None, None
-        if body is not None:
-            data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
-        response = await self._send(
-            method, target, data=data, headers=headers, bound=bound or self._bounded
-        )
-        async with response:
-            try:
-                text = await response.text()
-            except (aiohttp.ClientError, OSError) as error:
-                raise _unavailable(method, path) from error
-        if response.status >= 400:
-            raise _refused(method, path, response.status, text)
-        try:
-            return read_leniently(text) if text else None
-        except ValueError as error:
-            raise ChildError(
-                f"opencode did not answer readable JSON to {method} {path}",
-                upstream_status=response.status,
-            ) from error
-
-    async def _send(
-        self,
-        method: str,
-        target: str,
-        *,
-        data: bytes | AsyncIterable[bytes] | None,
-        headers: Mapping[str, str] | None,
-        bound: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
-        try:
-            return await self._session.request(
-                method,
-                URL(target, encoded=True),
-                data=data,
-                headers={**(headers or {}), "authorization": self._authorization},
-                timeout=bound,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            path = target.removeprefix(self.base_url).partition("?")[0]
-            raise _unavailable(method, path) from error
 
 
 def _session(session_id: str, *more: str) -> str:
     return "/".join(("/session", quote(session_id, safe=""), *more))
-
-
-def _unavailable(method: str, path: str) -> ChildUnavailableError:
-    return ChildUnavailableError(
-        f"opencode did not answer {method} {path}", retry_after_seconds=_RETRY_AFTER_SECONDS
-    )
-
-
-def _refused(method: str, path: str, status: int, text: str) -> ChildError:
-    """Map an error answer: `{name, data: {message}}`, `{message}`, or a page."""
-    detail = text
-    try:
-        parsed = read_leniently(text)
-    except ValueError:
-        parsed = None
-    if isinstance(parsed, dict):
-        data = parsed.get("data")
-        inner = data.get("message") if isinstance(data, dict) else parsed.get("message")
-        detail = " ".join(str(word) for word in (parsed.get("name"), inner) if word) or text
-    return ChildError(
-        f"opencode answered {status} to {method} {path}: {detail[:_BODY_EXCERPT]}",
-        upstream_status=status,
-    )
-
-
-def _object(answer: Any) -> dict[str, Any]:
-    if not isinstance(answer, dict):
-        raise ChildError("opencode answered something else than a JSON object")
-    return answer
-
-
-def _objects(answer: Any) -> list[dict[str, Any]]:
-    if not isinstance(answer, list):
-        raise ChildError("opencode answered something else than a JSON list")
-    return [_object(item) for item in answer]
-
-
-def _field(answer: Any, name: str) -> Any:
-    value = _object(answer).get(name)
-    if value is None:
-        raise ChildError(f"opencode's answer lacks {name!r}")
-    return value

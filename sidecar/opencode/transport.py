@@ -1,0 +1,150 @@
+"""How opencode is asked: one request function, and what its answers mean when they are not the wanted one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.opencode.environment import USERNAME
+from sidecar.wire.json_text import read_leniently
+
+UNBOUNDED = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
+"""For answers that take as long as they take; only connecting is bounded."""
+
+_BODY_EXCERPT = 256
+"""Characters of a failed answer that may reach a log or a client."""
+_RETRY_AFTER_SECONDS = 2.0
+
+
+class Transport:
+    """Requests to one boot of the child. `call` and `send` raise as `ChildClient` says."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        password: str,
+        session: aiohttp.ClientSession,
+        request_timeout_seconds: float,
+    ) -> None:
+        self.base_url = base_url
+        self._session = session
+        credentials = base64.b64encode(f"{USERNAME}:{password}".encode()).decode()
+        self._authorization = f"Basic {credentials}"
+        self._bounded = aiohttp.ClientTimeout(total=request_timeout_seconds)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        directory: Path | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        bound: aiohttp.ClientTimeout | None = None,
+    ) -> Any:
+        """Send JSON and return the JSON of the answer, None for an empty one."""
+        pairs = dict(query or {})
+        if directory is not None:
+            pairs["directory"] = str(directory)
+        encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
+        target = f"{self.base_url}{path}" + (f"?{encoded}" if encoded else "")
+        data, headers = None, None
+        if body is not None:
+            data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+        response = await self.send(
+            method, target, data=data, headers=headers, bound=bound or self._bounded
+        )
+        async with response:
+            try:
+                text = await response.text()
+            except (aiohttp.ClientError, OSError) as error:
+                raise _unavailable(method, path) from error
+        if response.status >= 400:
+            raise _refused(method, path, response.status, text)
+        try:
+            return read_leniently(text) if text else None
+        except ValueError as error:
+            raise ChildError(
+                f"opencode did not answer readable JSON to {method} {path}",
+                upstream_status=response.status,
+            ) from error
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        *,
+        data: bytes | AsyncIterable[bytes] | None,
+        headers: Mapping[str, str] | None,
+        bound: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        """Send a request and return the unread answer, whatever its status. The caller closes it.
+
+        `target` is a complete URL, already encoded.
+        """
+        try:
+            return await self._session.request(
+                method,
+                URL(target, encoded=True),
+                data=data,
+                headers={**(headers or {}), "authorization": self._authorization},
+                timeout=bound,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            path = target.removeprefix(self.base_url).partition("?")[0]
+            raise _unavailable(method, path) from error
+
+
+def _unavailable(method: str, path: str) -> ChildUnavailableError:
+    return ChildUnavailableError(
+        f"opencode did not answer {method} {path}", retry_after_seconds=_RETRY_AFTER_SECONDS
+    )
+
+
+def _refused(method: str, path: str, status: int, text: str) -> ChildError:
+    """Map an error answer: `{name, data: {message}}`, `{message}`, or a page."""
+    detail = text
+    try:
+        parsed = read_leniently(text)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        data = parsed.get("data")
+        inner = data.get("message") if isinstance(data, dict) else parsed.get("message")
+        detail = " ".join(str(word) for word in (parsed.get("name"), inner) if word) or text
+    return ChildError(
+        f"opencode answered {status} to {method} {path}: {detail[:_BODY_EXCERPT]}",
+        upstream_status=status,
+    )
+
+
+def as_object(answer: Any) -> dict[str, Any]:
+    """Return the answer if it is an object. Raises ChildError."""
+    if not isinstance(answer, dict):
+        raise ChildError("opencode answered something else than a JSON object")
+    return answer
+
+
+def as_objects(answer: Any) -> list[dict[str, Any]]:
+    """Return the answer if it is a list of objects. Raises ChildError."""
+    if not isinstance(answer, list):
+        raise ChildError("opencode answered something else than a JSON list")
+    return [as_object(item) for item in answer]
+
+
+def field_of(answer: Any, name: str) -> Any:
+    """Return a field of the answer. Raises ChildError when there is none."""
+    value = as_object(answer).get(name)
+    if value is None:
+        raise ChildError(f"opencode's answer lacks {name!r}")
+    return value
