@@ -21,6 +21,7 @@ from sidecar.ids import Prefix, is_id
 from sidecar.managed import clock
 from sidecar.managed.pages import Order, Query
 from sidecar.wire.json_text import UnstorableError, read_strictly
+from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -95,8 +96,8 @@ def parse(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        message, field = _explain(error)
-        raise InvalidRequestError(message, field=field) from error
+        message, field, code = _explain(error)
+        raise InvalidRequestError(message, field=field, error_code=code) from error
 
 
 def path_id(request: web.Request, prefix: Prefix, kind: str, *, name: str = "id") -> str:
@@ -141,7 +142,8 @@ def query_list(request: web.Request, name: str) -> list[str]:
     return [*request.query.getall(f"{name}[]", []), *request.query.getall(name, [])]
 
 
-def _explain(error: ValidationError) -> tuple[str, str | None]:
+def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
+    """Return a sentence, and field and `error_code` of the first problem."""
     problems = error.errors(include_input=False, include_url=False)
     sentences = []
     for problem in problems[:3]:
@@ -149,8 +151,10 @@ def _explain(error: ValidationError) -> tuple[str, str | None]:
         text = problem["msg"].removeprefix("Value error, ")
         sentences.append(f"{where}: {text}" if where else text)
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    first = problems[0]["loc"] if problems else ()
-    return "; ".join(sentences) + more, str(first[0]) if first else None
+    first = problems[0]
+    field = str(first["loc"][0]) if first["loc"] else None
+    code = first["type"] if first["type"] == MODEL_REQUIRED else FIELD_CODES.get(field or "")
+    return "; ".join(sentences) + more, field, code
 
 
 def _kind(value: object) -> str:

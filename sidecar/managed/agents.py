@@ -13,7 +13,14 @@ from sidecar.ids import new_id
 from sidecar.managed import clock, pages, tools
 from sidecar.naming import ModelRef
 from sidecar.store.database import Database
-from sidecar.wire.managed import AgentCreate, AgentUpdate, McpServer, ModelConfig
+from sidecar.wire.managed import (
+    FIELD_CODES,
+    MAX_METADATA_PAIRS,
+    AgentCreate,
+    AgentUpdate,
+    McpServer,
+    ModelConfig,
+)
 
 ResolveModel = Callable[[str], Awaitable[ModelRef]]
 """Resolves what a client typed and registers it with the child. Raises InvalidRequestError."""
@@ -89,17 +96,15 @@ class Agents:
         Raises ConflictError when `version` is given and not the current one, InvalidRequestError for
         an archived agent.
         """
-        current = await self.get(agent_id)
-        _check_update(current, request)
-        changed, model_ref = await self._merged(current, request)
+        # Before the gateway is asked for a model that cannot be used anyway.
+        _check_update(await self.get(agent_id), request)
+        ref = await self._resolve_model(request.model.id) if request.model is not None else None
 
         def write(connection: sqlite3.Connection) -> Agent:
+            # Merged here, so that of updates at the same time none undoes another's fields.
             latest = _select(connection, agent_id, None)
             _check_update(latest, request)
-            if latest.version != current.version:
-                raise ConflictError(
-                    f"agent {agent_id} was changed meanwhile; read it and try again"
-                )
+            changed, model_ref = _merged(latest, request, ref)
             if changed == latest.body and model_ref == latest.model_ref:
                 return latest
             updated = Agent(
@@ -184,29 +189,32 @@ class Agents:
             "metadata": dict(request.metadata or {}),
         }, str(ref)
 
-    async def _merged(self, current: Agent, request: AgentUpdate) -> tuple[dict[str, Any], str]:
-        sent = request.model_fields_set
-        body = dict(current.body)
-        model_ref = current.model_ref
-        if request.name is not None:
-            body["name"] = request.name
-        if request.model is not None:
-            ref = await self._resolve_model(request.model.id)
-            kept = body["model"].get("effort") if str(ref) == model_ref else None
-            body["model"] = model_answer(request.model, ref)
-            if kept and request.model.effort is None:
-                body["model"]["effort"] = kept
-            model_ref = str(ref)
-        for field in ("system", "description"):
-            if field in sent:
-                body[field] = getattr(request, field) or None
-        if {"tools", "mcp_servers"} & sent:
-            body.update(merge_tools(body, request.tools, request.mcp_servers, sent))
-        if "skills" in sent:
-            body["skills"] = _skills(request.skills)
-        if request.metadata is not None:
-            body["metadata"] = merge_metadata(body["metadata"], request.metadata)
-        return body, model_ref
+
+def _merged(
+    current: Agent, request: AgentUpdate, ref: ModelRef | None
+) -> tuple[dict[str, Any], str]:
+    """Return the new (body, model ref); `ref` is what the request's model resolved to, if it has one."""
+    sent = request.model_fields_set
+    body = dict(current.body)
+    model_ref = current.model_ref
+    if request.name is not None:
+        body["name"] = request.name
+    if request.model is not None and ref is not None:
+        kept = body["model"].get("effort") if str(ref) == model_ref else None
+        body["model"] = model_answer(request.model, ref)
+        if kept and "effort" not in request.model.model_fields_set:
+            body["model"]["effort"] = kept
+        model_ref = str(ref)
+    for field in ("system", "description"):
+        if field in sent:
+            body[field] = getattr(request, field) or None
+    if {"tools", "mcp_servers"} & sent:
+        body.update(merge_tools(body, request.tools, request.mcp_servers, sent))
+    if "skills" in sent:
+        body["skills"] = _skills(request.skills)
+    if request.metadata is not None:
+        body["metadata"] = merge_metadata(body["metadata"], request.metadata)
+    return body, model_ref
 
 
 def merge_tools(
@@ -226,11 +234,13 @@ def merge_tools(
 
 
 def merge_metadata(current: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
-    """Merge per key; null deletes. Raises InvalidRequestError above 16 pairs."""
+    """Merge per key; null deletes. Raises InvalidRequestError for more pairs than an object may have."""
     merged = {key: value for key, value in {**current, **patch}.items() if value is not None}
-    if len(merged) > 16:
+    if len(merged) > MAX_METADATA_PAIRS:
         raise InvalidRequestError(
-            "metadata: at most 16 pairs", field="metadata", error_code="invalid_metadata"
+            f"metadata: at most {MAX_METADATA_PAIRS} pairs",
+            field="metadata",
+            error_code=FIELD_CODES["metadata"],
         )
     return merged
 

@@ -78,6 +78,9 @@ def expand(
     _refuse_repeats(
         [t.name for t in tools or () if isinstance(t, CustomTool)], "tools", "custom tool"
     )
+    _refuse_repeats(
+        [t.type for t in tools or () if isinstance(t, AgentToolset)], "tools", "toolset"
+    )
     for name in referenced:
         if name not in names:
             raise InvalidRequestError(

@@ -22,6 +22,12 @@ from pydantic import (
 MAX_TOOLS = 256
 MAX_MCP_SERVERS = 20
 MAX_SYSTEM_CHARS = 100_000
+MAX_METADATA_PAIRS = 16
+
+FIELD_CODES = {"metadata": "invalid_metadata"}
+"""Field -> Anthropic's `error_code` for whatever is wrong with it."""
+MODEL_REQUIRED = "agent_model_required"
+"""An `error_code` that a validator gives as the type of its error."""
 
 
 class Body(BaseModel):
@@ -33,9 +39,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
 
 
+def refused(reason: str) -> BeforeValidator:
+    """Return the validator of a field that only null may be given to."""
+
+    def check(value: Any) -> None:
+        if value is not None:
+            raise ValueError(reason)
+
+    return BeforeValidator(check)
+
+
 def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
-    if len(value) > 16:
-        raise ValueError("at most 16 pairs")
     for key, item in value.items():
         if not 1 <= len(key) <= 64:
             raise ValueError(f"key {key[:70]!r} must have 1 to 64 characters")
@@ -44,7 +58,9 @@ def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
     return value
 
 
-def _no_nulls(value: dict[str, str | None]) -> dict[str, str | None]:
+def _check_whole(value: dict[str, str | None]) -> dict[str, str | None]:
+    if len(value) > MAX_METADATA_PAIRS:
+        raise ValueError(f"at most {MAX_METADATA_PAIRS} pairs")
     for key, item in value.items():
         if item is None:
             raise ValueError(f"value of {key!r} must be a string")
@@ -52,8 +68,8 @@ def _no_nulls(value: dict[str, str | None]) -> dict[str, str | None]:
 
 
 MetadataPatch = Annotated[dict[str, str | None], AfterValidator(_check_metadata)]
-"""Metadata of an update: a null value deletes the key."""
-Metadata = Annotated[MetadataPatch, AfterValidator(_no_nulls)]
+"""Metadata of an update: a null value deletes the key. How many there may be is said of the result."""
+Metadata = Annotated[MetadataPatch, AfterValidator(_check_whole)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 System = Annotated[str, StringConstraints(max_length=MAX_SYSTEM_CHARS)]
@@ -175,6 +191,9 @@ class ExecutionIdentity(Body):
     type: Literal["service_account"]
 
 
+Multiagent = Annotated[
+    None, refused("agents of several agents are not offered by this sidecar; leave the field out")
+]
 Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
 McpServers = Annotated[list[McpServer], Field(max_length=MAX_MCP_SERVERS)]
 Skills = Annotated[list[Skill], Field(max_length=20)]
@@ -191,7 +210,7 @@ class AgentCreate(Body):
     mcp_servers: McpServers | None = None
     skills: Skills | None = None
     metadata: Metadata | None = None
-    multiagent: None = None
+    multiagent: Multiagent = None
     execution_identity: ExecutionIdentity | None = None
 
 
@@ -207,7 +226,7 @@ class AgentUpdate(Body):
     mcp_servers: McpServers | None = None
     skills: Skills | None = None
     metadata: MetadataPatch | None = None
-    multiagent: None = None
+    multiagent: Multiagent = None
     execution_identity: ExecutionIdentity | None = None
 
     @model_validator(mode="before")

@@ -10,8 +10,10 @@ import binascii
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from sidecar.wire.managed import (
+    MODEL_REQUIRED,
     Body,
     McpServers,
     Metadata,
@@ -21,6 +23,7 @@ from sidecar.wire.managed import (
     System,
     Tools,
     Version,
+    refused,
 )
 
 MAX_INITIAL_EVENTS = 50
@@ -209,7 +212,9 @@ class AgentWithOverrides(Body):
     @classmethod
     def _model_cannot_be_cleared(cls, data: Any) -> Any:
         if isinstance(data, dict) and "model" in data and data["model"] is None:
-            raise ValueError("model: cannot be cleared; omit it to use the agent's model")
+            raise PydanticCustomError(
+                MODEL_REQUIRED, "model: cannot be cleared; omit it to use the agent's model"
+            )
         return data
 
 
@@ -261,6 +266,11 @@ class ResourceUpdate(Body):
     authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
+Budget = Annotated[
+    None, refused("is not offered: this sidecar knows no prices to hold it against; leave it out")
+]
+
+
 class SessionCreate(Body):
     """`POST /v1/sessions`."""
 
@@ -271,7 +281,7 @@ class SessionCreate(Body):
     initial_events: Annotated[list[UserMessage], Field(max_length=MAX_INITIAL_EVENTS)] | None = None
     resources: Annotated[list[GithubRepository], Field(max_length=20)] | None = None
     vault_ids: Annotated[list[str], Field(max_length=20)] | None = None
-    budget: None = None
+    budget: Budget = None
 
 
 class SessionAgentUpdate(Body):
@@ -287,5 +297,7 @@ class SessionUpdate(Body):
     title: Annotated[str, StringConstraints(max_length=1024)] | None = None
     metadata: MetadataPatch | None = None
     agent: SessionAgentUpdate | None = None
-    budget: None = None
-    vault_ids: None = None
+    budget: Budget = None
+    vault_ids: Annotated[
+        None, refused("cannot be changed; create another session with these vaults")
+    ] = None

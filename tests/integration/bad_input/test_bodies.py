@@ -8,6 +8,11 @@ from sidecar.ids import new_id
 from tests.harness import user_message
 from tests.integration.bad_input.server import AGENT, CREATORS, Server
 
+BASH_OFF = {
+    "type": "agent_toolset_20260401",
+    "configs": [{"name": "bash", "enabled": False}],
+}
+
 
 @pytest.mark.parametrize("path", CREATORS)
 @pytest.mark.parametrize(
@@ -52,6 +57,7 @@ async def test_a_body_that_is_no_json_object(
         ({"tools": [{"type": "agent_toolset_20260401", "configs": [{"name": "rm"}]}]}, "rm"),
         ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "gone"}]}, "gone"),
         ({"tools": [{"type": "custom", "name": "a b"}]}, "name"),
+        ({"tools": [{"type": "agent_toolset_20260401"}, BASH_OFF]}, "more than once"),
         ({"mcp_servers": [{"type": "url", "name": "x", "url": "ftp://x"}]}, "url"),
         ({"mcp_servers": [{"type": "url", "name": "x", "url": "http://x"}]}, "mcp_toolset"),
         ({"metadata": {"k": 1}}, "metadata"),
@@ -59,7 +65,7 @@ async def test_a_body_that_is_no_json_object(
         ({"metadata": {str(n): "v" for n in range(17)}}, "16"),
         ({"metadata": {"k" * 65: "v"}}, "64"),
         ({"metadata": {"k": "v" * 513}}, "512"),
-        ({"multiagent": {"type": "coordinator"}}, "multiagent"),
+        ({"multiagent": {"type": "coordinator"}}, "multiagent: agents of several agents"),
         ({"execution_identity": {"type": "user"}}, "execution_identity"),
     ],
 )
@@ -132,7 +138,7 @@ async def test_sessions_with_wrong_fields(server: Server, agent: str, place: str
         (good | {"environment_id": "../x"}, "environment_id"),
         (good | {"initial_events": [{"type": "user.interrupt"}]}, "initial_events"),
         (good | {"initial_events": [user_message("x")] * 51}, "initial_events"),
-        (good | {"budget": {"type": "limit"}}, "budget"),
+        (good | {"budget": {"type": "limit"}}, "budget: is not offered"),
         (good | {"title": ["x"]}, "title"),
         (
             good | {"agent": {"type": "agent_with_overrides", "id": agent, "model": None}},
@@ -151,3 +157,48 @@ async def test_sessions_with_wrong_fields(server: Server, agent: str, place: str
         good | {"agent": {"type": "agent", "id": agent, "version": 9}},
     ):
         await server.refused("POST", "/v1/sessions", 404, "not_found_error", json=body)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"k": 1}, {"k": "v" * 513}, {"k" * 65: "v"}, ["k"], {str(n): "v" for n in range(17)}],
+)
+async def test_wrong_metadata_has_its_code(
+    server: Server, agent: str, place: str, metadata: Any
+) -> None:
+    """The SDKs have an exception of its own for it, on create and on update."""
+    environment = {"name": "e", "metadata": metadata}
+    session = {"agent": agent, "environment_id": place, "metadata": metadata}
+    for path, body in (
+        ("/v1/agents", AGENT | {"metadata": metadata}),
+        (f"/v1/agents/{agent}", {"metadata": metadata}),
+        ("/v1/environments", environment),
+        (f"/v1/environments/{place}", environment),
+        ("/v1/sessions", session),
+    ):
+        told = await server.refused(
+            "POST", path, 400, "invalid_request_error", "metadata", json=body
+        )
+        assert told["error"]["details"] == {"error_code": "invalid_metadata"}
+
+
+async def test_an_override_that_takes_the_model_away(
+    server: Server, agent: str, place: str
+) -> None:
+    """The documented code says which it is."""
+    override = {"type": "agent_with_overrides", "id": agent, "model": None}
+    body = {"agent": override, "environment_id": place}
+    told = await server.refused(
+        "POST", "/v1/sessions", 400, "invalid_request_error", "model: cannot be cleared", json=body
+    )
+    assert told["error"]["details"] == {"error_code": "agent_model_required"}
+
+
+async def test_what_a_session_cannot_change(server: Server, session: str) -> None:
+    """The message says what to do instead."""
+    for body, says in (
+        ({"vault_ids": ["vlt_x"]}, "vault_ids: cannot be changed; create another session"),
+        ({"budget": {"type": "limit"}}, "budget: is not offered"),
+    ):
+        path = f"/v1/sessions/{session}"
+        await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
