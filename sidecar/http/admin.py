@@ -22,6 +22,7 @@ from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.answers import json_response, parse, read_object
 from sidecar.http.browsers import refuse_pages
 from sidecar.http.middleware import request_context, require_key
+from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
 from sidecar.managed.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
@@ -206,7 +207,7 @@ async def start_admin(
         ]
     )
     app.add_routes(api.routes())
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
