@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -92,7 +93,12 @@ class Git:
         self._settings = settings
         self._tasks = tasks
         self._slots = asyncio.Semaphore(settings.max_parallel)
-        self._environment = _environment(inherited) | {GIT_MARKER_VARIABLE: marker}
+        self._environment = _environment(inherited) | {
+            GIT_MARKER_VARIABLE: marker,
+            # A helper that outlives us, and whose host is silent, ends by itself in the end.
+            "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+            "GIT_HTTP_LOW_SPEED_TIME": str(math.ceil(settings.clone_timeout_seconds)),
+        }
 
     async def clone(
         self, url: str, target: Path, *, checkout: Checkout, token: str | None = None
@@ -152,11 +158,8 @@ class Git:
                 raise CloneError("repository_checkout_error", error.message) from error
 
     async def _run(self, arguments: list[str], work: Path, environment: Mapping[str, str]) -> None:
-        binary = shutil.which("git", path=environment["PATH"])
-        if binary is None:
-            raise CloneError("repository_clone_error", "git is not installed beside the sidecar")
         process = await asyncio.create_subprocess_exec(
-            *dying_with_us([os.path.abspath(binary), *arguments]),
+            *dying_with_us([_binary(environment), *arguments]),
             env=dict(environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -188,6 +191,13 @@ class Git:
                 "repository_clone_error",
                 f"the repository is larger than {self._settings.max_bytes} bytes",
             )
+
+
+def _binary(environment: Mapping[str, str]) -> str:
+    found = shutil.which("git", path=environment["PATH"])
+    if found is None:
+        raise CloneError("repository_clone_error", "git is not installed beside the sidecar")
+    return str(Path(found).absolute())
 
 
 def classify(said: str) -> FailureType:
@@ -259,7 +269,7 @@ async def _reap_group(group: int) -> None:
     with contextlib.suppress(TimeoutError, ChildProcessError):
         async with asyncio.timeout(_REAP_SECONDS):
             while True:
-                if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                if os.waitpid(-group, os.WNOHANG) == (0, 0):  # noqa: ASYNC222  # does not wait
                     await asyncio.sleep(_REAP_PAUSE_SECONDS)
 
 

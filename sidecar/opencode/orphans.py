@@ -25,6 +25,8 @@ from pathlib import Path
 MARKER_VARIABLE = "SIDECAR_CHILD_MARKER"
 SHELL_MARKER_VARIABLE = "SIDECAR_SHELL_MARKER"
 """The same value, set by our plug-in: in the shells of agents and in nothing else."""
+GIT_MARKER_VARIABLE = "SIDECAR_GIT_MARKER"
+"""The same value, set for our own git and its helpers: the end of a child is not theirs."""
 
 _PROC = Path("/proc")
 _PR_SET_CHILD_SUBREAPER = 36

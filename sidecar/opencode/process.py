@@ -26,6 +26,14 @@ _OUTPUT_GRACE_SECONDS = 0.5
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
+def dying_with_us(command: Sequence[str]) -> list[str]:
+    """Return the command line for `command` (first item: an absolute path) that does not outlive us.
+
+    To be started from the main thread: the parent-death signal is tied to the thread that forks.
+    """
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command]
+
+
 class ChildProcess:
     """A running child. Create with `spawn`.
 
@@ -48,16 +56,14 @@ class ChildProcess:
     ) -> ChildProcess:
         """Start `command` (first item: an absolute path) with exactly `env`.
 
-        Must run on the main thread: the parent-death signal is tied to the thread that forks.
-        `on_line(stream, text)` is called on the loop for each line. Raises OSError.
+        Must run on the main thread, see `dying_with_us`. `on_line(stream, text)` is called on the loop
+        for each line. Raises OSError.
         """
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[int] = loop.create_future()
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
         transport, _ = await loop.subprocess_exec(
             lambda: _OutputProtocol(on_line, exited),
-            *launcher,
-            *command,
+            *dying_with_us(command),
             stdin=asyncio.subprocess.DEVNULL,
             env=dict(env),
             cwd=cwd,
