@@ -57,13 +57,16 @@ class EventsApi:
         self._late_reader_seconds = late_reader_seconds
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes; the thread's are the session's under another name."""
+        """Return the routes; the thread's are the session's under another name.
+
+        A stream has no HEAD: it would never end, and count as a reader.
+        """
         return [
             web.post("/v1/sessions/{id}/events", self.send),
             web.get("/v1/sessions/{id}/events", self.list),
-            web.get("/v1/sessions/{id}/events/stream", self.stream),
+            web.get("/v1/sessions/{id}/events/stream", self.stream, allow_head=False),
             web.get("/v1/sessions/{id}/threads/{thread_id}/events", self.list),
-            web.get("/v1/sessions/{id}/threads/{thread_id}/stream", self.stream),
+            web.get("/v1/sessions/{id}/threads/{thread_id}/stream", self.stream, allow_head=False),
         ]
 
     async def send(self, request: web.Request) -> web.Response:
@@ -82,7 +85,7 @@ class EventsApi:
         for type_ in types:
             if type_ not in EVENT_TYPES:
                 raise InvalidRequestError(
-                    f"types: {type_[:60]!r} is not an event type of this server", field="types"
+                    f"types: {type_[:60]!r} is not an event type of this API", field="types"
                 )
         query = EventQuery(
             limit=limit,

@@ -13,12 +13,17 @@ from sidecar.http.answers import (
     parse,
     path_id,
     query_bool,
+    query_int,
     query_list,
     query_version,
     read_object,
 )
+from sidecar.managed.records import SessionRecord
 from sidecar.managed.sessions import Filters, Sessions
 from sidecar.wire.sessions import SessionCreate, SessionUpdate
+
+MAX_THREADS = 1000
+"""The largest `limit` of a list of threads; there is never more than one."""
 
 _STATUSES = ("rescheduling", "running", "idle", "terminated")
 
@@ -40,6 +45,7 @@ class SessionsApi:
             web.post("/v1/sessions/{id}/archive", self.archive),
             web.get("/v1/sessions/{id}/threads", self.threads),
             web.get("/v1/sessions/{id}/threads/{thread_id}", self.thread),
+            web.post("/v1/sessions/{id}/threads/{thread_id}/archive", self.archive_thread),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
@@ -73,12 +79,7 @@ class SessionsApi:
         """`GET /v1/sessions`, newest first unless `order=asc`."""
         query = page_query(request, highest=1000, order=order_of(request, default="desc"))
         created_at_filters(request, query)
-        statuses = query_list(request, "statuses")
-        for status in statuses:
-            if status not in _STATUSES:
-                raise InvalidRequestError(
-                    f"statuses: {status[:40]!r} is none of {', '.join(_STATUSES)}", field="statuses"
-                )
+        statuses = _statuses(request)
         version = query_version(request, "agent_version")
         if version is not None and "agent_id" not in request.query:
             raise InvalidRequestError(
@@ -97,14 +98,43 @@ class SessionsApi:
     async def threads(self, request: web.Request) -> web.Response:
         """`GET /v1/sessions/{id}/threads`: the primary thread."""
         record = await self._sessions.record(path_id(request, "sesn", "session"))
-        statuses = query_list(request, "statuses")
+        query_int(request, "limit", default=MAX_THREADS, low=1, high=MAX_THREADS)
+        if request.query.get("page"):
+            raise InvalidRequestError(
+                "page: not a cursor of this list, which has one page", field="page"
+            )
+        statuses = _statuses(request)
         shown = not statuses or record.status in statuses
         return json_response({"data": [record.thread()] if shown else [], "next_page": None})
 
     async def thread(self, request: web.Request) -> web.Response:
         """`GET /v1/sessions/{id}/threads/{thread_id}`."""
+        return json_response((await self._record_of_thread(request)).thread())
+
+    async def archive_thread(self, request: web.Request) -> web.Response:
+        """`POST /v1/sessions/{id}/threads/{thread_id}/archive`: the thread is archived with its session."""
+        await read_object(request, allow_empty=True)
+        record = await self._record_of_thread(request)
+        if record.archived_at is None:
+            raise InvalidRequestError(
+                f"thread {record.thread_id} is the primary thread and cannot be archived alone; "
+                f"archive session {record.id}"
+            )
+        return json_response(record.thread())
+
+    async def _record_of_thread(self, request: web.Request) -> SessionRecord:
         record = await self._sessions.record(path_id(request, "sesn", "session"))
         thread_id = path_id(request, "sthr", "thread", name="thread_id")
         if thread_id != record.thread_id:
             raise NotFoundError(f"thread {thread_id} does not exist in session {record.id}")
-        return json_response(record.thread())
+        return record
+
+
+def _statuses(request: web.Request) -> list[str]:
+    statuses = query_list(request, "statuses")
+    for status in statuses:
+        if status not in _STATUSES:
+            raise InvalidRequestError(
+                f"statuses: {status[:40]!r} is none of {', '.join(_STATUSES)}", field="statuses"
+            )
+    return statuses

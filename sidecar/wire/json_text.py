@@ -52,7 +52,9 @@ def _loads(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
-        raise UnstorableError("", f"the JSON is nested more than {MAX_DEPTH} levels deep") from error
+        raise UnstorableError(
+            "", f"the JSON is nested more than {MAX_DEPTH} levels deep"
+        ) from error
 
 
 def _refuse_constant(name: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sidecar.ids import new_id
 from tests.harness import user_message
 from tests.integration.bad_input.server import (
     AGENT,
@@ -115,3 +116,31 @@ async def test_the_bound_of_metadata_is_that_of_the_result(
         "POST", path, 400, "invalid_request_error", "16", json={"metadata": {"one more": "v"}}
     )
     assert refused["error"]["details"] == {"error_code": "invalid_metadata"}
+
+
+async def test_a_thread_is_archived_with_its_session(
+    server: Server, agent: str, place: str
+) -> None:
+    """The only thread cannot be archived alone; that of an archived session is archived already."""
+    made = await server.raw.call("POST", "/v1/sessions", {"agent": agent, "environment_id": place})
+    base = f"/v1/sessions/{made['id']}"
+    (thread,) = (await server.raw.call("GET", f"{base}/threads"))["data"]
+    path = f"{base}/threads/{thread['id']}/archive"
+    await server.refused("POST", path, 400, "invalid_request_error", "archive session")
+    unknown = f"{base}/threads/{new_id('sthr')}/archive"
+    await server.refused("POST", unknown, 404, "not_found_error", "thread")
+    await server.raw.call("POST", f"{base}/archive")
+    archived = await server.raw.call("POST", path)
+    assert (archived["id"], archived["status"]) == (thread["id"], "terminated")
+    assert archived["archived_at"]
+
+
+@pytest.mark.parametrize("tail", ["events/stream", "threads/{thread}/stream"])
+async def test_a_stream_has_no_head(server: Server, session: str, tail: str) -> None:
+    """It would never end."""
+    (thread,) = (await server.raw.call("GET", f"/v1/sessions/{session}/threads"))["data"]
+    path = f"/v1/sessions/{session}/{tail.format(thread=thread['id'])}"
+    async with asyncio.timeout(5), server.http.head(path) as response:
+        assert response.status in {404, 405}
+    async with server.http.head(f"/v1/sessions/{session}/events") as response:
+        assert response.status == 200

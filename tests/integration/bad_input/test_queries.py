@@ -1,8 +1,10 @@
 """Limits, cursors and filters out of range."""
 
 import base64
+from typing import get_args
 
 import pytest
+from anthropic.types.beta.sessions import BetaManagedAgentsSessionEventType
 
 from tests.integration.bad_input.server import (
     Server,
@@ -21,7 +23,14 @@ NUMBERS = ["0", "-1", "--5", "1.5", "abc", "", "9" * 5000, "1e3", "+3", " 7"]
 @pytest.mark.parametrize("limit", NUMBERS)
 @pytest.mark.parametrize(
     "path",
-    ["/v1/agents", "/v1/environments", "/v1/sessions", "/v1/models", "/v1/sessions/{id}/events"],
+    [
+        "/v1/agents",
+        "/v1/environments",
+        "/v1/sessions",
+        "/v1/models",
+        "/v1/sessions/{id}/events",
+        "/v1/sessions/{id}/threads",
+    ],
 )
 async def test_limits_out_of_range(server: Server, session: str, path: str, limit: str) -> None:
     """A limit that is no number in range is a 400 that tells the range."""
@@ -52,7 +61,10 @@ async def test_limits_out_of_range(server: Server, session: str, path: str, limi
         ("/v1/sessions", "statuses[]=asleep", "idle"),
         ("/v1/sessions", "agent_version=1", "agent_id"),
         ("/v1/sessions", f"agent_id=x&agent_version={'9' * 30}", "agent_version"),
+        ("/v1/sessions/{id}/threads", "page=bogus", "page"),
+        ("/v1/sessions/{id}/threads", "statuses[]=bogus", "idle"),
         ("/v1/sessions/{id}/events", "types[]=lap.text", "types"),
+        ("/v1/sessions/{id}/events", "types[]=session.deleted", "types"),
         ("/v1/sessions/{id}/events", "page=nonsense", "next_page"),
         ("/v1/sessions/{id}/events", "created_at[lt]=x", "RFC 3339"),
         ("/v1/sessions/{id}/events/stream", "event_deltas[]=user.message", "event_deltas"),
@@ -90,3 +102,12 @@ async def test_a_cursor_of_the_other_order(
         "invalid_request_error",
         "order",
     )
+
+
+@pytest.mark.parametrize("type_", get_args(BetaManagedAgentsSessionEventType))
+async def test_every_event_type_of_the_sdk_is_a_filter(
+    server: Server, session: str, type_: str
+) -> None:
+    """Also of events that are never emitted here: such a list is empty."""
+    page = await server.raw.call("GET", f"/v1/sessions/{session}/events?types[]={type_}")
+    assert page == {"data": [], "next_page": None}
