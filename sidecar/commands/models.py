@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from sidecar.commands import output
 from sidecar.commands.gateway import as_command_error, load_settings, open_gateway, read_catalogue
 from sidecar.commands.model_table import Row, print_hidden, print_listed
-from sidecar.config import RuntimesSettings
+from sidecar.config import RuntimesSettings, env_name
 from sidecar.errors import SidecarError
+from sidecar.http.runtime_models import NOT_CONFIGURED
 from sidecar.sdk import (
     AsyncClient,
     AuthenticationError,
@@ -24,6 +25,7 @@ from sidecar.sdk import (
     ModelPage,
     ModelsError,
     PermissionDeniedError,
+    RequestRefusedError,
     Runtime,
     UnknownRuntimeError,
     Upstream,
@@ -181,8 +183,16 @@ class _ThroughSidecar(Runtime):
         self.name = name
 
     async def list_models(self, upstream: Upstream) -> ModelPage:
-        """Return `GET /v1/models?runtime=`."""
-        body = await upstream.get_json("/v1/models", query={"runtime": self.name})
+        """Return `GET /v1/models?runtime=`. Raises MissingKeyError when the sidecar has no key either."""
+        try:
+            body = await upstream.get_json("/v1/models", query={"runtime": self.name})
+        except RequestRefusedError as error:
+            if error.error_code != NOT_CONFIGURED:
+                raise
+            variable = env_name(RuntimesSettings, f"{self.name}_api_key")
+            raise MissingKeyError(
+                f"no key for it, neither here nor at the sidecar: set {variable}", runtime=self.name
+            ) from error
         return make_page(
             self.name,
             data_of(self.name, body),

@@ -34,6 +34,9 @@ from sidecar.http.answers import query_bool
 from sidecar.http.model_pages import PageQuery, conditional, encode, etag_of
 from sidecar.store import kept_file
 
+NOT_CONFIGURED = "runtime_not_configured"
+"""The `error_code` by which a program tells a list that is switched off from a wrong request."""
+
 _LONGEST_WAIT_SECONDS = 25.0
 """For the very first list; vendors answer in well under a second, their bad days take longer."""
 _STALE_WAIT_SECONDS = 2.5
@@ -149,6 +152,7 @@ class RuntimeModels:
                 f"runtime: {runtime} is not configured on this server: set {access.key_variable} "
                 f"(or {access.key_variable}_FILE) there",
                 field="runtime",
+                error_code=NOT_CONFIGURED,
             )
         return self._lists[runtime]
 

@@ -77,6 +77,7 @@ def read_answer(
         status=status,
         request_id=request_id,
         retry_after_seconds=_retry_after_seconds(headers),
+        error_code=_error_code(value),
     )
     told = headers.get("x-should-retry")
     if told in {"true", "false"}:
@@ -143,6 +144,12 @@ def _vendor_message(value: Any) -> str | None:
     candidates = [inner.get("message")] if isinstance(inner, dict) else []
     candidates += [value.get("message"), value.get("detail"), inner]
     return next((c for c in candidates if isinstance(c, str) and c.strip()), None)
+
+
+def _error_code(value: Any) -> str | None:
+    for name in ("error", "details", "error_code"):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -27,7 +27,8 @@ class ModelsError(Exception):
     """Root of everything the SDK raises on purpose.
 
     `runtime` is the runtime asked, `status` the HTTP status (None without an answer), `request_id` the
-    vendor's id of the request, `retry_after_seconds` the wait the vendor asked for. `is_retryable` says
+    vendor's id of the request, `retry_after_seconds` the wait the vendor asked for, `error_code` the code
+    beside an Anthropic-format message (`error.details.error_code`). `is_retryable` says
     whether the same call may succeed later; the SDK has then already used up its own retries.
     """
 
@@ -41,6 +42,7 @@ class ModelsError(Exception):
         status: int | None = None,
         request_id: str | None = None,
         retry_after_seconds: float | None = None,
+        error_code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -48,6 +50,7 @@ class ModelsError(Exception):
         self.status = status
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
+        self.error_code = error_code
 
     def __str__(self) -> str:
         facts = []

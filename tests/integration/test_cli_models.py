@@ -12,11 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.gateway.demo import DemoGateway
+from sidecar.wiring.face import open_face
 from tests import program
 from tests.fakes.anthropic_api import AnthropicApi, Fault, anthropic_model
 from tests.fakes.cursor_api import CursorApi
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings
 
-GATEWAY_KEY = "gateway-key-of-the-tests"
 NOBODY = "http://127.0.0.1:9"
 
 ServeFake = Callable[[Any], Awaitable[str]]
@@ -185,6 +186,40 @@ async def test_a_runtime_whose_key_only_the_sidecar_holds(tmp_path: Path) -> Non
 
     assert [(r["id"], r["runtime"]) for r in done.json["models"]] == [("gpt-5.2", "cursor")]
     assert asked == [("cursor", "key-of-the-sidecar")]
+
+
+@pytest.fixture
+async def sidecar(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[str]:
+    """Serve the face of a sidecar that has the gateway's key and no other; return its URL."""
+    async with AsyncExitStack() as stack:
+        face = await open_face(make_settings(tmp_path / "data", gateway.url), stack)
+        await face.catalogue.refresh()
+        yield face.url
+
+
+async def test_all_through_a_sidecar_without_other_keys(sidecar: str, tmp_path: Path) -> None:
+    """What is not configured there is told as such and does not make the command fail."""
+    done = await models(tmp_path, "--all", "--json", "--url", sidecar, SIDECAR_API_KEY=RUNTIME_KEY)
+    told = {name: entry["status"] for name, entry in done.json["runtimes"].items()}
+
+    assert done.code == 0
+    assert told == {
+        "opencode": "ok",
+        "anthropic": "unconfigured",
+        "cursor": "unconfigured",
+        "gemini": "unconfigured",
+    }
+
+
+async def test_one_runtime_that_neither_side_has_a_key_for(sidecar: str, tmp_path: Path) -> None:
+    """The same exit code as without a sidecar, and the variable to set."""
+    done = await models(
+        tmp_path, "--runtime", "cursor", "--url", sidecar, SIDECAR_API_KEY=RUNTIME_KEY
+    )
+
+    assert done.code == 2
+    assert "CURSOR_API_KEY" in done.err
+    assert len(done.err.strip().splitlines()) == 1
 
 
 async def test_all_runtimes_keep_failures_apart(
