@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import aiohttp
 import structlog
@@ -86,6 +86,8 @@ class EventPump:
         self.connected_boot = 0
         """The boot whose events are being read, 0 when none."""
         self.events_seen = 0
+        self.events_dropped = 0
+        """How many could not be read."""
         self.reconnects = 0
         supervisor.on_state_change(lambda _state, _boot: self._wake.set())
 
@@ -146,8 +148,7 @@ class EventPump:
                 _log.info("event stream lost", boot=boot, error=repr(error))
             finally:
                 self.connected_boot = 0
-                for callback in self._lost_callbacks:
-                    callback()
+                _call_all(self._lost_callbacks, about="loss")
             await asyncio.sleep(backoff.next_delay())
 
     async def _next_client(self) -> tuple[ChildClient, int]:
@@ -167,7 +168,7 @@ class EventPump:
             while data := await bound.wait(response.content.readany()):
                 *frames, pending = (pending + data).split(b"\n\n")
                 for frame in frames:
-                    if (event := _read_or_drop(frame)) is None:
+                    if (event := self._read_or_drop(frame)) is None:
                         continue
                     if event["payload"]["type"] == "server.connected":
                         backoff.reset()
@@ -185,8 +186,24 @@ class EventPump:
             return
         self.reconnects += 1
         gap = ChildGap("reconnected" if is_same else "restarted", boot)
-        for callback in self._gap_callbacks:
-            callback(gap)
+        _call_all(self._gap_callbacks, gap, about="gap")
+
+    def _read_or_drop(self, frame: bytes) -> dict[str, Any] | None:
+        """Return the event, if it is one. What is none must not end the reading of all sessions' events."""
+        try:
+            return read_frame(frame)
+        except ValueError as error:
+            self.events_dropped += 1
+            if (
+                self.events_dropped.bit_count() == 1
+            ):  # the first, second, fourth, ...: never a flood
+                _log.warning(
+                    "event dropped",
+                    error=str(error),
+                    size_bytes=len(frame),
+                    dropped=self.events_dropped,
+                )
+            return None
 
     def _dispatch(self, frame: dict[str, Any]) -> None:
         payload = frame["payload"]
@@ -195,31 +212,32 @@ class EventPump:
         session_id = properties.get("sessionID")
         if not isinstance(session_id, str):
             return
-        if payload["type"] == "session.created":
-            parent = properties.get("info", {}).get("parentID")
-            if (
-                parent is not None
-                and (root := self._roots.get(parent, parent)) in self._subscribers
-            ):
+        if payload["type"] == "session.created" and (parent := _parent_id(properties)) is not None:
+            root = self._roots.get(parent, parent)
+            if root in self._subscribers:
                 self._roots[session_id] = root
         root_id = self._roots.get(session_id, session_id)
         callbacks = self._subscribers.get(root_id)
         if not callbacks:
             return
         event = ChildEvent(payload["type"], properties, frame.get("directory"), session_id, root_id)
-        for callback in list(callbacks):
-            try:
-                callback(event)
-            except Exception:  # one subscriber's mistake must not silence the others
-                _log.exception("event subscriber failed", type=event.type, session_id=session_id)
+        _call_all(callbacks, event, about=event.type)
 
 
-def _read_or_drop(frame: bytes) -> dict[str, Any] | None:
-    try:
-        return read_frame(frame)
-    except ValueError as error:  # one event must not end the reading of all sessions' events
-        _log.warning("event dropped", error=str(error), size_bytes=len(frame))
-        return None
+def _call_all(
+    callbacks: Sequence[Callable[..., None]], *news: ChildEvent | ChildGap, about: str
+) -> None:
+    for callback in list(callbacks):
+        try:
+            callback(*news)
+        except Exception:  # one subscriber's mistake must not silence the others
+            _log.exception("event subscriber failed", about=about)
+
+
+def _parent_id(properties: Mapping[str, Any]) -> str | None:
+    info = properties.get("info")
+    parent = info.get("parentID") if isinstance(info, dict) else None
+    return parent if isinstance(parent, str) else None
 
 
 def read_frame(frame: bytes) -> dict[str, Any] | None:
@@ -229,5 +247,16 @@ def read_frame(frame: bytes) -> dict[str, Any] | None:
     in_front = _TYPE.search(frame)
     if in_front is not None and in_front[1].decode() in _IGNORED:
         return None
-    event: dict[str, Any] = read_leniently(frame[5:])
+    event = read_leniently(frame[5:])
+    if not _is_event(event):
+        raise ValueError("it is no event")
     return None if event["payload"]["type"] in _IGNORED else event
+
+
+def _is_event(read: Any) -> TypeGuard[dict[str, Any]]:
+    payload = read.get("payload") if isinstance(read, dict) else None
+    return (
+        isinstance(payload, dict)
+        and isinstance(payload.get("type"), str)
+        and isinstance(payload.get("properties", {}), dict)
+    )

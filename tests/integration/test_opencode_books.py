@@ -343,6 +343,40 @@ async def test_a_failing_subscriber_silences_nobody(world: World) -> None:
         await eventually(lambda: len(listener.events) == 2)
 
 
+async def test_what_is_no_event_is_skipped(world: World) -> None:
+    """The stream goes on behind it, without a reconnect."""
+    created = _frame("session.created", "ses_2", info={"parentID": {}})
+    async with listening(world) as listener:
+        listener.pump.subscribe("ses_1", listener.events.append)
+        for wrong in (
+            [],
+            {},
+            {"payload": {"type": 5}},
+            {"payload": {"type": "x", "properties": 5}},
+        ):
+            await world.tell("emit", wrong)
+        await world.tell("emit", created)
+        await world.tell("emit", _frame("session.created", "ses_2", info=None))
+        await world.tell("emit", _frame("session.idle", "ses_1"))
+        await eventually(lambda: len(listener.events) == 1)
+        assert listener.pump.events_dropped == 4
+        assert listener.gaps == []
+
+
+async def test_a_failing_listener_to_gaps_ends_nothing(world: World) -> None:
+    """The next one is told, and the events go on."""
+
+    def fails(_gap: ChildGap) -> None:
+        raise RuntimeError("mine")
+
+    async with listening(world) as listener:
+        listener.pump.on_gap(fails)
+        listener.pump.on_gap(listener.gaps.append)
+        for count in (2, 4):
+            await world.tell("drop")
+            await eventually(lambda: len(listener.gaps) == count)  # noqa: B023  # called at once
+
+
 async def test_lost_stream_reconnects_and_tells(world: World) -> None:
     """When the stream ends the pump reconnects, and says that events may be missing."""
     async with listening(world) as listener:

@@ -39,3 +39,24 @@ def test_the_words_of_a_user_skip_nothing() -> None:
 def test_comments_are_no_events() -> None:
     """Only `data:` is read."""
     assert read_frame(b": keep-alive") is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{broken",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"payload":null}',
+        b'{"payload":{"properties":{}}}',
+        b'{"payload":{"type":5}}',
+        b'{"payload":{"type":"session.idle","properties":[]}}',
+        b'{"payload":{"type":"\xff"}}\n{"payload":{"type":"x"}}',
+    ],
+)
+def test_what_is_no_event_is_a_value_error(data: bytes) -> None:
+    """Whatever is wrong with it."""
+    with pytest.raises(ValueError, match=r".+"):
+        read_frame(b"data: " + data)
