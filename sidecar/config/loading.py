@@ -59,6 +59,7 @@ class Settings(BaseModel):
             raise SettingsError(_explain(error)) from error
         settings.http.effective_host()
         settings.admin.check()
+        settings.gateway.check()
         settings.check_attached()
         return settings
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
+from sidecar.errors import SettingsError
 
 
 class GatewaySettings(SettingsGroup):
@@ -49,6 +50,18 @@ class GatewaySettings(SettingsGroup):
     """Wire format for Claude models: `messages` keeps thinking blocks and cache control."""
     default_wire: Literal["messages", "chat"] = "chat"
     """Wire format for all other models. `messages` for a gateway without chat completions (LAP)."""
+
+    def check(self) -> None:
+        """Raise SettingsError for two ways to authenticate, which one header cannot carry."""
+        if self.base_url is None or self.api_key is None:
+            return
+        parts = urlsplit(self.base_url)
+        if parts.username is not None or parts.password is not None:
+            raise SettingsError(
+                "LITELLM_BASE_URL: has a user or password in it, and LITELLM_API_KEY is set: the gateway "
+                "gets one of them in the Authorization header, not both; take the part before @ out of "
+                "the URL, or unset the key"
+            )
 
 
 class RelaySettings(SettingsGroup):

@@ -157,3 +157,17 @@ def test_every_setting_has_a_meaning_and_a_name_of_its_own() -> None:
     names = [name for _, name, _ in variables()]
     assert len(set(names)) == len(names)
     assert all(meanings()[name] for name in names)
+
+
+@pytest.mark.parametrize("url", ["http://user:pw@gateway:4000", "http://user@gateway:4000/v1"])
+def test_a_gateway_is_authenticated_to_in_one_way(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A user in the URL and a key cannot both be sent; the refusal does not repeat them."""
+    monkeypatch.setenv("LITELLM_BASE_URL", url)
+    assert Settings.load().gateway.base_url == url
+    monkeypatch.setenv("LITELLM_API_KEY", "sk-gateway")
+    with pytest.raises(SettingsError, match=r"LITELLM_BASE_URL.*LITELLM_API_KEY") as caught:
+        Settings.load()
+    assert "pw" not in caught.value.message
+    assert "sk-gateway" not in caught.value.message
