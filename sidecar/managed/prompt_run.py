@@ -314,11 +314,13 @@ class PromptRun:
                 item = await self._inbox.get()
                 if isinstance(item, ChildLost):
                     return
-                if isinstance(item, RequestEnded) or _is_tool(item):
-                    # What ran is told; text that was cut is not.
+                if isinstance(item, RequestStarted | RequestEnded):
                     await self._take(item, out)
-                if _is_idle(item, self._child.session_id):
-                    break
+                if isinstance(item, ChildEvent) and item.session_id == self._child.session_id:
+                    if _is_idle(item):
+                        break
+                    if not _is_cut(item):
+                        out.extend(self._translator.child_event(item.type, item.properties))
             is_busy = await self._child.is_busy()
 
     async def _publish(self, out: Output) -> None:
@@ -327,18 +329,14 @@ class PromptRun:
             await self._actor.commit(out.drafts, used=out.used)
 
 
-def _is_idle(item: InboxItem, session_id: str) -> bool:
-    return (
-        isinstance(item, ChildEvent)
-        and item.type == "session.status"
-        and item.session_id == session_id
-        and item.properties["status"]["type"] == "idle"
-    )
+def _is_idle(event: ChildEvent) -> bool:
+    return event.type == "session.status" and event.properties["status"]["type"] == "idle"
 
 
-def _is_tool(item: InboxItem) -> bool:
-    """Whether it tells of a call; an aborted one is closed when the turn is settled, in our words."""
-    if not (isinstance(item, ChildEvent) and item.type == "message.part.updated"):
-        return False
-    part = item.properties["part"]
-    return part["type"] == "tool" and part["state"]["status"] in {"running", "completed"}
+def _is_cut(event: ChildEvent) -> bool:
+    """Whether it is not told during an abort: text, and that a call was aborted, which we tell ourselves."""
+    if event.type != "message.part.updated":
+        return event.type == "message.part.delta"
+    part = event.properties["part"]
+    is_aborted = part["type"] == "tool" and part["state"]["status"] == "error"
+    return is_aborted or part["type"] in {"text", "reasoning"}

@@ -1,0 +1,140 @@
+"""An opencode that does with each prompt what fate says, and the turns that run on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from sidecar.config import TurnSettings
+from sidecar.errors import ChildUnavailableError
+from sidecar.ids import new_id
+from sidecar.managed.custom_tools import CustomTools
+from sidecar.managed.event_log import EventLog
+from sidecar.managed.history import EventQuery, list_events
+from sidecar.managed.records import SessionRecord
+from sidecar.managed.turn_items import ChildLost, RequestStarted
+from sidecar.managed.turns import Turns
+from sidecar.opencode.events import ChildEvent
+from sidecar.store.database import Database
+from sidecar.tracing import PassingTracer
+from sidecar.wire.sessions import ClientEvent
+
+EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
+
+Fate = Literal[
+    "unreachable", "drops", "dies", "dies working", "answers", "works on", "idle of before"
+]
+
+
+class FatedChild:
+    """Does with each prompt what fate says; stands for `ChildSessions` and the `ChildSession` it opens."""
+
+    def __init__(self, *fates: Fate, has_taken: bool = False) -> None:
+        self._fates = list(fates)
+        self._has_taken = has_taken
+        self.session_id = new_id("ses")
+        self.prompt_wait_seconds = 5.0
+        self.tell: Callable[[Any], None] = lambda _item: None
+        self.prompts: list[str] = []
+        self.reloads: list[bool] = []
+        self.aborts = 0
+        self._last: Fate = "answers"
+
+    async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
+        return []
+
+    @asynccontextmanager
+    async def open(
+        self, _record: SessionRecord, sink: Any, *, wait_seconds: float, is_reloaded: bool
+    ) -> AsyncIterator[FatedChild]:
+        assert 0 < wait_seconds <= self.prompt_wait_seconds
+        self.reloads.append(is_reloaded)
+        self._sink = sink
+        yield self
+
+    async def prompt(self, *, message_id: str, **_rest: Any) -> None:
+        self.prompts.append(message_id)
+        fate = self._last = self._fates.pop(0)
+        if fate == "unreachable":
+            raise ChildUnavailableError("opencode did not answer")
+        if fate == "idle of before":
+            self._echo(message_id)
+            self._status("idle")
+            fate = "answers"
+        self._echo(message_id)
+        self._status("busy")
+        if fate == "dies working":
+            self.tell(RequestStarted("req_1"))
+        if fate in {"dies", "dies working"}:
+            self.tell(ChildLost("died"))
+            return
+        if fate == "works on":
+            return
+        self.finish(message_id)
+
+    def finish(self, message_id: str) -> None:
+        """Answer a prompt and go idle."""
+        if self._last != "drops":
+            self._answer(message_id)
+        self._status("idle")
+
+    async def abort(self) -> None:
+        self.aborts += 1
+        self._status("idle")
+
+    async def forget(self, _record: SessionRecord) -> None:
+        """Nothing is kept."""
+
+    async def is_busy(self) -> bool:
+        return False
+
+    async def has_taken(self, _message_id: str) -> bool:
+        return self._has_taken
+
+    def _say(self, type_: str, **properties: Any) -> None:
+        self._sink(ChildEvent(type_, properties, None, self.session_id, self.session_id))
+
+    def _echo(self, message_id: str) -> None:
+        self._say("message.updated", info={"id": message_id, "role": "user"})
+
+    def _status(self, type_: str) -> None:
+        self._say("session.status", status={"type": type_})
+
+    def _answer(self, message_id: str) -> None:
+        info = {"id": "msg_a", "role": "assistant", "parentID": message_id}
+        self._say("message.updated", info=info)
+        for part in (
+            {"id": "prt_1", "type": "step-start"},
+            {"id": "prt_2", "type": "text", "text": "here", "time": {"start": 1, "end": 2}},
+            {"id": "prt_3", "type": "step-finish", "reason": "stop", "tokens": {"input": 1}},
+        ):
+            self._say("message.part.updated", part={"messageID": "msg_a", **part})
+
+
+def make_turns(database: Database, child: FatedChild, **settings: Any) -> Turns:
+    """Return the engine over that child."""
+    as_child_sessions: Any = child
+    turns = Turns(
+        database=database,
+        log=EventLog(database=database),
+        child_sessions=as_child_sessions,
+        custom_tools=CustomTools(),
+        modalities_of=lambda _model: None,
+        settings=TurnSettings(**settings),
+        tracer=PassingTracer(),
+    )
+    child.tell = lambda item: turns.tell(child.session_id, item)
+    return turns
+
+
+async def send(turns: Turns, session_id: str, *events: dict[str, Any]) -> None:
+    """Send events as a client would."""
+    await turns.send(session_id, [EVENTS.validate_python(event) for event in events])
+
+
+async def history(database: Database, session_id: str) -> list[dict[str, Any]]:
+    """Return the session's events."""
+    return list((await list_events(database, session_id, EventQuery()))["data"])

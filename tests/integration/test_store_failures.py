@@ -1,0 +1,181 @@
+"""The store fails for a while, as under somebody's lock: nothing accepted is lost or run twice."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from sidecar.managed.turns import Turns
+from sidecar.store.database import Database
+from tests.fakes.fated_child import FatedChild, history, make_turns, send
+from tests.harness import text_of, types_of, user_message
+from tests.integration.test_turn_engine import new_session
+
+T = TypeVar("T")
+
+
+class FlakyDatabase(Database):
+    """Answers nothing while it is told to fail."""
+
+    is_failing = False
+
+    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Write, or raise what a locked database raises."""
+        self._check()
+        return await super().write(job)
+
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Read, likewise."""
+        self._check()
+        return await super().read(job)
+
+    def _check(self) -> None:
+        if self.is_failing:
+            raise sqlite3.OperationalError("database is locked")
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[FlakyDatabase]:
+    opened = FlakyDatabase(tmp_path / "db.sqlite", synchronous="NORMAL")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def until_idle(database: Database, session_id: str, count: int) -> list[dict[str, Any]]:
+    """Wait for that many turns to end; return the session's events."""
+    async with asyncio.timeout(20):
+        while True:
+            events = await history(database, session_id)
+            if types_of(events).count("session.status_idle") == count:
+                return events
+            await asyncio.sleep(0.02)
+
+
+async def started(turns: Turns, session_id: str, child: FatedChild) -> None:
+    """Wait until the child has the prompt."""
+    async with asyncio.timeout(5):
+        while not child.prompts:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
+    database: FlakyDatabase,
+) -> None:
+    """The refused message is gone, the turn ends once, and what is sent later is processed in order."""
+    child = FatedChild("works on", "answers")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    await send(turns, session_id, user_message("first"))
+    await started(turns, session_id, child)
+
+    database.is_failing = True
+    with pytest.raises(sqlite3.OperationalError):
+        await send(turns, session_id, user_message("refused"))
+    database.is_failing = False
+    await send(turns, session_id, user_message("second"))
+    child.finish(child.prompts[0])
+    events = await until_idle(database, session_id, 2)
+    await turns.drain(0.1)
+
+    said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
+    assert said == ["first", "second"]
+    assert text_of(events) == "herehere"
+    assert "session.error" not in types_of(events)
+
+
+async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: FlakyDatabase) -> None:
+    """It has exactly one end, an error; a message that waits is processed after it."""
+    child = FatedChild("works on", "answers")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    await send(turns, session_id, user_message("first"))
+    await started(turns, session_id, child)
+    await send(turns, session_id, user_message("second"))
+    turn = (await turns.actor(session_id)).turn
+    assert turn is not None
+
+    database.is_failing = True
+    child.finish(child.prompts[0])
+    await turn.done.wait()
+    with pytest.raises(sqlite3.OperationalError):
+        await send(turns, session_id, user_message("refused"))
+    database.is_failing = False
+    events = await until_idle(database, session_id, 2)
+    await turns.drain(0.1)
+
+    assert types_of(events).count("session.error") == 1
+    assert text_of(events) == "here"
+    said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
+    assert said == ["first", "second"]
+
+
+async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyDatabase) -> None:
+    """The session goes on as before."""
+    child = FatedChild("answers")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    actor = await turns.actor(session_id)
+    database.is_failing = True
+    with pytest.raises(sqlite3.OperationalError):
+        async with turns.holding(session_id):
+            await actor.terminate()
+    database.is_failing = False
+    await send(turns, session_id, user_message("still here?"))
+    events = await until_idle(database, session_id, 1)
+    await turns.drain(0.1)
+    assert text_of(events) == "here"
+
+
+async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_others(
+    database: FlakyDatabase,
+) -> None:
+    """Sessions that an earlier process left running are settled one by one, as soon as it is possible."""
+    before = make_turns(database, FatedChild("works on", "works on", "works on"))
+    sessions = [await new_session(database) for _ in range(3)]
+    for session_id in sessions:
+        await send(before, session_id, user_message("cut"))
+    for session_id in sessions:
+        turn = (await before.actor(session_id)).turn
+        assert turn is not None
+        while turn.is_preparing:
+            await asyncio.sleep(0.005)
+    await before._tasks.close()  # as SIGKILL would: nothing is settled
+
+    after = make_turns(database, FatedChild())
+    database.is_failing = True
+    recovering = asyncio.create_task(after.recover())
+    await asyncio.sleep(0.05)
+    database.is_failing = False
+    await recovering
+    await database.write(lambda c: c.execute("DELETE FROM sessions WHERE id = ?", sessions[:1]))
+    for session_id in sessions[1:]:
+        events = await until_idle(database, session_id, 1)
+        assert types_of(events).count("session.error") == 1
+    await after.drain(0.1)
+
+
+async def test_a_message_never_overtakes_those_that_wait(database: FlakyDatabase) -> None:
+    """What arrives while the sidecar drains goes behind what is queued; the next start keeps the order."""
+    child = FatedChild("works on")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    await send(turns, session_id, user_message("first"))
+    await started(turns, session_id, child)
+    await send(turns, session_id, user_message("second"))
+    draining = asyncio.create_task(turns.drain(5))
+    await asyncio.sleep(0.01)
+    child.finish(child.prompts[0])
+    await until_idle(database, session_id, 1)
+    await send(turns, session_id, user_message("third"))
+    await draining
+    assert len(child.prompts) == 1
+
+    again = FatedChild("answers", "answers")
+    after = make_turns(database, again)
+    await after.recover()
+    events = await until_idle(database, session_id, 3)
+    await after.drain(1)
+    said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
+    assert said == ["first", "second", "third"]
