@@ -75,81 +75,119 @@ class EventQuery:
     bounds: list[tuple[str, int]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: after these numbers in the log and in the queue, in the list's order."""
+
+    seq: int | None
+    position: int | None
+
+    @classmethod
+    def of_start(cls, order: Order) -> _Place:
+        return cls(0, 0) if order == "asc" else cls(None, None)
+
+    def encode(self, order: Order) -> str:
+        raw = json.dumps([order, self.seq, self.position])
+        return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str, order: Order) -> _Place:
+        """Read what `encode` wrote. Raises InvalidRequestError; also when the order differs."""
+        try:
+            padded = text + "=" * (-len(text) % 4)
+            made_for, seq, position = json.loads(base64.urlsafe_b64decode(padded))
+        except (ValueError, TypeError, binascii.Error, RecursionError):
+            made_for, seq, position = "", "", ""
+        if not (_is_number(seq) and _is_number(position)):
+            raise InvalidRequestError(
+                "page: not a cursor of this list; use next_page of an earlier answer", field="page"
+            )
+        if made_for != order:
+            raise InvalidRequestError(
+                "page: the cursor was made with another order; keep the order", field="page"
+            )
+        return cls(seq, position)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**63)
+
+
 async def list_events(database: Database, session_id: str, query: EventQuery) -> dict[str, Any]:
     """Return `{data, next_page}`; queued client events come last, with `processed_at` null.
 
-    Raises NotFoundError, InvalidRequestError.
+    One that is processed between two pages is on both of them, with the same id. Raises NotFoundError,
+    InvalidRequestError.
     """
-    after = _decode(query.page, query.order) if query.page else None
-    return await database.read(lambda connection: _select(connection, session_id, query, after))
+    start = _Place.of_start(query.order)
+    if query.page:
+        start = _Place.decode(query.page, query.order)
+    return await database.read(lambda connection: _select(connection, session_id, query, start))
 
 
 def _select(
-    connection: sqlite3.Connection, session_id: str, query: EventQuery, after: int | None
+    connection: sqlite3.Connection, session_id: str, query: EventQuery, start: _Place
 ) -> dict[str, Any]:
     select_session(connection, session_id)
-    conditions, parameters = ["session_id = ?"], [session_id]
+    wanted = None if query.limit is None else query.limit + 1
+    parts = [_logged, _queued] if query.order == "asc" else [_queued, _logged]
+    found: list[tuple[_Place, dict[str, Any]]] = []
+    for part in parts:
+        left = None if wanted is None else wanted - len(found)
+        found += part(connection, session_id, query, found[-1][0] if found else start, left)
+    page = found if query.limit is None else found[: query.limit]
+    next_page = page[-1][0].encode(query.order) if len(found) > len(page) else None
+    return {"data": [event for _, event in page], "next_page": next_page}
+
+
+def _logged(
+    connection: sqlite3.Connection,
+    session_id: str,
+    query: EventQuery,
+    start: _Place,
+    count: int | None,
+) -> list[tuple[_Place, dict[str, Any]]]:
+    conditions: list[str] = ["session_id = ?"]
+    parameters: list[str | int] = [session_id]
     ascending = query.order == "asc"
-    if after is not None:
+    if start.seq is not None:
         conditions.append("seq > ?" if ascending else "seq < ?")
-        parameters.append(str(after))
+        parameters.append(start.seq)
     if query.types:
         conditions.append(f"type IN ({','.join('?' * len(query.types))})")
         parameters += query.types
     for operator, microseconds in query.bounds:
         conditions.append(f"processed_us {operator} ?")
-        parameters.append(str(microseconds))
-    limit = -1 if query.limit is None else query.limit + 1
+        parameters.append(microseconds)
     rows = connection.execute(
         f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
-        f"ORDER BY seq {'ASC' if ascending else 'DESC'} LIMIT {limit}",
+        f"ORDER BY seq {'ASC' if ascending else 'DESC'} LIMIT {-1 if count is None else count}",
         parameters,
-    ).fetchall()
-    more = query.limit is not None and len(rows) > query.limit
-    rows = rows[: query.limit]
-    data = [json.loads(row["body"]) for row in rows]
-    if not query.bounds:
-        data = _with_queued(
-            connection, session_id, query, data, is_first=after is None, is_last=not more
-        )
-    next_page = _encode(rows[-1]["seq"], query.order) if more else None
-    return {"data": data, "next_page": next_page}
+    )
+    # In descending order the queue was before the log: it is behind us.
+    position = start.position if ascending else 0
+    return [(_Place(row["seq"], position), json.loads(row["body"])) for row in rows]
 
 
-def _with_queued(
+def _queued(
     connection: sqlite3.Connection,
     session_id: str,
     query: EventQuery,
-    data: list[dict[str, Any]],
-    *,
-    is_first: bool,
-    is_last: bool,
-) -> list[dict[str, Any]]:
-    queued = [
-        event.answer()
-        for event in select_queue(connection, session_id)
-        if not query.types or event.type in query.types
-    ]
-    if query.order == "asc":
-        return [*data, *queued] if is_last else data
-    return [*reversed(queued), *data] if is_first else data
-
-
-def _encode(seq: int, order: Order) -> str:
-    return base64.urlsafe_b64encode(f"{order}:{seq}".encode()).decode().rstrip("=")
-
-
-def _decode(page: str, order: Order) -> int:
-    try:
-        text = base64.urlsafe_b64decode(page + "=" * (-len(page) % 4)).decode()
-        made_for, seq = text.split(":")
-        number = int(seq)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidRequestError(
-            "page: not a cursor of this list; use next_page of an earlier answer", field="page"
-        ) from error
-    if made_for != order:
-        raise InvalidRequestError(
-            f"page: the cursor was made with order={made_for}; keep the order", field="page"
+    start: _Place,
+    count: int | None,
+) -> list[tuple[_Place, dict[str, Any]]]:
+    if query.bounds:
+        return []  # they have no time yet
+    events = select_queue(connection, session_id)
+    if query.order == "desc":
+        events.reverse()
+    found = []
+    for event in events:
+        is_behind = start.position is not None and (
+            event.position <= start.position
+            if query.order == "asc"
+            else event.position >= start.position
         )
-    return number
+        if not is_behind and (not query.types or event.type in query.types):
+            found.append((_Place(start.seq, event.position), event.answer()))
+    return found[:count]
