@@ -33,7 +33,9 @@ def environment(home: Path, **variables: str | None) -> dict[str, str]:
     return base | {name: value for name, value in variables.items() if value is not None}
 
 
-async def spawn(*arguments: str, home: Path, **variables: str | None) -> asyncio.subprocess.Process:
+async def spawn(
+    *arguments: str, home: Path, stdin: int = asyncio.subprocess.DEVNULL, **variables: str | None
+) -> asyncio.subprocess.Process:
     """Start `python -m sidecar ...`."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -42,7 +44,7 @@ async def spawn(*arguments: str, home: Path, **variables: str | None) -> asyncio
         *arguments,
         cwd=ROOT,
         env=environment(home, **variables),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

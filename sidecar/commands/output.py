@@ -53,7 +53,8 @@ def stderr() -> Console:
 
 def print_json(value: Any) -> None:
     """Print one JSON document, indented for people and fine for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    is_unicode = sys.stdout.encoding.lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not is_unicode) + "\n")
     sys.stdout.flush()
 
 

@@ -81,7 +81,7 @@ class Result:
 def main(options: Options) -> int:
     """Run the command; return the exit code. Raises CommandError."""
     output.quiet_logs(is_verbose=options.is_verbose)
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _read_prompt(options)
     if not prompt.strip():
         raise output.CommandError("the prompt is empty", exit_code=output.EXIT_USAGE)
     view: View = JsonView() if options.as_json else TerminalView(console=output.stderr())
@@ -109,6 +109,18 @@ def main(options: Options) -> int:
     elif result.stop_reason == "requires_action":
         output.stderr().print("the session waits for a confirmation or a tool of the client")
     return result.exit_code
+
+
+def _read_prompt(options: Options) -> str:
+    try:
+        prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+        prompt.encode()  # Python lets undecodable bytes pass as halves of surrogate pairs
+    except UnicodeError as error:
+        raise output.CommandError(
+            f"the prompt is no text in {sys.stdin.encoding}; is the locale right (PYTHONIOENCODING)?",
+            exit_code=output.EXIT_USAGE,
+        ) from error
+    return prompt
 
 
 async def _run(options: Options, prompt: str, view: View) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,10 +43,19 @@ async def server(
         yield sidecar
 
 
-async def run(home: Path, server: Sidecar, *arguments: str) -> program.Done:
-    return await program.sidecar(
-        "run", *arguments, home=home, SIDECAR_BASE_URL=server.url, SIDECAR_API_KEY=RUNTIME_KEY
-    )
+async def run(home: Path, server: Sidecar, *arguments: str, **variables: str) -> program.Done:
+    variables |= {"SIDECAR_BASE_URL": server.url, "SIDECAR_API_KEY": RUNTIME_KEY}
+    return await program.sidecar("run", *arguments, home=home, **variables)
+
+
+async def test_a_terminal_that_cannot_show_everything(server: Sidecar, tmp_path: Path) -> None:
+    """What its encoding lacks becomes a question mark; the turn is not lost for it."""
+    prompt = "[[say: naïve ✓ 😀]] [[bash: echo ✓]] [[then]] [[say: done]]"
+    done = await run(tmp_path, server, "-m", MODEL, prompt, PYTHONIOENCODING="ascii")
+
+    assert done.code == 0, done.err
+    assert [line.rstrip() for line in done.out.splitlines()] == ["na?ve ? ?", "done"]
+    assert "Traceback" not in done.err
 
 
 async def test_a_prompt_through_a_running_sidecar(server: Sidecar, tmp_path: Path) -> None:
@@ -174,6 +184,13 @@ async def test_without_a_sidecar_one_is_started_for_the_occasion(
     assert GATEWAY_KEY not in done.out + done.err
 
 
+def recorded_checks(document: str) -> list[str]:
+    """Return the names of the checks in a document's recording of `doctor --turn`."""
+    text = (program.ROOT / document).read_text(encoding="utf-8")
+    block = text.partition("$ opencode-sidecar doctor --turn\n")[2].partition("```")[0]
+    return [match[1].strip() for match in re.finditer(r"^\S (?:ok|warning) +(.{17})", block, re.M)]
+
+
 async def test_the_doctor_boots_opencode_beside_a_running_server(
     gateway: DemoGateway, server: Sidecar, tmp_path: Path
 ) -> None:
@@ -190,6 +207,8 @@ async def test_the_doctor_boots_opencode_beside_a_running_server(
     lines = {line["name"]: line for line in done.json["checks"]}
 
     assert done.code == 0, done.out
+    for document in ("README.md", "docs/cli.md"):
+        assert recorded_checks(document) == list(lines)
     assert "a sidecar serves" in lines["port"]["message"]
     assert lines["scratch opencode"]["status"] == "ok"
     assert "loads all 6 models" in lines["scratch opencode"]["message"]

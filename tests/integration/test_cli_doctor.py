@@ -214,3 +214,15 @@ async def test_the_readable_report(gateway: DemoGateway, tmp_path: Path) -> None
     assert "→" in lines[gateway_line + 1]
     assert "LITELLM_API_KEY" in lines[gateway_line + 1]
     assert lines[-1].endswith("failure")
+
+
+async def test_a_terminal_without_check_marks(tmp_path: Path) -> None:
+    """An ASCII terminal gets every finding, and JSON that can be read."""
+    shown = await program.sidecar("doctor", "--quick", home=tmp_path, PYTHONIOENCODING="ascii")
+    told = await program.sidecar(
+        "doctor", "--quick", "--json", home=tmp_path, PYTHONIOENCODING="ascii"
+    )
+
+    assert "Traceback" not in shown.err
+    assert f"{told.json['counts']['ok']} ok" in shown.out
+    assert "? ok" in shown.out

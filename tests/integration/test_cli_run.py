@@ -26,3 +26,17 @@ async def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     assert b"Traceback" not in err
     assert deaf.sent == ["user.message", "user.interrupt"]
     assert not [path for method, path in deaf.calls if method == "DELETE"]
+
+
+async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
+    """Bytes on stdin that are not in the terminal's encoding are told, without a traceback."""
+    process = await program.spawn(
+        *("run", "--url", "http://127.0.0.1:9", "-"), home=tmp_path, stdin=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate(b"\xff\xfe")
+
+    assert process.returncode == 2
+    assert b"no text in utf-8" in err
+    assert b"Traceback" not in err
+    assert out == b""
