@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import shlex
 import time
-from collections.abc import Callable
 
 import aiohttp
 import structlog
@@ -27,7 +26,7 @@ from sidecar.errors import ChildError
 from sidecar.opencode import orphans
 from sidecar.opencode.attached_process import AttachedProcess
 from sidecar.opencode.boot import sweep
-from sidecar.opencode.child import Child
+from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import read_vitals
 
@@ -57,7 +56,7 @@ class AttachedChild(Child):
         settings: ChildSettings,
         session: aiohttp.ClientSession,
         marker: str,
-        is_busy: Callable[[], bool] = lambda: False,
+        is_busy: IsBusy = never_busy,
     ) -> None:
         super().__init__(settings, is_busy=is_busy)
         assert settings.url is not None
@@ -149,10 +148,13 @@ class AttachedChild(Child):
                 if killed := await self._sweep():
                     _log.warning("leftover processes of an earlier run killed", count=killed)
                 await self._know_process()
+                if self._is_stopping:
+                    self._forget_process()
+                    return None
                 self.boot += 1
                 self._client = client
                 self._restart.clear()
-                self._set_state("ready")
+                self._become_ready()
                 _log.info(
                     "attached to child",
                     boot=self.boot,
@@ -194,7 +196,7 @@ class AttachedChild(Child):
                 return _EXITED
             if self._is_stopping:
                 return _STOPPED
-            if self._is_restart_due():
+            if await self._is_restart_due():
                 return self._restart.reason or ""
             try:
                 await client.health(timeout_seconds=self._check_timeout_seconds)

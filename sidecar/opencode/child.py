@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ from sidecar.opencode.planned_restart import PlannedRestart
 State = Literal[
     "stopped", "starting", "ready", "degraded", "draining", "stopping", "backing_off", "failed"
 ]
+IsBusy = Callable[[], Awaitable[bool]]
+"""Whether opencode works on a turn. Asked only while a restart is wanted."""
 StateCallback = Callable[[State, int], None]
 """Called with the new state and the boot number, on the loop, in order."""
 ExitCallback = Callable[["ChildExit"], None]
@@ -45,13 +47,18 @@ class ChildExit:
     """Seconds since the epoch."""
 
 
+async def never_busy() -> bool:
+    """For a child that does no work of others."""
+    return False
+
+
 class Child(ABC):
     """The state of opencode and who is told of it. `start` once, `stop` once.
 
     Subclasses decide when it is started, ready and given up.
     """
 
-    def __init__(self, settings: ChildSettings, *, is_busy: Callable[[], bool]) -> None:
+    def __init__(self, settings: ChildSettings, *, is_busy: IsBusy) -> None:
         self._settings = settings
         self._restart = PlannedRestart(
             is_busy=is_busy,
@@ -63,6 +70,7 @@ class Child(ABC):
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._client: ChildClient | None = None
+        self._is_draining = False
         self._is_stopping = False
         self._retry_at = 0.0
         self.state: State = "stopped"
@@ -116,24 +124,33 @@ class Child(ABC):
         """Return the client, waiting for a child that is down. Raises ChildUnavailableError."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self.state not in ("ready", "degraded") or self._restart.is_holding:
-                    if self.failed.is_set() or self._is_stopping or self.state == "draining":
+                while not self._is_usable:
+                    if self.failed.is_set() or self._is_stopping or self._is_draining:
                         break
                     await self._settled.wait()
-        if self.client is not None and self.state != "draining" and not self._restart.is_holding:
+        if self.client is not None and self._is_usable:
             return self.client
         if self.failed.is_set():
             raise ChildUnavailableError(f"opencode cannot be started: {self.failure}")
         left = max(0.0, self._retry_at - time.monotonic())
-        state = "about to be restarted" if self._restart.is_holding else self.state
+        state: str = self.state
+        if self._is_draining:
+            state = "draining"
+        elif self._restart.is_holding:
+            state = "about to be restarted"
         raise ChildUnavailableError(
             f"opencode is not ready ({state})", retry_after_seconds=left + _USUAL_BOOT_SECONDS
         )
 
     def drain(self) -> None:
-        """Announce the end: running turns keep their client, `wait_ready` refuses new ones."""
+        """Announce the end: running turns keep their client, `wait_ready` refuses new ones.
+
+        Also those that a child which is only starting would have had.
+        """
+        self._is_draining = True
         if self.state in ("ready", "degraded"):
             self._set_state("draining")
+        self._settle()
 
     def request_restart(self, reason: str, *, force: bool = False) -> None:
         """Replace the child when nobody is busy, or with `force` now."""
@@ -145,15 +162,24 @@ class Child(ABC):
         _log.warning("directory poisoned in child", directory=str(directory))
         self.request_restart("poisoned directory")
 
-    def _is_restart_due(self) -> bool:
-        is_due = self._restart.is_due()
+    @property
+    def _is_usable(self) -> bool:
+        """Whether new turns may begin."""
+        is_up = self.state in ("ready", "degraded")
+        return is_up and not (self._is_draining or self._restart.is_holding)
+
+    def _become_ready(self) -> None:
+        self._set_state("draining" if self._is_draining else "ready")
+
+    async def _is_restart_due(self) -> bool:
+        is_due = await self._restart.is_due()
         self._settle()
         return is_due
 
     def _settle(self) -> None:
         """Let those who wait for the child look again, or wait."""
-        is_usable = self.state in ("ready", "degraded") and not self._restart.is_holding
-        if is_usable or self.state in ("draining", "failed") or self._is_stopping:
+        is_over = self._is_draining or self._is_stopping or self.state == "failed"
+        if self._is_usable or is_over:
             self._settled.set()
         else:
             self._settled.clear()

@@ -31,6 +31,7 @@ dispose drops them. If it raises, the directory counts as not loaded."""
 
 _UNCOUNTED_POLL_SECONDS = 0.2
 _MAX_EVICTION_PAUSE_SECONDS = 30.0
+_TURNS_TIMEOUT_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -140,6 +141,25 @@ class Instances:
     def loaded(self) -> int:
         """How many directories the child has loaded for us."""
         return sum(1 for instance in self._instances.values() if instance.loaded_by is not None)
+
+    async def has_turns(self, *, but: Callable[[Path], bool]) -> bool:
+        """Whether opencode works in a loaded directory, for whomever; not asked where `but` holds.
+
+        Turns of its own API are in no other book. Where no answer comes in time there may be some, where
+        an error comes there is none that could be saved.
+        """
+        loaded = [(i, i.loaded_by) for i in self._instances.values() if i.loaded_by is not None]
+        try:
+            async with asyncio.timeout(_TURNS_TIMEOUT_SECONDS):
+                for instance, client in loaded:
+                    if but(instance.directory):
+                        continue
+                    with contextlib.suppress(ChildError):
+                        if instance.users or await self._has_turns(instance, client):
+                            return True
+        except TimeoutError:
+            return True
+        return False
 
     def forget_all(self) -> None:
         """The child was replaced: nothing is loaded. Users and holds end by themselves."""

@@ -8,7 +8,7 @@ waiting, so then they go on, and later it is tried again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -21,7 +21,7 @@ class PlannedRestart:
     def __init__(
         self,
         *,
-        is_busy: Callable[[], bool],
+        is_busy: Callable[[], Awaitable[bool]],
         patience_seconds: float,
         hold_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -53,11 +53,11 @@ class PlannedRestart:
         """It has happened, or a new child is there for another reason."""
         self.reason, self._is_forced, self._held_since = None, False, None
 
-    def is_due(self) -> bool:
+    async def is_due(self) -> bool:
         """Whether it may happen now. Begins and ends the holding of turns."""
         if self.reason is None:
             return False
-        if self._is_forced or not self._is_busy():
+        if self._is_forced or not await self._is_busy():
             return True
         now = self._clock()
         if self._held_since is not None:

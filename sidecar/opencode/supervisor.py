@@ -25,7 +25,7 @@ from sidecar.config import ChildSettings
 from sidecar.errors import SettingsError
 from sidecar.opencode import orphans
 from sidecar.opencode.boot import Boot, sweep
-from sidecar.opencode.child import Child
+from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.health import HealthWatch
 from sidecar.opencode.process import ChildProcess
@@ -51,7 +51,7 @@ class Supervisor(Child):
         session: aiohttp.ClientSession,
         relay: Callable[[], RelayAccess],
         inherited: Mapping[str, str],
-        is_busy: Callable[[], bool] = lambda: False,
+        is_busy: IsBusy = never_busy,
     ) -> None:
         super().__init__(settings, is_busy=is_busy)
         self._files = files
@@ -172,10 +172,10 @@ class Supervisor(Child):
             if time.monotonic() - began > bound:
                 _log.error("child did not become ready", timeout_seconds=bound)
                 return False
-            if (version := await boot.version()) is not None:
+            if (version := await boot.version()) is not None and not self._is_stopping:
                 self.version = version
                 self._client = boot.client
-                self._set_state("ready")
+                self._become_ready()
                 _log.info("child ready", boot=self.boot, seconds=round(time.monotonic() - began, 2))
                 return True
             await self._pause(_READY_POLL_SECONDS)
@@ -200,7 +200,7 @@ class Supervisor(Child):
                     return "stopped"
                 if self._is_dead:
                     return "no answer to health checks"
-                if self._is_restart_due():
+                if await self._is_restart_due():
                     return self._restart.reason or ""
                 await self._pause(_IDLE_POLL_SECONDS if self._restart.reason else None)
         finally:

@@ -13,7 +13,7 @@ from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.relay import Relay
 from sidecar.managed.model_registry import ModelRegistry
 from sidecar.opencode.attached import AttachedChild
-from sidecar.opencode.child import Child
+from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
@@ -40,7 +40,7 @@ def make_child(
     *,
     relay: Relay,
     catalogue: Catalogue,
-    is_busy: Callable[[], bool],
+    is_busy: IsBusy,
 ) -> ChildParts:
     """Put the child's parts together."""
     supervisor = _child(
@@ -74,7 +74,7 @@ def _child(
     session: aiohttp.ClientSession,
     *,
     relay: Callable[[], RelayAccess],
-    is_busy: Callable[[], bool],
+    is_busy: IsBusy,
 ) -> Child:
     """Return the opencode that we start, or the one that somebody else does."""
     if settings.url is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
@@ -13,15 +15,18 @@ from sidecar.http.admin import AdminApi
 from sidecar.instruments import Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.model_registry import ModelRegistry
-from sidecar.opencode.child import Child
+from sidecar.managed.turns import Turns
 from sidecar.opencode.environment import ChildFiles
+from sidecar.opencode.instances import Instances
 from sidecar.store.database import Database
-from sidecar.wiring.child import make_child
+from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
 from sidecar.wiring.face import Face
 from sidecar.wiring.gateway import start_relay
 from sidecar.wiring.routes import make_routes, serve_admin
 from sidecar.wiring.whole import Sidecar
+
+_DRAIN_POLL_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +55,7 @@ async def open_rest(
         face.session,
         relay=relay,
         catalogue=catalogue,
-        is_busy=lambda: domain.turns.prompted_count > 0,
+        is_busy=lambda: _is_busy(domain.turns, child.instances),
     )
     supervisor = child.supervisor
     secrets = await open_secrets(
@@ -91,7 +96,7 @@ async def open_rest(
     tasks.start("recovery", domain.turns.recover())
     tasks.start("retention", domain.retention.run())
     # Left first: turns end and streams close while the child and the store are still there.
-    stack.push_async_callback(drain.run, domain, supervisor, settings.child.drain_seconds)
+    stack.push_async_callback(drain.run, domain, child, settings.child.drain_seconds)
     return Sidecar(
         url=face.url,
         admin_url=admin_url,
@@ -114,13 +119,34 @@ class _Drain:
     def __init__(self) -> None:
         self.has_begun = False
 
-    async def run(self, domain: Domain, supervisor: Child, seconds: float) -> None:
+    async def run(self, domain: Domain, child: ChildParts, seconds: float) -> None:
         """Let turns finish, settle the rest, close the streams."""
         self.has_begun = True
         _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
-        supervisor.drain()
+        ends_at = time.monotonic() + seconds
+        child.supervisor.drain()
         await domain.turns.drain(seconds)
+        while await _is_busy(domain.turns, child.instances):
+            if time.monotonic() >= ends_at:
+                _log.warning("opencode still works at the end of the drain")
+                break
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
         domain.log.close()
+
+
+async def _is_busy(turns: Turns, instances: Instances) -> bool:
+    """Whether opencode works on a turn, ours or one of its own API; not on one that waits for a client."""
+
+    def is_paused(directory: Path) -> bool:
+        actor = turns.peek(directory.name)
+        return actor is not None and actor.is_paused
+
+    # Ours are asked again: one may have begun meanwhile.
+    return (
+        turns.prompted_count > 0
+        or await instances.has_turns(but=is_paused)
+        or turns.prompted_count > 0
+    )
 
 
 def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:

@@ -135,10 +135,10 @@ def port_of(arguments: list[str]) -> int:
     return int(arguments[arguments.index("--port") + 1])
 
 
-def serve(arguments: list[str]) -> None:
+def serve(arguments: list[str], handler: type[Handler] = Handler) -> None:
     """Serve until killed."""
-    Handler.behaviour = Behaviour()
-    server = ThreadingHTTPServer(("127.0.0.1", port_of(arguments)), Handler)
+    handler.behaviour = Behaviour()
+    server = ThreadingHTTPServer(("127.0.0.1", port_of(arguments)), handler)
     server.daemon_threads = True
     print("listening", flush=True)
     server.serve_forever()

@@ -65,9 +65,12 @@ class Watch:
             ),
             session=session,
             marker=MARKER,
-            is_busy=lambda: self.is_busy,
+            is_busy=self._is_asked,
         )
         self.child.on_state_change(self._note)
+
+    async def _is_asked(self) -> bool:
+        return self.is_busy
 
     def _note(self, state: State, boot: int) -> None:
         self.states.append((state, boot))

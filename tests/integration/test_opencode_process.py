@@ -62,9 +62,12 @@ class Stage:
             session=session,
             relay=lambda: RelayAccess("http://127.0.0.1:9/v1", "token"),
             inherited=os.environ,
-            is_busy=lambda: self.busy,
+            is_busy=self._is_busy,
         )
         self.supervisor.on_state_change(lambda state, _boot: self.states.append(state))
+
+    async def _is_busy(self) -> bool:
+        return self.busy
 
     async def until(self, state: State, boot: int | None = None) -> None:
         """Wait for a state, of a certain boot if given."""
@@ -357,6 +360,31 @@ async def test_drain_keeps_the_client_and_refuses_newcomers(stages: Stages) -> N
     assert stage.supervisor.client is client
     with pytest.raises(ChildUnavailableError, match="draining"):
         await stage.supervisor.wait_ready(1)
+
+
+async def test_a_child_that_only_starts_is_drained_too(stages: Stages) -> None:
+    """Nobody waits for it any more, and it does not come up as ready for new turns."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await stage.until("starting")
+    waiting = asyncio.create_task(stage.supervisor.wait_ready(20))
+    await asyncio.sleep(0)
+    stage.supervisor.drain()
+    with pytest.raises(ChildUnavailableError, match="draining"):
+        await waiting
+    await stage.until("draining")
+    assert "ready" not in stage.states
+    with pytest.raises(ChildUnavailableError, match="draining"):
+        await stage.supervisor.wait_ready(1)
+
+
+async def test_a_child_that_answers_after_the_stop_is_not_ready(stages: Stages) -> None:
+    """The stop came while the health request was under way."""
+    stage = stages("child_thoughtful.py")
+    await stage.supervisor.start()
+    await eventually((stage.files.cwd / "asked").exists)
+    await stage.supervisor.stop()
+    assert stage.states == ["starting", "stopping", "stopped"]
 
 
 async def test_stop_while_backing_off_is_quick(stages: Stages) -> None:

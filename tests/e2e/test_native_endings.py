@@ -1,0 +1,99 @@
+"""Turns of opencode's own API when the child, or the sidecar, is to end: they are waited for like ours."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from sidecar.app import Sidecar
+from sidecar.gateway.demo import DemoGateway
+from tests.harness import RUNTIME_KEY, http_client, make_settings, sidecar_for
+from tests.raw_client import RawClient
+
+ASKING = {
+    "type": "agent_toolset_20260401",
+    "configs": [{"name": "bash", "permission_policy": {"type": "always_ask"}}],
+}
+WORK = "[[bash: sleep 3]] [[then]] [[say: it was done]]"
+
+
+def prompt(text: str) -> dict[str, Any]:
+    return {
+        "parts": [{"type": "text", "text": text}],
+        "model": {"providerID": "litellm", "modelID": "openai/gpt-4o"},
+    }
+
+
+async def new_session(http: aiohttp.ClientSession) -> str:
+    async with http.post("/session", json={}) as answer:
+        return str((await answer.json())["id"])
+
+
+async def works(sidecar: Sidecar) -> None:
+    """Wait until opencode is at it."""
+    async with asyncio.timeout(20):
+        while not await sidecar.instances.has_turns(but=lambda _: False):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_planned_restart_waits_for_a_native_turn(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """It happens when the turn that `prompt_async` began has ended, whole."""
+    async with (
+        sidecar_for(make_settings(tmp_path, gateway.url)) as sidecar,
+        http_client(sidecar.url) as http,
+    ):
+        session = await new_session(http)
+        path = f"/session/{session}/prompt_async"
+        async with http.post(path, json=prompt(WORK)) as answer:
+            assert answer.status == 204
+        await works(sidecar)
+        sidecar.supervisor.request_restart("test")
+        async with asyncio.timeout(30):
+            while sidecar.supervisor.boot == 1:
+                await asyncio.sleep(0.05)
+        await sidecar.supervisor.wait_ready(30)
+        async with http.get(f"/session/{session}/message") as answer:
+            assert "it was done" in json.dumps(await answer.json())
+
+
+async def test_the_drain_waits_for_a_native_turn(gateway: DemoGateway, tmp_path: Path) -> None:
+    """Its request gets the whole answer, and the sidecar ends right after it."""
+    settings = make_settings(tmp_path, gateway.url, child={"drain_seconds": 30.0})
+    async with aiohttp.ClientSession(headers={"x-api-key": RUNTIME_KEY}) as client:
+
+        async def ask() -> tuple[int, str]:
+            url = f"{sidecar.url}/session/{session}/message"
+            async with client.post(url, json=prompt(WORK)) as answer:
+                return answer.status, await answer.text()
+
+        async with sidecar_for(settings) as sidecar:
+            async with http_client(sidecar.url) as http:
+                session = await new_session(http)
+            asking = asyncio.create_task(ask())
+            await works(sidecar)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 15
+        status, text = await asking
+    assert status == 200
+    assert "it was done" in text
+
+
+async def test_a_turn_that_waits_for_its_client_holds_up_nothing(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """opencode is busy with it, and nobody knows for how long: the drain does not wait."""
+    settings = make_settings(tmp_path, gateway.url, child={"drain_seconds": 30.0})
+    async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
+        raw = RawClient(http)
+        session = await raw.new_session(tools=[ASKING])
+        async with raw.stream(session) as reader:
+            await raw.send(session, "[[bash: echo hello]]")
+            await reader.until("session.status_idle")
+        assert await sidecar.instances.has_turns(but=lambda _: False)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
