@@ -117,11 +117,11 @@ class ChildSessions:
         return self._workspaces_dir / session_id
 
     async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
-        """Make the session's directory and clone what it lacks; return what could not be cloned."""
-        directory = self.directory(record.id)
-        directory.mkdir(parents=True, exist_ok=True)
+        """Clone what the session's directory lacks; return what could not be cloned."""
         if not record.body["resources"]:
             return []
+        directory = self.directory(record.id)
+        directory.mkdir(parents=True, exist_ok=True)
         return await self._repositories.materialise(record.id, directory)
 
     @asynccontextmanager

@@ -70,6 +70,8 @@ class PromptRun:
         self._asks = asks
         self._settings = settings
         self._deadline = deadline
+        self.out = Output()
+        """What is not committed yet. When the run ends or fails, it belongs to the end of the turn."""
         self._paused_since: float | None = None
         self._was_busy = False
         self._is_rescheduled = False
@@ -123,30 +125,30 @@ class PromptRun:
     # -- what happens -----------------------------------------------------------------------------
 
     async def _on_items(self, items: Sequence[InboxItem]) -> Outcome | None:
-        out = Output()
-        outcome: Outcome | None = None
         for item in items:
-            outcome = outcome or await self._take(item, out)
+            outcome = await self._take(item)
+            if outcome is not None:
+                return outcome
         async with self._actor.hold():
-            await self._publish(out)
+            await self._publish()
         await self._asks.answer_by_policy(self._child)
         self._note_progress()
-        return outcome
+        return None
 
-    async def _take(self, item: InboxItem, out: Output) -> Outcome | None:
+    async def _take(self, item: InboxItem) -> Outcome | None:
         match item:
             case RequestStarted(request_id):
-                self._note_running(out)
-                out.extend(self._translator.request_started(request_id))
+                self._note_running()
+                self.out.extend(self._translator.request_started(request_id))
             case RequestEnded(request_id, is_error, usage):
                 ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
-                out.extend(ended)
+                self.out.extend(ended)
             case ChildEvent() if item.session_id != self._child.session_id:
                 await asks.refuse_sub_agent(self._child, item)
             case ChildEvent():
-                return await self._on_child_event(item, out)
+                return await self._on_child_event(item)
             case ChildGap():
-                return await self._repair(out)
+                return await self._repair()
             case Stopping():
                 if self._actor.is_paused:
                     raise Detached
@@ -159,21 +161,21 @@ class PromptRun:
                     await self._child.abort()
                 raise Detached
             case Interrupt():
-                return await self._interrupt(out)
+                return await self._interrupt()
             case ClientAnswer():
                 await self._on_answer(item)
         return None
 
-    async def _on_child_event(self, event: ChildEvent, out: Output) -> Outcome | None:
+    async def _on_child_event(self, event: ChildEvent) -> Outcome | None:
         if event.type == "session.status":
-            return await self._on_status(event.properties["status"], out)
+            return await self._on_status(event.properties["status"])
         if event.type == "question.asked":
             await self._child.reject_question(event.properties["id"])
             return None
-        out.extend(self._translator.child_event(event.type, event.properties))
+        self.out.extend(self._translator.child_event(event.type, event.properties))
         return None
 
-    async def _on_status(self, status: Mapping[str, Any], out: Output) -> Outcome | None:
+    async def _on_status(self, status: Mapping[str, Any]) -> Outcome | None:
         if not self._translator.is_armed:
             return None
         if status["type"] == "idle":
@@ -181,26 +183,26 @@ class PromptRun:
         self._was_busy = True
         record = self._actor.record
         if status["type"] == "retry":
-            out.extend(self._translator.attempt_failed())
+            self.out.extend(self._translator.attempt_failed())
         if status["type"] == "retry" and not self._is_rescheduled:
             wait = float(status.get("next") or 0) / 1000 - self._actor.wall_clock()
             if wait >= self._settings.retry_notice_seconds:
                 self._is_rescheduled = True
                 record.status = "rescheduling"
-                out.drafts += [
+                self.out.drafts += [
                     Draft("session.status_rescheduled"),
                     self._actor.thread_draft("rescheduled"),
                 ]
         elif status["type"] == "busy":
-            self._note_running(out)
+            self._note_running()
         return None
 
-    def _note_running(self, out: Output) -> None:
+    def _note_running(self) -> None:
         """The wait for a retry is over; the relay may know it before the child says so."""
         if self._is_rescheduled:
             self._is_rescheduled = False
             self._actor.record.status = "running"
-            out.drafts += self._actor.running_drafts()
+            self.out.drafts += self._actor.running_drafts()
 
     async def _on_idle(self) -> Outcome | None:
         # After an abort opencode may say idle once more, when the next prompt has come already.
@@ -243,8 +245,9 @@ class PromptRun:
             await self._pause()
             return None
         if self._can_announce():
+            self.out.extend(self._translator.pause())
             async with self._actor.hold():
-                await self._publish(self._translator.pause())
+                await self._publish()
             return None
         if asyncio.get_running_loop().time() >= self._deadline:
             await self._child.abort()
@@ -257,22 +260,24 @@ class PromptRun:
         except ChildUnavailableError:
             # Slow is not dead. If it is dead, the supervisor says so.
             return None
-        out = Output()
-        outcome = await self._repair(out)
-        async with self._actor.hold():
-            await self._publish(out)
+        outcome = await self._repair()
+        if outcome is None:
+            async with self._actor.hold():
+                await self._publish()
         return outcome
 
-    async def _repair(self, out: Output) -> Outcome | None:
+    async def _repair(self) -> Outcome | None:
         """Events were missed: read the truth from the messages and the status."""
         is_busy = await self._child.is_busy()
         for message in await self._child.messages():
-            out.extend(self._translator.child_event("message.updated", message))
+            self.out.extend(self._translator.child_event("message.updated", message))
             for part in message["parts"]:
-                out.extend(self._translator.child_event("message.part.updated", {"part": part}))
+                self.out.extend(
+                    self._translator.child_event("message.part.updated", {"part": part})
+                )
             error = message["info"].get("error")
             if error and self._translator.is_armed and message["info"]["role"] == "assistant":
-                out.extend(self._translator.child_event("session.error", {"error": error}))
+                self.out.extend(self._translator.child_event("session.error", {"error": error}))
         self._was_busy |= is_busy
         return None if is_busy else self._verdict()
 
@@ -280,33 +285,34 @@ class PromptRun:
         async with self._actor.hold():
             if self._can_pause():  # still: the client may have been quicker
                 self._paused_since = asyncio.get_running_loop().time()
-                out = self._translator.pause()
-                await self._actor.pause(out, list(self._asks.waiting_calls()))
+                self.out.extend(self._translator.pause())
+                await self._actor.pause(self.out, list(self._asks.waiting_calls()))
+                self.out = Output()
 
     # -- the interrupt ------------------------------------------------------------------------------
 
-    async def _interrupt(self, out: Output) -> Outcome:
+    async def _interrupt(self) -> Outcome:
         """Have opencode stop, and return when it has."""
         try:
             async with asyncio.timeout(ABORT_WAIT_SECONDS):
                 # An abort that comes too early is forgotten, or breaks what opencode is just loading.
-                if await self._asks_model(out):
-                    await self._abort(out)
+                if await self._asks_model():
+                    await self._abort()
         except (TimeoutError, ChildUnavailableError):
             _log.warning("abort was not confirmed", session=self._actor.record.id)
         return Outcome()
 
-    async def _asks_model(self, out: Output) -> bool:
+    async def _asks_model(self) -> bool:
         """Wait for the first model request; False when the turn ends without any."""
         while not self._translator.has_asked_model:
             item = await self._inbox.get()
             if isinstance(item, ChildLost | Stopping):
                 return False
-            if not isinstance(item, Interrupt) and await self._take(item, out) is not None:
+            if not isinstance(item, Interrupt) and await self._take(item) is not None:
                 return False
         return True
 
-    async def _abort(self, out: Output) -> None:
+    async def _abort(self) -> None:
         is_busy = True
         while is_busy:
             await self._child.abort()
@@ -315,18 +321,21 @@ class PromptRun:
                 if isinstance(item, ChildLost):
                     return
                 if isinstance(item, RequestStarted | RequestEnded):
-                    await self._take(item, out)
+                    await self._take(item)
                 if isinstance(item, ChildEvent) and item.session_id == self._child.session_id:
                     if _is_idle(item):
                         break
                     if not _is_cut(item):
-                        out.extend(self._translator.child_event(item.type, item.properties))
+                        self.out.extend(self._translator.child_event(item.type, item.properties))
             is_busy = await self._child.is_busy()
 
-    async def _publish(self, out: Output) -> None:
-        self._actor.preview(out.previews)
-        if out.drafts or out.used:
-            await self._actor.commit(out.drafts, used=out.used)
+    async def _publish(self) -> None:
+        """Show and commit what there is. Needs the lock."""
+        self._actor.preview(self.out.previews)
+        self.out.previews = []
+        if self.out.drafts or self.out.used:
+            await self._actor.commit(self.out.drafts, used=self.out.used)
+            self.out = Output()
 
 
 def _is_idle(event: ChildEvent) -> bool:

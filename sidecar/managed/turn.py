@@ -21,6 +21,7 @@ from sidecar.errors import ChildError, ChildUnavailableError, SidecarError
 from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.custom_tools import CustomTools
+from sidecar.managed.drafts import Output
 from sidecar.managed.failures import Failure, TurnFailedError
 from sidecar.managed.prompt_run import PromptRun
 from sidecar.managed.resume import LoggedCall, Resume
@@ -81,6 +82,7 @@ class Turn:
         self._withdrawn_by: Interrupt | Stopping | None = None
         self._is_sent = False
         self._sends = 0
+        self._run: PromptRun | None = None
         self._deadline = 0.0
         self._translator = TurnTranslator(
             plan=actor.plan,
@@ -125,6 +127,9 @@ class Turn:
             outcome = await self._execute()
         except Detached:
             self._custom_tools.clear(self._actor.record.id)
+            if self._run is not None and self._run.out.drafts:
+                async with self._actor.hold():
+                    await self._actor.commit(self._run.out.drafts, used=self._run.out.used)
             self._actor.detach(self)
             return
         except TurnFailedError as error:
@@ -225,7 +230,7 @@ class Turn:
         )
 
     async def _follow(self, child: ChildSession) -> Outcome:
-        run = PromptRun(
+        self._run = PromptRun(
             actor=self._actor,
             child=child,
             inbox=self._inbox,
@@ -234,7 +239,7 @@ class Turn:
             settings=self._settings,
             deadline=self._deadline,
         )
-        return await run.follow()
+        return await self._run.follow()
 
     def _prepare_again(self, preparation: asyncio.Timeout) -> None:
         """The prompt may never have been taken: the child, or its next boot, is asked and sent it again."""
@@ -251,5 +256,7 @@ class Turn:
     async def _finish(self, outcome: Outcome) -> None:
         self._custom_tools.clear(self._actor.record.id)
         async with self._actor.hold():
-            out = self._translator.settle(outcome.settle_text)
+            out = self._run.out if self._run is not None else Output()
+            self._actor.preview(out.previews)
+            out.extend(self._translator.settle(outcome.settle_text))
             await self._actor.end_turn(self, outcome, out)
