@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 def main() -> int:
     """Load the server and run it; return the process's exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # until the loop has its own
     # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
     # in every full collection. `serve` enables it when all is loaded.
     gc.disable()
@@ -22,6 +27,14 @@ def main() -> int:
     from sidecar import serve  # noqa: PLC0415  # after the lines above
 
     return serve.main()
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    """End a start that nobody wants any more: nothing is open yet.
+
+    An exception instead could get lost inside an import.
+    """
+    os._exit(0)
 
 
 @contextlib.contextmanager

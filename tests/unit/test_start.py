@@ -1,9 +1,12 @@
 """The start: `serve` loads only what it needs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_NEEDED = ("typer", "rich.console", "opentelemetry", "sidecar.cli", "sidecar.sdk")
@@ -38,3 +41,27 @@ def test_serve_through_the_command_line_is_the_same_server() -> None:
     """`serve` with anything more is parsed as every command is."""
     loaded = loaded_by("serve", "--")
     assert {"sidecar.app", "typer"} <= loaded
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_modules_are_loaded_ends_the_start(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Exit code 0, at once and without a word, and nothing was made."""
+    data_dir = tmp_path / "data"
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "sidecar", "serve"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DATA_DIR": str(data_dir)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process:
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == "structlog":
+                process.send_signal(number)
+                break
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 0
+    assert not data_dir.exists()
