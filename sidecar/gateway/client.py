@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any, TypeVar
 
 import aiohttp
@@ -13,6 +12,7 @@ from sidecar.config import GatewaySettings
 from sidecar.errors import GatewayAuthenticationError, GatewayError, GatewayUnavailableError
 from sidecar.gateway.failures import classify
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
+from sidecar.wire.json_text import read_leniently
 from sidecar.wire.litellm import Deployment, ListedModel, ModelGroup, read_items
 
 M = TypeVar("M", bound=BaseModel)
@@ -64,7 +64,7 @@ class GatewayClient:
         if last is not None and last[0] == digest:
             return last[1]
         try:
-            items = read_items(kind, json.loads(body))
+            items = read_items(kind, read_leniently(body))
         except ValueError:
             items = None
         if items is None:

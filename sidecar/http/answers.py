@@ -29,14 +29,19 @@ _COMPACT = (",", ":")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
+def encode(body: Any) -> bytes:
+    """Return compact JSON."""
+    text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
+    # Older versions stored halves of surrogate pairs: one must not spoil the list that it is in.
+    return text.encode(errors="replace")
+
+
 def json_response(
     body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Answer with compact JSON."""
-    text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
     return web.Response(
-        # Older versions stored halves of surrogate pairs: one must not spoil the list that it is in.
-        body=text.encode(errors="replace"),
+        body=encode(body),
         status=status,
         headers=headers,
         content_type="application/json",

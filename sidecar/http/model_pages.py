@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,11 +68,6 @@ def page(ids: Sequence[str], item_of: ItemOf, *, has_more: bool) -> dict[str, An
         "last_id": ids[-1] if ids else None,
         "object": "list",
     }
-
-
-def encode(value: dict[str, Any]) -> bytes:
-    """Return compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def etag_of(body: bytes) -> str:

@@ -16,13 +16,12 @@ from sidecar.errors import (
     NotFoundError,
 )
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
-from sidecar.http.answers import query_bool
+from sidecar.http.answers import encode, query_bool
 from sidecar.http.model_info import model_info
 from sidecar.http.model_pages import (
     PAGING_PARAMETERS,
     PageQuery,
     conditional,
-    encode,
     etag_of,
     page,
 )

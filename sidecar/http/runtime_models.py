@@ -30,8 +30,8 @@ from sidecar.errors import (
     RuntimeListUnavailableError,
     SidecarError,
 )
-from sidecar.http.answers import query_bool
-from sidecar.http.model_pages import PageQuery, conditional, encode, etag_of
+from sidecar.http.answers import encode, query_bool
+from sidecar.http.model_pages import PageQuery, conditional, etag_of
 from sidecar.store import kept_file
 
 NOT_CONFIGURED = "runtime_not_configured"

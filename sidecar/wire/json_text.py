@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 MAX_DEPTH = 128
@@ -31,7 +31,7 @@ class UnstorableError(ValueError):
 def read_strictly(raw: bytes) -> Any:
     """Return what a client sent. Raises ValueError, as UnstorableError when it is JSON all the same."""
     text = raw.decode("utf-8-sig")
-    value = _loads(text)
+    value = _loads(text, number=_finite, constant=_refuse_constant)
     if _is_suspect(text):
         fields = value.items() if isinstance(value, dict) else [("", value)]
         for name, item in fields:
@@ -42,15 +42,18 @@ def read_strictly(raw: bytes) -> Any:
 
 
 def read_leniently(raw: bytes | str) -> Any:
-    """Return what opencode sent, mended where a model wrote what cannot be stored. Raises ValueError."""
-    text = raw if isinstance(raw, str) else raw.decode(errors="replace")
-    value = _loads(text)
+    """Return what opencode or the gateway sent, mended where it cannot be stored. Raises ValueError.
+
+    Halves of pairs become U+FFFD, numbers out of range null, and what is nested too deeply a remark.
+    """
+    text = raw if isinstance(raw, str) else raw.decode("utf-8-sig", errors="replace")
+    value = _loads(text, number=_finite_or_none, constant=_no_constant)
     return _mended(value, MAX_DEPTH) if _is_suspect(text) else value
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str], Any]) -> Any:
     try:
-        return _decoder.decode(text)
+        return json.loads(text, parse_float=number, parse_constant=constant)
     except RecursionError as error:
         raise UnstorableError(
             "", f"the JSON is nested more than {MAX_DEPTH} levels deep"
@@ -61,6 +64,10 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _no_constant(_name: str) -> None:
+    """`NaN` and `Infinity` count as not told."""
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
@@ -68,8 +75,9 @@ def _finite(text: str) -> float:
     return number
 
 
-# Made once: `json.loads` with these arguments makes a decoder at each call, half of a small frame's cost.
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+def _finite_or_none(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _is_suspect(text: str) -> bool:

@@ -18,6 +18,7 @@ from sidecar.gateway.client import GatewayClient
 from sidecar.gateway.demo import DemoGateway, DemoModel
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.models import ModelsApi
+from tests.fakes.gateway_fixed import Fixed, FixedGateway
 
 KEY = "runtime-key"
 LISTED = (
@@ -301,3 +302,16 @@ async def test_key_is_wanted(server: Server) -> None:
     """The list is not public."""
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/v1/models") as answer:
         assert answer.status == 401
+
+
+async def test_a_gateway_that_names_models_in_no_unicode(make_server: MakeServer) -> None:
+    """Half a surrogate pair in one name, or a price beyond a float, does not take the list away."""
+    gateway = FixedGateway()
+    listed = r'{"data": [{"id": "a\ud800b", "input_cost_per_token": 1e999}, {"id": "fine"}]}'
+    gateway.answers["/v1/models"] = Fixed(listed)
+    await gateway.start()
+    try:
+        server = await make_server(gateway.url)
+        assert await server.ids("limit=10") == ["a�b", "fine"]
+    finally:
+        await gateway.close()

@@ -82,6 +82,7 @@ def test_what_a_model_wrote_is_mended() -> None:
     """Halves become the replacement character, whole pairs stay, too deep values become a remark."""
     assert read_leniently(rb'{"\ud83d": ["a\udc00", "\ud83d\ude00"]}') == {"�": ["a�", "😀"]}
     assert read_leniently(b'"\xed\xa0\xbd!"') == "���!"
+    assert read_leniently(b"[1e999, NaN, -Infinity, 1.5]") == [None, None, None, 1.5]
     cut = json.dumps(read_leniently(nested(500)))
     assert cut.count("[") == MAX_DEPTH
     assert "too deeply" in cut

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.http.answers import json_response
 from tests.integration.bad_input.server import Server, speak
 
 HALVES = [rb"\ud83d", rb"\uDC00", b"\xed\xa0\x80"]
@@ -135,3 +136,8 @@ async def test_times_before_the_year_1000_come_first(server: Server, agent: str)
     """Years are compared as numbers, not as the text that they happen to be written as."""
     page = await server.raw.call("GET", "/v1/agents?created_at[gte]=0999-01-01T00:00:00Z")
     assert agent in [item["id"] for item in page["data"]]
+
+
+def test_what_an_older_version_stored_does_not_spoil_an_answer() -> None:
+    """Half a pair that is in the store already is shown as a question mark."""
+    assert json_response({"data": ["\ud83d", "é"]}).body == '{"data":["?","é"]}'.encode()
