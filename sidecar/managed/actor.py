@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sidecar.ids import new_id
-from sidecar.managed import clock
+from sidecar.managed import clock, status_drafts
 from sidecar.managed.attendance import Attendance
 from sidecar.managed.drafts import Output, Usage
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
@@ -149,33 +149,6 @@ class SessionActor:
         """Seconds since the epoch, as opencode's `next` counts them."""
         return time.time()
 
-    # -- drafts -----------------------------------------------------------------------------------
-
-    def thread_draft(self, state: str, **fields: Any) -> Draft:
-        """Make the primary thread's twin of a session status event."""
-        identity = {
-            "session_thread_id": self.record.thread_id,
-            "agent_name": self.record.agent["name"],
-        }
-        return Draft(f"session.thread_status_{state}", {**identity, **fields})
-
-    def running_drafts(self) -> list[Draft]:
-        """Make the pair that says the session works."""
-        return [Draft("session.status_running"), self.thread_draft("running")]
-
-    def idle_drafts(self, stop: dict[str, Any]) -> list[Draft]:
-        """Make the three that say it stopped; the status is always the last event."""
-        usage = self.record.usage.answer(self.record.active_us)
-        return [
-            self.thread_draft("idle", **stop),
-            Draft("session.usage", {"usage": usage, "budget": None}),
-            Draft("session.status_idle", stop),
-        ]
-
-    def terminated_drafts(self) -> list[Draft]:
-        """Make the two that say the session has ended for good."""
-        return [self.thread_draft("terminated"), Draft("session.status_terminated")]
-
     # -- commits (lock) ---------------------------------------------------------------------------
 
     async def commit(
@@ -228,7 +201,7 @@ class SessionActor:
         for usage in out.used:
             self.record.usage.add(usage)
         stop = {"stop_reason": {"type": "requires_action", "event_ids": waiting}}
-        await self.commit([*out.drafts, *self.idle_drafts(stop)])
+        await self.commit([*out.drafts, *status_drafts.idle(self.record, stop)])
 
     async def end_turn(
         self, turn: Turn | None, outcome: Outcome, out: Output, *, is_interrupted: bool = False
@@ -249,7 +222,11 @@ class SessionActor:
         interrupts = self.take_interrupts()
         echoes = [Draft(event.type, event.fields, event.id) for event in interrupts]
         errors = [outcome.failure.draft()] if outcome.failure else []
-        end = self.terminated_drafts() if outcome.is_terminal else self.idle_drafts(stop)
+        end = (
+            status_drafts.terminated(self.record)
+            if outcome.is_terminal
+            else status_drafts.idle(self.record, stop)
+        )
         drafts = [*out.drafts, *echoes, *errors, *end]
         await self.commit(drafts, also=_delete_queued(self.record.id, interrupts))
         if outcome.is_terminal:
@@ -292,7 +269,7 @@ class SessionActor:
         self._active_before_us = self.record.active_us
         self.turn_first_seq = self._head.seq + 1
         self.attendance.turn_began(self.turn_first_seq)
-        return [*self.running_drafts(), Draft("user.message", fields, event_id)]
+        return [*status_drafts.running(self.record), Draft("user.message", fields, event_id)]
 
     def begin_resumed(self, event_id: str) -> None:
         """Set the row to a turn that goes on after a restart with that answer. Needs the lock."""
@@ -331,7 +308,7 @@ class SessionActor:
         self.record.turn = None
         self.record.status = "terminated"
         self.record.archived_at = clock.now()
-        drafts = [*closing_drafts(events), *self.terminated_drafts()]
+        drafts = [*closing_drafts(events), *status_drafts.terminated(self.record)]
         await self.commit(drafts, also=lambda connection: save_body(connection, self.record))
         self._log.close_readers(self.record.id)
         if was_waiting:

@@ -14,6 +14,7 @@ from typing import Any
 from sidecar.config import TurnSettings
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
+from sidecar.managed import status_drafts
 from sidecar.managed.actor import INTERRUPT, SYSTEM, SessionActor
 from sidecar.managed.event_log import Draft, Event
 from sidecar.managed.records import QueuedEvent
@@ -255,7 +256,7 @@ def _apply_answers(
     if was_paused:
         actor.record.status = "running"
         actor.start_clock()
-        plan.drafts += actor.running_drafts()
+        plan.drafts += status_drafts.running(actor.record)
     if actor.turn is not None:
         turn.blocked = []
         return
@@ -264,8 +265,8 @@ def _apply_answers(
     if left:
         actor.record.status = "idle"
         actor.stop_clock()
-        plan.drafts += actor.idle_drafts(
-            {"stop_reason": {"type": "requires_action", "event_ids": left}}
+        plan.drafts += status_drafts.idle(
+            actor.record, {"stop_reason": {"type": "requires_action", "event_ids": left}}
         )
         return
     plan.is_resumed = True

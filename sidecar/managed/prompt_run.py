@@ -15,11 +15,10 @@ import structlog
 
 from sidecar.config import TurnSettings
 from sidecar.errors import ChildError, ChildUnavailableError
-from sidecar.managed import asks, failures
+from sidecar.managed import asks, failures, status_drafts
 from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession
 from sidecar.managed.drafts import Output
-from sidecar.managed.event_log import Draft
 from sidecar.managed.failures import Failure
 from sidecar.managed.translate import TurnTranslator
 from sidecar.managed.turn_items import (
@@ -189,10 +188,7 @@ class PromptRun:
             if wait >= self._settings.retry_notice_seconds:
                 self._is_rescheduled = True
                 record.status = "rescheduling"
-                self.out.drafts += [
-                    Draft("session.status_rescheduled"),
-                    self._actor.thread_draft("rescheduled"),
-                ]
+                self.out.drafts += status_drafts.rescheduled(record)
         elif status["type"] == "busy":
             self._note_running()
         return None
@@ -202,7 +198,7 @@ class PromptRun:
         if self._is_rescheduled:
             self._is_rescheduled = False
             self._actor.record.status = "running"
-            self.out.drafts += self._actor.running_drafts()
+            self.out.drafts += status_drafts.running(self._actor.record)
 
     async def _on_idle(self) -> Outcome | None:
         # After an abort opencode may say idle once more, when the next prompt has come already.

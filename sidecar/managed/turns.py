@@ -152,6 +152,7 @@ class Turns:
             turn = actor.turn
             if turn is not None:
                 turn.put(Dismissed())
+                actor.detach(turn)
         if turn is not None:
             await turn.done.wait()
 
