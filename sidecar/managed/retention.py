@@ -29,19 +29,32 @@ _log = structlog.get_logger(__name__)
 class Retention:
     """Deletes what is old and unused. `run` is to be run as a task."""
 
-    def __init__(self, *, database: Database, sessions: Sessions, days: float) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        sessions: Sessions,
+        days: float,
+        first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
+        pause_seconds: float = _PAUSE_SECONDS,
+    ) -> None:
         self._database = database
         self._sessions = sessions
         self._days = days
+        self._first_pause_seconds = first_pause_seconds
+        self._pause_seconds = pause_seconds
 
     async def run(self) -> None:
         """Sweep every hour until cancelled; with 0 days never."""
         if not self._days:
             return
-        await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+        await asyncio.sleep(self._first_pause_seconds)
         while True:
-            await self.sweep()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            try:
+                await self.sweep()
+            except sqlite3.Error as error:  # locked or full: the next time it may not be
+                _log.warning("nothing aged out, the store fails", error=str(error))
+            await asyncio.sleep(self._pause_seconds)
 
     async def sweep(self) -> tuple[int, int]:
         """Delete what is due; return how many sessions and agents went."""

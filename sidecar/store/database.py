@@ -26,6 +26,7 @@ Job = Callable[[sqlite3.Connection], Any]
 
 _MAX_JOBS_PER_COMMIT = 256
 _BUSY_TIMEOUT_SECONDS = 10.0
+"""How long another program's lock is waited for, at the opening and with each commit."""
 
 
 @dataclass(slots=True)
@@ -159,6 +160,12 @@ class Database:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether that is because another program has the file locked."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Write]) -> None:

@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack
 
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
-from sidecar.store.database import Database
+from sidecar.store.database import Database, is_locked
 from sidecar.store.lock import DirectoryInUseError, DirectoryLock
 from sidecar.store.migrations import SchemaTooNewError
+
+_LOCKED = "another program keeps it locked (a backup, a shell of sqlite3); end that and start again"
 
 
 async def open_storage(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -38,6 +40,7 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Database:
         await database.open()
     except (OSError, sqlite3.Error, SchemaTooNewError) as error:
         name = "DB_PATH" if storage.db_path else "DATA_DIR"
-        raise SettingsError(f"{name}: cannot use {storage.database_file}: {error}") from error
+        problem = _LOCKED if is_locked(error) else str(error)
+        raise SettingsError(f"{name}: cannot use {storage.database_file}: {problem}") from error
     stack.push_async_callback(database.close)
     return database

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.gateway.demo import DemoGateway
 from sidecar.managed.retention import Retention
+from sidecar.store.database import Database
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 
 
@@ -63,3 +66,32 @@ async def test_a_session_that_works_keeps_itself_and_its_agent(
     assert await retention.sweep() == (0, 0)
     assert await status(http, f"/v1/sessions/{session}") == 200
     assert await status(http, f"/v1/agents/{agent}") == 200
+
+
+async def test_a_store_that_fails_does_not_end_it(tmp_path: Path) -> None:
+    """The next time it may work: what is old goes then."""
+    gateway = DemoGateway(key=GATEWAY_KEY)
+    await gateway.start()
+    settings = make_settings(tmp_path, gateway.url)
+    async with sidecar_for(settings, is_ready=False) as sidecar, http_client(sidecar.url) as http:
+        agent = await make(http, "/v1/agents", {"name": "a", "model": "openai/gpt-4o"})
+        another = Database(sidecar.database.path)  # not open: all its jobs fail
+        retention = Retention(
+            database=another,
+            sessions=sidecar.sessions,
+            days=1e-9,
+            first_pause_seconds=0.0,
+            pause_seconds=0.01,
+        )
+        with capture_logs() as logs:
+            running = asyncio.create_task(retention.run())
+            async with asyncio.timeout(10):
+                while not any(entry["log_level"] == "warning" for entry in logs):
+                    await asyncio.sleep(0.01)
+                await another.open()
+                while await status(http, f"/v1/agents/{agent}") == 200:
+                    await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await another.close()
+    await gateway.close()
