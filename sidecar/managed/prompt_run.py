@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 PAUSE_QUIET_SECONDS = 0.15
 """Calls of one model request arrive one by one; after this much quiet they are asked about together."""
+BEGIN_WAIT_SECONDS = 5.0
+"""How long an interrupt waits for opencode to ask the model, usually 0.1 s; then it aborts all the same."""
 ABORT_WAIT_SECONDS = 30.0
-"""Bound for opencode to begin and to confirm the abort; 0.1 s, under full load seconds."""
+"""Bound for opencode to confirm an abort, all together; 0.1 s, under full load seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -292,21 +294,23 @@ class PromptRun:
         try:
             async with asyncio.timeout(ABORT_WAIT_SECONDS):
                 # An abort that comes too early is forgotten, or breaks what opencode is just loading.
-                if await self._asks_model():
+                if not await self._ends_unasked():
                     await self._abort()
         except (TimeoutError, ChildUnavailableError):
             _log.warning("abort was not confirmed", session=self._actor.record.id)
         return Outcome()
 
-    async def _asks_model(self) -> bool:
-        """Wait for the first model request; False when the turn ends without any."""
-        while not self._translator.has_asked_model:
-            item = await self._inbox.get()
-            if isinstance(item, ChildLost | Stopping):
-                return False
-            if not isinstance(item, Interrupt) and await self._take(item) is not None:
-                return False
-        return True
+    async def _ends_unasked(self) -> bool:
+        """Wait for the first model request, not for ever; return whether the turn ended without one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_WAIT_SECONDS):
+                while not self._translator.has_asked_model:
+                    item = await self._inbox.get()
+                    if isinstance(item, ChildLost | Stopping):
+                        return True
+                    if not isinstance(item, Interrupt) and await self._take(item) is not None:
+                        return True
+        return False
 
     async def _abort(self) -> None:
         is_busy = True
@@ -314,7 +318,7 @@ class PromptRun:
             await self._child.abort()
             while True:
                 item = await self._inbox.get()
-                if isinstance(item, ChildLost):
+                if isinstance(item, ChildLost | Stopping):
                     return
                 if isinstance(item, RequestStarted | RequestEnded):
                     await self._take(item)
