@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ class SessionActor:
         self._is_stale = False
         self._take(stored)
         self.turn: Turn | None = None
-        self.turn_first_seq = self.record.last_seq + 1
         self.attendance = Attendance()
         self._log = log
         self._read_session = read_session
@@ -143,11 +141,6 @@ class SessionActor:
     def last_seq(self) -> int:
         """The number of the newest event."""
         return self._head.seq
-
-    @staticmethod
-    def wall_clock() -> float:
-        """Seconds since the epoch, as opencode's `next` counts them."""
-        return time.time()
 
     # -- commits (lock) ---------------------------------------------------------------------------
 
@@ -267,8 +260,7 @@ class SessionActor:
         self.record.status = "running"
         self.start_clock()
         self._active_before_us = self.record.active_us
-        self.turn_first_seq = self._head.seq + 1
-        self.attendance.turn_began(self.turn_first_seq)
+        self.attendance.turn_began(self._head.seq + 1)
         return [*status_drafts.running(self.record), Draft("user.message", fields, event_id)]
 
     def begin_resumed(self, event_id: str) -> None:

@@ -7,6 +7,7 @@ child goes through a `ChildSession`, which is valid for one boot of the child.
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,6 +157,13 @@ class ChildSessions:
                 yield ChildSession(client=client, directory=directory, session_id=session_id)
             finally:
                 unsubscribe()
+
+    async def abort(self, record: SessionRecord) -> None:
+        """Have the child stop what it may be doing for the session, if it is there."""
+        client = self._supervisor.client
+        if client is not None and record.child_session_id is not None:
+            with contextlib.suppress(ChildError):
+                await client.abort(record.child_session_id)
 
     async def forget(self, record: SessionRecord) -> None:
         """Delete the session in the child, if the child is there; its data goes with the directory."""

@@ -40,7 +40,7 @@ class Failure:
 
     type: FailureType
     message: str
-    retry_status: Literal["exhausted", "terminal", "retrying"] = "exhausted"
+    retry_status: Literal["exhausted", "terminal"] = "exhausted"
     extra: tuple[tuple[str, str | None], ...] = ()
 
     def draft(self) -> Draft:

@@ -14,6 +14,7 @@ from sidecar.errors import InvalidRequestError
 from sidecar.managed.pages import Order
 from sidecar.managed.records import select_queue, select_session
 from sidecar.store.database import Database
+from sidecar.wire.json_text import read_strictly
 
 EVENT_TYPES = frozenset(
     {
@@ -95,8 +96,8 @@ class _Place:
         """Read what `encode` wrote. Raises InvalidRequestError; also when the order differs."""
         try:
             padded = text + "=" * (-len(text) % 4)
-            made_for, seq, position = json.loads(base64.urlsafe_b64decode(padded))
-        except (ValueError, TypeError, binascii.Error, RecursionError):
+            made_for, seq, position = read_strictly(base64.urlsafe_b64decode(padded))
+        except (ValueError, TypeError, binascii.Error):
             made_for, seq, position = "", "", ""
         if not (_is_number(seq) and _is_number(position)):
             raise InvalidRequestError(

@@ -66,10 +66,10 @@ async def accept(
     """
     plan = Acceptance()
     waiting = await actor.waiting_calls()
-    _check_room(actor, events, limits)
+    texts = _make_room(actor, events, limits)
     _check(actor, plan, events, where, waiting=waiting, modalities_of=modalities_of)
     # Only now, when every event is known to be good, may the session change.
-    _apply(actor, plan, events, waiting)
+    _apply(actor, plan, events, texts, waiting)
     appended = await actor.commit(
         plan.drafts, before=before, also=_insert_queued(actor.record.id, plan.queued)
     )
@@ -89,26 +89,31 @@ async def accept(
     return _answers(plan, appended)
 
 
-def _check_room(actor: SessionActor, events: Sequence[ClientEvent], limits: TurnSettings) -> None:
+def _make_room(
+    actor: SessionActor, events: Sequence[ClientEvent], limits: TurnSettings
+) -> dict[int, str]:
+    """Return the messages that may have to wait as they would be stored, by their place in the batch."""
     if actor.record.archived_at is not None or actor.record.status == "terminated":
         raise ConflictError(f"session {actor.record.id} has ended and takes no more events")
-    arriving = [event for event in events if isinstance(event, UserMessage)]
+    places = [n for n, event in enumerate(events) if isinstance(event, UserMessage)]
     if actor.record.turn is None and not actor.queue:
-        arriving = arriving[1:]  # the first one does not wait
-    if not arriving:
-        return
-    waiting_bytes = sum(len(event.text) for event in actor.queue)
-    waiting_bytes += sum(len(event.model_dump_json()) for event in arriving)
-    if len(actor.queue) + len(arriving) > limits.max_queued_messages:
+        places = places[1:]  # the first one does not wait
+    texts = {place: json.dumps(_fields(events[place])) for place in places}
+    waiting_bytes = sum(len(event.text) for event in actor.queue) + sum(map(len, texts.values()))
+    if texts and len(actor.queue) + len(texts) > limits.max_queued_messages:
         much = f"{limits.max_queued_messages} events"
-    elif waiting_bytes > limits.max_queued_bytes:
+    elif texts and waiting_bytes > limits.max_queued_bytes:
         much = f"{limits.max_queued_bytes} bytes of events"
     else:
-        return
+        return texts
     raise RateLimitedError(
         f"events: no more than {much} may wait on a session; wait for it to become idle",
         retry_after_seconds=5,
     )
+
+
+def _fields(event: ClientEvent) -> dict[str, Any]:
+    return event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
 
 
 def _check(
@@ -214,20 +219,22 @@ def _apply(
     actor: SessionActor,
     plan: Acceptance,
     events: Sequence[ClientEvent],
+    texts: Mapping[int, str],
     waiting: Mapping[str, LoggedCall],
 ) -> None:
     position = actor.queue[-1].position + 1 if actor.queue else 1
     must_wait = bool(actor.queue) or not actor.may_start()
-    for event in events:
+    for place, event in enumerate(events):
         event_id = new_id("sevt")
         plan.order.append(event_id)
-        fields = event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
+        fields = _fields(event)
         has_turn = actor.record.turn is not None
         is_queued = isinstance(event, UserInterrupt) and has_turn
         is_queued |= isinstance(event, UserMessage) and (has_turn or must_wait)
         is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
         if is_queued:
-            plan.queued.append(QueuedEvent(position, event_id, event.type, json.dumps(fields)))
+            text = texts.get(place) or json.dumps(fields)
+            plan.queued.append(QueuedEvent(position, event_id, event.type, text))
             position += 1
             plan.is_interrupt |= event.type == INTERRUPT
         elif isinstance(event, UserMessage):
@@ -273,8 +280,10 @@ def _apply_answers(
     actor.begin_resumed(last_answer)
 
 
-def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Any:
-    rows = [(session_id, e.position, e.id, e.type, json.dumps(e.fields)) for e in events]
+def _insert_queued(
+    session_id: str, events: Sequence[QueuedEvent]
+) -> Callable[[sqlite3.Connection], None]:
+    rows = [(session_id, e.position, e.id, e.type, e.text) for e in events]
 
     def insert(connection: sqlite3.Connection) -> None:
         connection.executemany(

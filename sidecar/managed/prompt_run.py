@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.config import TurnSettings
 from sidecar.errors import ChildError, ChildUnavailableError
-from sidecar.managed import asks, failures, status_drafts
+from sidecar.managed import asks, clock, failures, status_drafts
 from sidecar.managed.asks import Asks
 from sidecar.managed.child_sessions import ChildSession
 from sidecar.managed.drafts import Output
@@ -186,7 +186,7 @@ class PromptRun:
         if status["type"] == "retry":
             self.out.extend(self._translator.attempt_failed())
         if status["type"] == "retry" and not self._is_rescheduled:
-            wait = float(status.get("next") or 0) / 1000 - self._actor.wall_clock()
+            wait = float(status.get("next") or 0) / 1000 - clock.now_us() / 1_000_000
             if wait >= self._settings.retry_notice_seconds:
                 self._is_rescheduled = True
                 record.status = "rescheduling"
@@ -252,12 +252,6 @@ class PromptRun:
             seconds = self._settings.max_seconds
             text = f"the turn took longer than {seconds:g} s (SIDECAR_TURN_MAX_SECONDS)"
             return failed(Failure("unknown_error", text))
-        try:
-            if await self._child.is_busy():
-                return None
-        except ChildUnavailableError:
-            # Slow is not dead. If it is dead, the supervisor says so.
-            return None
         outcome = await self._repair()
         if outcome is None:
             async with self._actor.hold():
@@ -265,9 +259,14 @@ class PromptRun:
         return outcome
 
     async def _repair(self) -> Outcome | None:
-        """Events were missed: read the truth from the messages and the status."""
-        is_busy = await self._child.is_busy()
-        for message in await self._child.messages():
+        """Events may have been missed: read the truth from the status and the messages."""
+        try:
+            is_busy = await self._child.is_busy()
+            messages = await self._child.messages()
+        except ChildUnavailableError:
+            # Slow is not dead, and the next silence asks again. If it is dead, the supervisor says so.
+            return None
+        for message in messages:
             self.out.extend(self._translator.child_event("message.updated", message))
             for part in message["parts"]:
                 self.out.extend(

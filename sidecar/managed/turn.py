@@ -136,7 +136,7 @@ class Turn:
             outcome = failed(error.failure)
         except SidecarError as error:
             if self.is_preparing and not self._actor.may_start():
-                self._actor.detach(self)  # not sent yet: the next start of the sidecar does it
+                self._actor.detach(self)  # the next start of the sidecar sends it, or settles it
                 return
             outcome = failed(Failure("unknown_error", error.message))
         except Exception as error:
@@ -155,8 +155,12 @@ class Turn:
         except TimeoutError:
             if self._withdrawn_by is None:
                 raise
+            if self._sends:
+                # Nobody knows whether the child took it: it must not work on it, and never gets it again.
+                await self._child_sessions.abort(self._actor.record)
             if isinstance(self._withdrawn_by, Stopping):
-                await self._actor.unmark_prompted()
+                if not self._sends:
+                    await self._actor.unmark_prompted()
                 raise Detached from None
             return Outcome()
 

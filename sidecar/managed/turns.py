@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,6 +34,7 @@ from sidecar.wire.sessions import ClientEvent
 
 _ACTORS_KEPT = 1000
 """Sessions kept in memory; the longest unused idle one is dropped first (it is all in the store)."""
+_DRAIN_POLL_SECONDS = 0.1
 _RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
 
 _log = structlog.get_logger(__name__)
@@ -65,7 +67,6 @@ class Turns:
         self._by_child: dict[str, SessionActor] = {}
         self._end_callbacks: list[Callable[[TurnEnded], None]] = []
         self._is_draining = False
-        self._idle = asyncio.Event()
 
     @property
     def busy_count(self) -> int:
@@ -157,14 +158,20 @@ class Turns:
             await turn.done.wait()
 
     async def _accept(
-        self, actor: SessionActor, events: Sequence[ClientEvent], **options: Any
+        self,
+        actor: SessionActor,
+        events: Sequence[ClientEvent],
+        *,
+        where: str = "events",
+        before: Callable[[sqlite3.Connection], None] | None = None,
     ) -> list[dict[str, Any]]:
         accepted = await inbox.accept(
             actor,
             events,
             limits=self._settings,
             modalities_of=self._modalities_of,
-            **options,
+            where=where,
+            before=before,
         )
         self._traces.note_accepted(accepted)
         return accepted
@@ -213,16 +220,20 @@ class Turns:
         for session_id in unfinished:
             self._tasks.start(f"recover {session_id}", self._recover(session_id, _RECOVERY_TEXT))
 
-    async def drain(self, seconds: float) -> None:
-        """Start nothing new, let running turns finish for `seconds`, settle the rest, stop."""
+    async def drain(
+        self, seconds: float, is_busy: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
+        """Start nothing new, let what runs finish for `seconds`, settle the rest, stop.
+
+        `is_busy` tells whether there is anything to wait for, when there is more than these turns.
+        """
         self._is_draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                while self.prompted_count:
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
-            _log.warning("turns cut by the drain bound", turns=self.prompted_count)
+        ends_at = time.monotonic() + seconds
+        while self.prompted_count or (is_busy is not None and await is_busy()):
+            if time.monotonic() >= ends_at:
+                _log.warning("turns cut by the drain bound", turns=self.prompted_count)
+                break
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
         turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
         for turn in turns:
             turn.put(Stopping())
@@ -304,7 +315,6 @@ class Turns:
             self._tasks.start(f"recover {session_id}", recovering)
         finally:
             turn.done.set()
-            self._idle.set()
 
     async def _recover(self, session_id: str, reason: str) -> None:
         """Settle a turn that has no task, as soon as the store lets us."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -25,8 +24,6 @@ from sidecar.wiring.face import Face
 from sidecar.wiring.gateway import start_relay
 from sidecar.wiring.routes import make_routes, serve_admin
 from sidecar.wiring.whole import Sidecar
-
-_DRAIN_POLL_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -123,14 +120,8 @@ class _Drain:
         """Let turns finish, settle the rest, close the streams."""
         self.has_begun = True
         _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
-        ends_at = time.monotonic() + seconds
         child.supervisor.drain()
-        await domain.turns.drain(seconds)
-        while await _is_busy(domain.turns, child.instances):
-            if time.monotonic() >= ends_at:
-                _log.warning("opencode still works at the end of the drain")
-                break
-            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        await domain.turns.drain(seconds, lambda: _is_busy(domain.turns, child.instances))
         domain.log.close()
 
 

@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from sidecar.app import Sidecar
 from sidecar.gateway.demo import DemoGateway
 from tests.event_books import check_events
@@ -145,11 +143,12 @@ async def test_a_prompt_that_is_interrupted_in_its_own_request_is_never_sent(
 
 async def test_a_tool_that_ran_before_the_abort_is_told(raw: RawClient) -> None:
     """Whatever the moment of the interrupt, a call that left a trace on disk is in the log with a result."""
+    traces = 0
     for number in range(16):
         session = await raw.new_session()
         async with raw.stream(session) as reader:
             await raw.send(session, f"[[bash: touch trace]] [[then]] [[slow: 50x0.1 {number}]]")
-            await asyncio.sleep(0.06 + number * 0.01)
+            await asyncio.sleep(0.06 + number * 0.02)
             await raw.interrupt(session)
             events = await reader.until("session.status_idle")
             after = await raw.turn(session, "[[bash: ls]]")
@@ -157,14 +156,13 @@ async def test_a_tool_that_ran_before_the_abort_is_told(raw: RawClient) -> None:
         (listing,) = plain(after, "agent.tool_result")
         if "trace" in listing["content"][0]["text"]:
             assert plain(events, "agent.tool_use"), number
+            traces += 1
+    assert traces, "no call was quicker than its interrupt: nothing was tested"
 
 
-@pytest.mark.parametrize("model", ["ollama/qwen3:8b"])
-async def test_initial_events_come_with_the_session_or_not_at_all(
-    raw: RawClient, model: str
-) -> None:
+async def test_initial_events_come_with_the_session_or_not_at_all(raw: RawClient) -> None:
     """Events that the model cannot take: 400 that names `initial_events`, and no session."""
-    agent = await raw.call("POST", "/v1/agents", {"name": "a", "model": model})
+    agent = await raw.call("POST", "/v1/agents", {"name": "a", "model": "ollama/qwen3:8b"})
     place = await raw.call("POST", "/v1/environments", {"name": "e"})
     image = {"type": "base64", "media_type": "image/png", "data": "aGk="}
     event = {"type": "user.message", "content": [{"type": "image", "source": image}]}

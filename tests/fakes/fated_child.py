@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -41,6 +42,10 @@ class FatedChild:
         self.prompts: list[str] = []
         self.reloads: list[bool] = []
         self.aborts = 0
+        self.is_back = asyncio.Event()
+        """Whether the boot after a loss is ready."""
+        self.is_back.set()
+        self.is_first_boot_ready = True
         self._last: Fate = "answers"
 
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
@@ -52,6 +57,8 @@ class FatedChild:
     ) -> AsyncIterator[FatedChild]:
         assert 0 < wait_seconds <= self.prompt_wait_seconds
         self.reloads.append(is_reloaded)
+        if is_reloaded or not self.is_first_boot_ready:
+            await self.is_back.wait()
         self._sink = sink
         yield self
 
@@ -81,7 +88,7 @@ class FatedChild:
             self._answer(message_id)
         self._status("idle")
 
-    async def abort(self) -> None:
+    async def abort(self, _record: SessionRecord | None = None) -> None:
         self.aborts += 1
         self._status("idle")
 

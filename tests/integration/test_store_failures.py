@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.managed.turns import Turns
 from sidecar.store.database import Database
@@ -146,8 +147,11 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
 
     after = make_turns(database, FatedChild())
     database.is_failing = True
-    recovering = asyncio.create_task(after.recover())
-    await asyncio.sleep(0.05)
+    with capture_logs() as logs:
+        recovering = asyncio.create_task(after.recover())
+        async with asyncio.timeout(5):
+            while not any(line["event"] == "store failing at recovery" for line in logs):
+                await asyncio.sleep(0.005)
     database.is_failing = False
     await recovering
     await database.write(lambda c: c.execute("DELETE FROM sessions WHERE id = ?", sessions[:1]))
@@ -165,7 +169,9 @@ async def test_a_message_never_overtakes_those_that_wait(database: FlakyDatabase
     await started(turns, session_id, child)
     await send(turns, session_id, user_message("second"))
     draining = asyncio.create_task(turns.drain(5))
-    await asyncio.sleep(0.01)
+    actor = await turns.actor(session_id)
+    while actor.may_start():
+        await asyncio.sleep(0.005)
     child.finish(child.prompts[0])
     await until_idle(database, session_id, 1)
     await send(turns, session_id, user_message("third"))
