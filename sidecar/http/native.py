@@ -39,8 +39,9 @@ _DENIED_WRITES = re.compile(r"/global/|/instance/|/mcp(/|$)|/project(/|$)")
 """Writes that reach beyond one session: they abort turns or change what others get."""
 
 _PROMPT = re.compile(
-    r"/session/(?P<id>ses_[A-Za-z0-9]+)/(message|prompt_async|command|summarize|shell)$"
+    r"/session/(?P<id>ses_[A-Za-z0-9]+)/(message|prompt_async|command|summarize|shell|init)$"
 )
+"""What a POST to begins a turn."""
 
 REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent")
 """Sent on to the child. The caller's key is not: the child has a password of its own."""
@@ -60,12 +61,14 @@ class NativeApi:
         self,
         *,
         wait_ready: Callable[[], Awaitable[ChildClient]],
+        wait_serving: Callable[[], Awaitable[ChildClient]],
         boot: Callable[[], int],
         use_directory: UseDirectory,
         resolve_model: Callable[[str], Awaitable[ModelRef]],
         workspaces_dir: Path,
     ) -> None:
         self._wait_ready = wait_ready
+        self._wait_serving = wait_serving
         self._boot = boot
         self._use_directory = use_directory
         self._resolve_model = resolve_model
@@ -81,7 +84,9 @@ class NativeApi:
         path = request.rel_url.raw_path
         if path.startswith("/v1/") or path == "/":
             raise NotFoundError(f"no such route: {request.method} {path}")
-        client = await self._wait_ready()
+        # A hold or a drain waits for turns that only their clients can end: those must get through.
+        begins_turn = request.method == hdrs.METH_POST and _PROMPT.match(path) is not None
+        client = await (self._wait_ready() if begins_turn else self._wait_serving())
         await self._check(client, request.method, path)
         directory = self._directory(request)
         body = await read_body(request) if request.can_read_body else None

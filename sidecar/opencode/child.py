@@ -121,14 +121,26 @@ class Child(ABC):
         """End. Whoever drains does so before."""
 
     async def wait_ready(self, timeout_seconds: float) -> ChildClient:
-        """Return the client, waiting for a child that is down. Raises ChildUnavailableError."""
+        """Return the client for a new turn, waiting for a child that is down or about to be replaced.
+
+        Raises ChildUnavailableError.
+        """
+        return await self._wait(timeout_seconds, lambda: self._is_usable)
+
+    async def wait_serving(self, timeout_seconds: float) -> ChildClient:
+        """Return the client for what belongs to running turns, or to none: as `wait_ready`, but neither a
+        hold for a planned restart nor a drain keeps it, for both wait until such turns have ended.
+        """
+        return await self._wait(timeout_seconds, lambda: self.client is not None)
+
+    async def _wait(self, timeout_seconds: float, is_there: Callable[[], bool]) -> ChildClient:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while not self._is_usable:
+                while not is_there():
                     if self.failed.is_set() or self._is_stopping or self._is_draining:
                         break
                     await self._settled.wait()
-        if self.client is not None and self._is_usable:
+        if self.client is not None and is_there():
             return self.client
         if self.failed.is_set():
             raise ChildUnavailableError(f"opencode cannot be started: {self.failure}")
@@ -143,7 +155,7 @@ class Child(ABC):
         )
 
     def drain(self) -> None:
-        """Announce the end: running turns keep their client, `wait_ready` refuses new ones.
+        """Announce the end: running turns keep their client (`wait_serving`), `wait_ready` refuses new ones.
 
         Also those that a child which is only starting would have had.
         """
@@ -153,7 +165,10 @@ class Child(ABC):
         self._settle()
 
     def request_restart(self, reason: str, *, force: bool = False) -> None:
-        """Replace the child when nobody is busy, or with `force` now."""
+        """Replace the child when nobody is busy, or with `force` now.
+
+        Where nobody is never, new turns are held for a while: see `planned_restart`.
+        """
         self._restart.request(reason, is_forced=force)
         self._wake.set()
 

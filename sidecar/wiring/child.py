@@ -59,7 +59,8 @@ def make_child(
     )
     instances = Instances(
         config_file=config_file,
-        client_provider=lambda: supervisor.wait_ready(settings.child.prompt_wait_seconds),
+        # Not `wait_ready`: who comes to a directory has passed it, or belongs to a turn that runs.
+        client_provider=lambda: supervisor.wait_serving(settings.child.prompt_wait_seconds),
         settings=settings.child,
         on_poison=supervisor.report_poison,
     )

@@ -50,6 +50,7 @@ def make_routes(
     if settings.child.forward_native:
         native = NativeApi(
             wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),
+            wait_serving=lambda: child.supervisor.wait_serving(settings.child.prompt_wait_seconds),
             boot=lambda: child.supervisor.boot,
             use_directory=child.instances.use,
             resolve_model=child.registry.resolve,

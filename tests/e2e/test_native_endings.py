@@ -27,8 +27,8 @@ def prompt(text: str) -> dict[str, Any]:
     }
 
 
-async def new_session(http: aiohttp.ClientSession) -> str:
-    async with http.post("/session", json={}) as answer:
+async def new_session(http: aiohttp.ClientSession, **body: Any) -> str:
+    async with http.post("/session", json=body) as answer:
         return str((await answer.json())["id"])
 
 
@@ -81,6 +81,67 @@ async def test_the_drain_waits_for_a_native_turn(gateway: DemoGateway, tmp_path:
         status, text = await asking
     assert status == 200
     assert "it was done" in text
+
+
+async def asks(http: aiohttp.ClientSession) -> tuple[str, str]:
+    """Begin a turn that asks whether it may; return the session's id and the request's."""
+    rule = {"permission": "bash", "pattern": "*", "action": "ask"}
+    session = await new_session(http, permission=[rule])
+    text = "[[bash: echo hello]] [[then]] [[say: it was done]]"
+    async with http.post(f"/session/{session}/prompt_async", json=prompt(text)) as answer:
+        assert answer.status == 204
+    async with asyncio.timeout(20):
+        while not (waiting := await permissions(http)):
+            await asyncio.sleep(0.02)
+    return session, str(waiting[0]["id"])
+
+
+async def permissions(http: aiohttp.ClientSession) -> list[dict[str, Any]]:
+    async with http.get("/permission") as answer:
+        assert answer.status == 200
+        return list(await answer.json())
+
+
+async def test_a_native_turn_can_be_answered_while_new_ones_are_held(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """The restart waits for the turn, the turn for its client: whose answer is no new turn."""
+    settings = make_settings(tmp_path, gateway.url, child={"restart_patience_seconds": 0.1})
+    async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
+        _, permission = await asks(http)
+        sidecar.supervisor.request_restart("test")
+        async with asyncio.timeout(10):
+            while not sidecar.supervisor._restart.is_holding:
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(5):
+            assert [waiting["id"] for waiting in await permissions(http)] == [permission]
+            path = f"/permission/{permission}/reply"
+            async with http.post(path, json={"reply": "once"}) as answer:
+                assert answer.status == 200
+        assert sidecar.supervisor.boot == 1
+        async with asyncio.timeout(30):
+            while sidecar.supervisor.boot == 1:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_native_turn_can_be_answered_while_the_sidecar_drains(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """It ends by its own end, not by the drain's."""
+    settings = make_settings(tmp_path, gateway.url)
+    async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
+        session, permission = await asks(http)
+        sidecar.supervisor.drain()
+        async with http.post(f"/session/{session}/message", json=prompt("hi")) as answer:
+            assert answer.status == 503
+        path = f"/permission/{permission}/reply"
+        async with http.post(path, json={"reply": "once"}) as answer:
+            assert answer.status == 200
+        async with asyncio.timeout(20):
+            while await sidecar.instances.has_turns(but=lambda _: False):
+                await asyncio.sleep(0.05)
+        async with http.get(f"/session/{session}/message") as answer:
+            assert "it was done" in json.dumps(await answer.json())
 
 
 async def test_a_turn_that_waits_for_its_client_holds_up_nothing(

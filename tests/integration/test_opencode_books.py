@@ -58,7 +58,7 @@ class World:
         self.now = 0.0
         self.instances = Instances(
             config_file=self.config_file,
-            client_provider=lambda: self.supervisor.wait_ready(20),
+            client_provider=lambda: self.supervisor.wait_serving(20),
             settings=self.settings,
             on_poison=self.poisoned.append,
             clock=self._tick,
@@ -227,7 +227,7 @@ async def test_idle_directories_are_evicted(tmp_path: Path, world: World) -> Non
     """What nobody used for the set time is unloaded in the background."""
     instances = Instances(
         config_file=world.config_file,
-        client_provider=lambda: world.supervisor.wait_ready(20),
+        client_provider=lambda: world.supervisor.wait_serving(20),
         settings=world.settings.model_copy(update={"idle_dispose_seconds": 0.2}),
     )
     async with instances.use(D, "a"):

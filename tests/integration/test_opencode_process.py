@@ -259,6 +259,16 @@ async def test_a_child_that_never_listens_is_killed(stages: Stages) -> None:
     )
 
 
+async def test_wait_serving_waits_for_a_boot(stages: Stages) -> None:
+    """As for a new turn: what belongs to a session is there again when the child is."""
+    stage = stages("child_healthy.py")
+    waiting = asyncio.create_task(stage.supervisor.wait_serving(20))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await stage.supervisor.start()
+    assert await waiting is stage.supervisor.client
+
+
 async def test_wait_ready_gives_up_in_time(stages: Stages) -> None:
     """A prompt that waits too long is told when to come back."""
     stage = stages("child_never_ready.py")
@@ -307,7 +317,8 @@ async def test_a_restart_that_finds_no_idle_moment_holds_new_turns(stages: Stage
     with pytest.raises(ChildUnavailableError, match="about to be restarted"):
         await stage.supervisor.wait_ready(0.01)
     assert (stage.supervisor.state, stage.supervisor.boot) == ("ready", 1)
-    assert stage.supervisor.client is not None, "the running turns keep it"
+    running = await stage.supervisor.wait_serving(0)
+    assert running is stage.supervisor.client, "the running turns keep it"
     held = asyncio.create_task(stage.supervisor.wait_ready(20))
     stage.busy = False
     await held
@@ -357,7 +368,7 @@ async def test_drain_keeps_the_client_and_refuses_newcomers(stages: Stages) -> N
     await stage.supervisor.start()
     client = await stage.supervisor.wait_ready(20)
     stage.supervisor.drain()
-    assert stage.supervisor.client is client
+    assert await stage.supervisor.wait_serving(0) is client
     with pytest.raises(ChildUnavailableError, match="draining"):
         await stage.supervisor.wait_ready(1)
 
@@ -372,6 +383,8 @@ async def test_a_child_that_only_starts_is_drained_too(stages: Stages) -> None:
     stage.supervisor.drain()
     with pytest.raises(ChildUnavailableError, match="draining"):
         await waiting
+    with pytest.raises(ChildUnavailableError, match="draining"):
+        await stage.supervisor.wait_serving(20)
     await stage.until("draining")
     assert "ready" not in stage.states
     with pytest.raises(ChildUnavailableError, match="draining"):

@@ -87,7 +87,7 @@ class World:
         )
         self.instances = Instances(
             config_file=self.config_file,
-            client_provider=lambda: self.supervisor.wait_ready(60),
+            client_provider=lambda: self.supervisor.wait_serving(60),
             settings=settings,
             on_poison=self.supervisor.report_poison,
         )
