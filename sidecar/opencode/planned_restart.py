@@ -44,8 +44,9 @@ class PlannedRestart:
     def request(self, reason: str, *, is_forced: bool) -> None:
         """Ask for it; forced, it waits for nothing."""
         if self.reason is None:
-            _log.info("child restart requested", reason=reason, force=is_forced)
             self._since = self._clock()
+        if self.reason is None or (is_forced and not self._is_forced):
+            _log.info("child restart requested", reason=reason, force=is_forced)
         self.reason = reason
         self._is_forced |= is_forced
 

@@ -5,8 +5,8 @@
                   +----------+----------+--> backing_off -> starting, or after too many: failed
 
 Ready means that `/global/health` answers; nothing is read from the child's output. A planned restart
-(`request_restart`) waits until nobody is busy, because it aborts every turn; a dead or silent child is
-replaced at once, after a growing delay.
+(`request_restart`) aborts every turn, so it waits until nobody is busy, and for that may hold new turns: see
+`planned_restart`. A dead or silent child is replaced at once, after a growing delay.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Supervisor(Child):
         self._marker = ""
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._is_dead = False
+        self._was_planned = False
         self._backoff = Backoff(first=settings.restart_first_delay_seconds)
         self._crashes = 0
 
@@ -91,10 +92,9 @@ class Supervisor(Child):
         await asyncio.to_thread(self._prepare)
         while True:
             stable = await self._one_boot(binary)
-            was_planned = self._planned_end()
             if self._is_stopping:
                 return
-            if was_planned:
+            if self._was_planned:
                 continue
             if stable:
                 self._backoff.reset()
@@ -114,11 +114,6 @@ class Supervisor(Child):
         if killed := orphans.sweep(self._marker):
             _log.warning("leftover processes of an earlier run killed", count=killed)
 
-    def _planned_end(self) -> bool:
-        reason = self._restart.reason
-        self._restart.clear()
-        return reason is not None and self.last_exit is not None and self.last_exit.reason == reason
-
     async def _backs_off(self) -> bool:
         """Wait for the next try; return whether there is to be one."""
         delay = self._backoff.next_delay()
@@ -134,7 +129,7 @@ class Supervisor(Child):
     async def _one_boot(self, binary: Path) -> bool:
         """Run one child to its end; return whether it had been ready for long."""
         self._set_state("starting")
-        self._is_dead = False
+        self._is_dead = self._was_planned = False
         self._restart.clear()  # this start is the restart
         try:
             boot = await Boot.spawn(
@@ -201,6 +196,7 @@ class Supervisor(Child):
                 if self._is_dead:
                     return "no answer to health checks"
                 if await self._is_restart_due():
+                    self._was_planned = True
                     return self._restart.reason or ""
                 await self._pause(_IDLE_POLL_SECONDS if self._restart.reason else None)
         finally:

@@ -335,6 +335,23 @@ async def test_forced_restart_does_not_wait(stages: Stages) -> None:
     await stage.until("ready", boot=2)
 
 
+async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: Stages) -> None:
+    """A second wish during the end changes the reason, and neither counts as a crash nor delays the start."""
+    stage = stages("child_healthy.py", restart_first_delay_seconds=60.0)
+
+    def report(state: State, boot: int) -> None:
+        if (state, boot) == ("stopping", 1):
+            stage.supervisor.report_poison(Path("/somewhere"))
+
+    stage.supervisor.on_state_change(report)
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    stage.supervisor.request_restart("test")
+    await stage.until("ready", boot=2)
+    assert "backing_off" not in stage.states
+    assert stage.supervisor.restart_pending is None
+
+
 async def test_heavy_child_is_replaced_when_idle(stages: Stages) -> None:
     """A resident size above the limit is a reason to restart; it is not repeated while the child is busy."""
     stage = stages("child_healthy.py", max_rss_bytes=1)

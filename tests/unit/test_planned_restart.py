@@ -1,6 +1,7 @@
 """When a restart that somebody wants may happen."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.opencode.planned_restart import PlannedRestart
 
@@ -77,3 +78,11 @@ async def test_a_long_turn_ends_the_holding_until_patience_ends_again(world: Wor
     assert await world.after(1) == (False, False)
     assert await world.after(299) == (False, False)
     assert await world.after(1) == (False, True)
+
+
+def test_a_forced_wish_behind_a_pending_one_is_logged(world: World) -> None:
+    """It changes what happens; a third that changes nothing is not."""
+    with capture_logs() as logs:
+        for reason, is_forced in (("memory", False), ("maps", False), ("me", True), ("me", True)):
+            world.restart.request(reason, is_forced=is_forced)
+    assert [(line["reason"], line["force"]) for line in logs] == [("memory", False), ("me", True)]
