@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
 from sidecar.config import ChildSettings, Settings
+from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.relay import Relay
 from sidecar.managed.model_registry import ModelRegistry
@@ -33,7 +36,7 @@ class ChildParts:
     instances: Instances
 
 
-def make_child(
+async def make_child(
     settings: Settings,
     files: ChildFiles,
     session: aiohttp.ClientSession,
@@ -42,7 +45,7 @@ def make_child(
     catalogue: Catalogue,
     is_busy: IsBusy,
 ) -> ChildParts:
-    """Put the child's parts together."""
+    """Put the child's parts together. Raises SettingsError when its directories cannot be made."""
     supervisor = _child(
         settings.child,
         files,
@@ -50,7 +53,7 @@ def make_child(
         relay=lambda: RelayAccess(relay.url, relay.token),
         is_busy=is_busy,
     )
-    plugin = PLUGIN_FILE if settings.child.url is None else files.share_plugin()
+    plugin = await _lay_out(settings.child, files)
     config_file = ConfigFile(files.config_file, plugins=(plugin,))
     registry = ModelRegistry(
         catalogue=catalogue,
@@ -67,6 +70,18 @@ def make_child(
     return ChildParts(
         supervisor, config_file, registry, EventPump(supervisor=supervisor), instances
     )
+
+
+async def _lay_out(settings: ChildSettings, files: ChildFiles) -> Path:
+    """Make the child's directories and return where it finds our plug-in."""
+    try:
+        await asyncio.to_thread(files.prepare)
+        return PLUGIN_FILE if settings.url is None else await asyncio.to_thread(files.share_plugin)
+    except OSError as error:
+        raise SettingsError(
+            f"DATA_DIR: cannot make {error.filename or files.root}: {error.strerror}; free that path or set "
+            "another DATA_DIR"
+        ) from error
 
 
 def _child(

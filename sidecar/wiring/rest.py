@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -45,8 +44,7 @@ async def open_rest(
         traceparent_of=lambda name: domain.turns.traceparent_of(name),  # noqa: PLW0108  # later
     )
     files = ChildFiles(settings.storage.data_dir / "opencode")
-    await asyncio.to_thread(files.prepare)
-    child = make_child(
+    child = await make_child(
         settings,
         files,
         face.session,

@@ -15,10 +15,11 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from sidecar.config import ChildSettings
-from sidecar.errors import ChildUnavailableError
+from sidecar.errors import ChildUnavailableError, SettingsError
 from sidecar.opencode import orphans
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import State
+from tests.harness import make_settings, sidecar_for
 
 MARKER = "marker-of-the-attached-tests"
 PROGRAM = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
@@ -296,3 +297,15 @@ async def test_a_wrong_password_is_no_question_of_time(session: aiohttp.ClientSe
     assert "OPENCODE_SERVER_PASSWORD" in watch.child.failure
     await watch.child.stop()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("taken", ["plugin", "cwd"])
+async def test_no_place_for_its_files_is_one_clear_sentence(tmp_path: Path, taken: str) -> None:
+    """It names the path and the fix, as for every other directory that cannot be made."""
+    (tmp_path / "opencode").mkdir()
+    (tmp_path / "opencode" / taken).write_text("somebody's")
+    child = {"url": "http://127.0.0.1:9", "password": SecretStr("password")}
+    settings = make_settings(tmp_path, "http://127.0.0.1:9", child=child)
+    with pytest.raises(SettingsError, match=rf"DATA_DIR: cannot make .*/opencode/{taken}"):
+        async with sidecar_for(settings, is_ready=False):
+            pass
