@@ -204,6 +204,10 @@ class StateCollector(Collector):
         connected = pump.connected_boot > 0
         yield _gauge("child_events_connected", "1 while its event stream is read.", connected)
         yield _counter("child_events", "Events read from it.", pump.events_seen)
+        dropped = pump.events_dropped
+        yield _counter(
+            "child_events_dropped", "Those that could not be read; the log says why.", dropped
+        )
         yield _counter("child_event_reconnects", "Event streams opened anew.", pump.reconnects)
         vitals = supervisor.vitals
         if vitals is not None:

@@ -21,8 +21,7 @@ ROUTES = frozenset(
         *("GET /config/providers", "GET /mcp", "POST /mcp", "POST /instance/dispose"),
         *("POST /session", "GET /session/status", "GET /session/{}", "PATCH /session/{}"),
         *("DELETE /session/{}", "POST /session/{}/prompt_async", "POST /session/{}/abort"),
-        *("GET /session/{}/message", "POST /session/{}/summarize", "GET /session/{}/children"),
-        *("GET /permission", "POST /permission/{}/reply", "POST /question/{}/reject"),
+        *("GET /session/{}/message", "POST /permission/{}/reply", "POST /question/{}/reject"),
     }
 )
 """Every route that `sidecar.opencode.client` uses."""

@@ -64,14 +64,11 @@ class ChildClient:
         *,
         title: str,
         permission: Sequence[PermissionRule] = (),
-        parent_id: str | None = None,
     ) -> str:
         """Create a session that lives in `directory`; return its id (`ses_...`)."""
         body: dict[str, Any] = {"title": title}
         if permission:
             body["permission"] = [dict(rule) for rule in permission]
-        if parent_id is not None:
-            body["parentID"] = parent_id
         answer = await self._transport.call("POST", "/session", directory=directory, body=body)
         return str(field_of(answer, "id"))
 
@@ -123,16 +120,6 @@ class ChildClient:
         """Stop the session's turn; no turn is fine too."""
         await self._transport.call("POST", _session(session_id, "abort"))
 
-    async def summarize(self, session_id: str, *, model: ModelRef) -> None:
-        """Compact the session's history with `model`. Returns when done."""
-        body = {"providerID": model.provider, "modelID": model.model_id}
-        await self._transport.call(
-            "POST",
-            _session(session_id, "summarize"),
-            body=body,
-            bound=UNBOUNDED,
-        )
-
     async def messages(self, session_id: str, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Return `{info, parts}` per message, oldest first; with `limit` only the newest."""
         query = {} if limit is None else {"limit": str(limit)}
@@ -140,17 +127,9 @@ class ChildClient:
             await self._transport.call("GET", _session(session_id, "message"), query=query)
         )
 
-    async def children(self, session_id: str) -> list[dict[str, Any]]:
-        """Return the sub-agent sessions started by this one."""
-        return as_objects(await self._transport.call("GET", _session(session_id, "children")))
-
     async def session_status(self, directory: Path) -> dict[str, dict[str, Any]]:
         """Return the status of each session of `directory` that is not idle: busy or retry."""
         return as_object(await self._transport.call("GET", "/session/status", directory=directory))
-
-    async def list_permissions(self, directory: Path) -> list[dict[str, Any]]:
-        """Return the permission requests that wait for a reply."""
-        return as_objects(await self._transport.call("GET", "/permission", directory=directory))
 
     async def reply_permission(
         self,

@@ -106,10 +106,6 @@ class EventPump:
 
         return unsubscribe
 
-    def adopt(self, session_id: str, root_session_id: str) -> None:
-        """Deliver a sub-agent's session that was found during a repair to its root's subscribers."""
-        self._roots[session_id] = root_session_id
-
     def on_gap(self, callback: GapCallback) -> None:
         """Call `callback` after each reconnect or restart, when events flow again."""
         self._gap_callbacks.append(callback)
@@ -140,11 +136,8 @@ class EventPump:
             client, boot = await self._next_client()
             try:
                 await self._follow(client, boot, backoff)
-            except (
-                ChildError,
-                aiohttp.ClientError,
-                OSError,
-            ) as error:  # TimeoutError is an OSError
+            # A TimeoutError is an OSError.
+            except (ChildError, aiohttp.ClientError, OSError) as error:
                 _log.info("event stream lost", boot=boot, error=repr(error))
             finally:
                 self.connected_boot = 0
@@ -194,9 +187,8 @@ class EventPump:
             return read_frame(frame)
         except ValueError as error:
             self.events_dropped += 1
-            if (
-                self.events_dropped.bit_count() == 1
-            ):  # the first, second, fourth, ...: never a flood
+            # The first, the second, the fourth, ...: never a flood.
+            if self.events_dropped.bit_count() == 1:
                 _log.warning(
                     "event dropped",
                     error=str(error),

@@ -249,7 +249,7 @@ async def test_mcp_servers_are_back_after_a_reload(world: World) -> None:
 
 
 async def test_permissions_wait_for_their_answer(world: World) -> None:
-    """A session may ask for bash: the request is listed, and the reply lets the tool run."""
+    """A session may ask for bash: an event tells of it, and the reply lets the tool run."""
     directory = world.directory()
     async with world.instances.use(directory, CHAT) as client:
         session_id = await client.create_session(
@@ -259,9 +259,9 @@ async def test_permissions_wait_for_their_answer(world: World) -> None:
         )
         turn = await world.prompt(client, session_id, "[[bash: echo yes]] [[then]] [[say: done]]")
         await eventually(lambda: any(e.type == "permission.asked" for e in turn.events))
-        (waiting,) = await client.list_permissions(directory)
+        (asked,) = (e.properties for e in turn.events if e.type == "permission.asked")
         assert (await client.session_status(directory))[session_id] == {"type": "busy"}
-        await client.reply_permission(waiting["id"], directory, reply="once")
+        await client.reply_permission(asked["id"], directory, reply="once")
         async with asyncio.timeout(20):
             await turn.ended.wait()
     assert turn.text == "done"
