@@ -1,7 +1,7 @@
 """The child's side of a session: its directory, its opencode session, its events.
 
-The only place where the domain meets the `sidecar.opencode` room. Everything a turn needs from the
-child goes through a `ChildSession`, which is valid for one boot of the child.
+Where a turn reaches opencode: everything that it needs from the child goes through a `ChildSession`, which
+is valid for one boot of the child.
 """
 
 from __future__ import annotations
