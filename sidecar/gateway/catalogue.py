@@ -144,10 +144,8 @@ class Catalogue:
             self._facts = {"models": {name: {} for name in names}}
             self._publish(fetched_at=time.time(), origin="fallback", failed={})
 
-    async def start(self) -> None:
-        """Load, if nothing is known yet, and begin refreshing. Never waits for the gateway."""
-        if self._snapshot is None:
-            self.load()
+    def start(self) -> None:
+        """Begin refreshing. Whoever wants what was known before calls `load` first."""
         self._timer = self._tasks.start("catalogue timer", self._run_timer())
 
     async def close(self) -> None:

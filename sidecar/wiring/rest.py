@@ -74,7 +74,7 @@ async def open_rest(
     connect_metrics(face.metrics, sources, relay)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
     # Not earlier: reading hundreds of models would hold up the first answers.
-    await catalogue.start()
+    catalogue.start()
     await child.registry.start(await domain.agents.model_refs())
 
     drain = _Drain()

@@ -100,7 +100,7 @@ async def test_refresh_reads_all_sources(
 async def test_timer_finds_new_models(demo: DemoGateway, make: MakeCatalogue) -> None:
     """A model added to the gateway appears by the timer alone, as a change of generation."""
     catalogue = make(demo.url, refresh_seconds=0.05)
-    await catalogue.start()
+    catalogue.start()
     await changed(catalogue, lambda s: "openai/gpt-4o" in s.listed)
     assert catalogue.snapshot is not None
     generation = catalogue.snapshot.generation
@@ -113,11 +113,12 @@ async def test_timer_finds_new_models(demo: DemoGateway, make: MakeCatalogue) ->
 async def test_start_does_not_wait_for_the_gateway(
     fixed: FixedGateway, make: MakeCatalogue
 ) -> None:
-    """Start returns while the gateway has not answered; the list comes when it does."""
+    """Nothing is known while the gateway has not answered; the list comes when it does."""
     fixed.is_open.clear()
     fixed.answers["/v1/models"] = model_list("m")
     catalogue = make(fixed.url)
-    await asyncio.wait_for(catalogue.start(), 1)
+    catalogue.load()
+    catalogue.start()
     assert catalogue.snapshot is None
     fixed.is_open.set()
     await changed(catalogue, lambda s: s.listed == ("m",))
@@ -250,7 +251,7 @@ async def test_disk_copy_survives_a_restart(
     assert [f.name for f in file.parent.iterdir()] == ["catalogue.json"]
     await demo.close()
     catalogue = make(url, exclude="ollama/*")
-    await catalogue.start()
+    catalogue.load()
     snapshot = catalogue.snapshot
     assert snapshot is not None
     assert snapshot.origin == "disk"
@@ -268,7 +269,7 @@ async def test_broken_disk_copy_is_ignored(
     file.parent.mkdir()
     file.write_text(content)
     catalogue = make(DEAD)
-    await catalogue.start()
+    catalogue.load()
     assert catalogue.snapshot is None
 
 
@@ -280,7 +281,7 @@ async def test_disk_copy_of_another_gateway_is_ignored(
     await make(fixed.url).refresh()
     assert fixed.url not in (tmp_path / "data" / "catalogue.json").read_text()
     catalogue = make(DEAD)
-    await catalogue.start()
+    catalogue.load()
     assert catalogue.snapshot is None
 
 
@@ -291,7 +292,8 @@ async def test_fallback_list_until_the_gateway_answers(
     fixed.is_open.clear()
     fixed.answers["/v1/models"] = model_list("real")
     catalogue = make(fixed.url, models="litellm/a/b,c")
-    await catalogue.start()
+    catalogue.load()
+    catalogue.start()
     assert catalogue.snapshot is not None
     assert catalogue.snapshot.listed == ("a/b", "c")
     assert catalogue.snapshot.origin == "fallback"
