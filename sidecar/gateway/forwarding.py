@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from sidecar.gateway.relay_events import Failure, FailureKind
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.gateway.usage import AnswerTap, TokenUsage
 from sidecar.tracing import TRACEPARENT
+from sidecar.wire.json_text import read_leniently
 
 _HOP_BY_HOP = frozenset(
     {
@@ -85,7 +85,7 @@ class Call:
 
     def _parsed(self) -> dict[str, Any]:
         try:
-            value = json.loads(self.body) if self.body else None
+            value = read_leniently(self.body) if self.body else None
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}

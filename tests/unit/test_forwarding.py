@@ -17,6 +17,7 @@ from sidecar.gateway.forwarding import Call
         (b'{"model":"m","tools":[{"stream":true}]}', "m", False),
         (b"[1]", "", False),
         (b"{nope", "", False),
+        (b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", False),
         (b"", "", False),
     ],
 )
