@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sidecar.errors import SettingsError
@@ -47,12 +48,19 @@ async def locked(file: Path) -> AsyncIterator[sqlite3.Connection]:
     other.close()
 
 
+def _times_open(file: Path) -> int:
+    """How often this process has it open: a second time when the sidecar has come to the lock."""
+    return [Path(entry.path) for entry in psutil.Process().open_files()].count(file.resolve())
+
+
 async def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
     """What is locked for a moment does not keep the sidecar from starting."""
     settings = make_settings(tmp_path, NOBODY)
     async with locked(settings.storage.database_file) as other, AsyncExitStack() as stack:
         opening = asyncio.create_task(open_storage(settings, stack))
-        await asyncio.sleep(1.0)
+        async with asyncio.timeout(10):
+            while _times_open(settings.storage.database_file) < 2:
+                await asyncio.sleep(0.02)
         assert not opening.done()
         other.close()
         assert await (await opening).read(lambda connection: connection.total_changes) == 0
