@@ -176,8 +176,9 @@ class ChildSessions:
     ) -> str:
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
         if record.child_session_id is not None:
-            if record.body.pop(STALE, False):
+            if record.body.get(STALE):
                 await client.update_session_permission(record.child_session_id, plan.rules())
+                del record.body[STALE]  # not before the child has them: tools would run unasked
             return record.child_session_id
         record.child_session_id = await client.create_session(
             directory, title=record.body["title"] or record.id, permission=plan.rules()

@@ -212,6 +212,7 @@ class TurnTranslator:
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
+            self._finished_parts.add(part["id"])  # told again after a gap
             self._step_start(out)
         elif kind == "step-finish":
             self._step_finish(out, part)

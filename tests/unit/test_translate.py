@@ -274,6 +274,26 @@ def test_what_the_child_says_late_of_a_failed_request_opens_no_other() -> None:
     assert ends == [True, True]
 
 
+def test_what_is_told_again_after_a_gap_is_told_once() -> None:
+    """The messages are read anew while one of two calls still runs: no further request, no further call."""
+    translator = TurnTranslator(plan=plan(), message_id=prompt_id("parallel-tools"))
+    out, told = translator.request_started("r1"), []
+    for type_, properties in recorded("parallel-tools"):
+        told.append((type_, properties))
+        out.extend(translator.child_event(type_, properties))
+        state = (properties.get("part") or {}).get("state") or {}
+        if state.get("status") == "completed":
+            break
+        if state.get("status") == "running":
+            translator.request_ended("r1", is_error=False, usage=Usage(1, 1))
+    again = Output()
+    for type_, properties in told:
+        again.extend(translator.child_event(type_, properties))
+
+    assert types(out).count("agent.tool_result") == 1
+    assert (types(again), again.used) == ([], [])
+
+
 def test_a_call_that_asks_waits_for_the_client() -> None:
     """The use is shown with the end of its request, says `ask`, and the permission's id is known."""
     ask = TOOLSET | {"default_config": {"permission_policy": {"type": "always_ask"}}}

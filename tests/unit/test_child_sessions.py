@@ -1,0 +1,46 @@
+"""The child's side of a session, with a client that answers as told."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sidecar.errors import ChildUnavailableError
+from sidecar.managed.child_sessions import STALE, ChildSessions
+from tests.turn_scripts import make_agent
+
+
+class Client:
+    """Refuses or never answers the first update of permissions, and takes the second."""
+
+    def __init__(self, first: str) -> None:
+        self._first: str | None = first
+        self.updates = 0
+
+    async def update_session_permission(self, _session_id: str, _rules: Any) -> None:
+        first, self._first = self._first, None
+        if first == "refused":
+            raise ChildUnavailableError("opencode did not answer")
+        if first == "silent":
+            await asyncio.Event().wait()
+        self.updates += 1
+
+
+@pytest.mark.parametrize("first", ["refused", "silent"])
+async def test_changed_permissions_are_sent_until_the_child_has_them(first: str) -> None:
+    """A child that dies, or an interrupt, in the middle of it: the next prompt sends them again."""
+    client: Any = Client(first)
+    record: Any = SimpleNamespace(
+        agent=make_agent(), child_session_id="ses_1", body={"title": None, STALE: True}
+    )
+    parts: Any = dict.fromkeys(
+        ("supervisor", "instances", "pump", "connections", "repositories", "workspaces_dir")
+    )
+    sessions = ChildSessions(**parts, prompt_wait_seconds=1.0)
+    with pytest.raises((ChildUnavailableError, TimeoutError)):
+        async with asyncio.timeout(0.05):
+            await sessions._ensure_session(client, record, None)  # type: ignore[arg-type]
+    for _ in range(2):
+        await sessions._ensure_session(client, record, None)  # type: ignore[arg-type]
+    assert client.updates == 1
