@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -90,7 +91,10 @@ class Listeners:
         return remove
 
     def emit(self, event: RelayEvent) -> None:
-        """Tell everyone."""
+        """Tell everyone soon, in order: the bytes that wait to be passed on go first."""
+        asyncio.get_running_loop().call_soon(self._tell, event)
+
+    def _tell(self, event: RelayEvent) -> None:
         for listener in tuple(self._all):
             try:
                 listener(event)

@@ -14,6 +14,7 @@ from sidecar.managed import clock, status_drafts
 from sidecar.managed.attendance import Attendance
 from sidecar.managed.drafts import Output, Usage
 from sidecar.managed.event_log import Draft, Event, EventLog, Head, Preview
+from sidecar.managed.failures import Failure
 from sidecar.managed.records import (
     QueuedEvent,
     SessionRecord,
@@ -55,7 +56,12 @@ class StartTurn(Protocol):
     """Starts the task of a turn; the owner of all turns provides it."""
 
     def __call__(
-        self, actor: SessionActor, content: Sequence[Mapping[str, Any]], resume: Resume | None, /
+        self,
+        actor: SessionActor,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None,
+        earlier: Failure | None,
+        /,
     ) -> Turn: ...
 
 
@@ -108,6 +114,7 @@ class SessionActor:
         self._system_messages = list(stored.system_messages)
         self.plan = ToolPlan(self.record.agent["tools"], self.record.agent["mcp_servers"])
         self._head = Head(self.record.last_seq, self.record.last_processed_us)
+        self._stored_child_session_id = self.record.child_session_id
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
@@ -156,34 +163,37 @@ class SessionActor:
         for usage in used:
             self.record.usage.add(usage)
         self.record.updated_at = clock.now()
+        child_session_id = self.record.child_session_id
 
         def write(connection: sqlite3.Connection) -> None:
             save_state(connection, self.record)
             if also is not None:
                 also(connection)
 
-        return await self._log.append(self.record.id, self._head, drafts, before=before, also=write)
+        events = await self._log.append(
+            self.record.id, self._head, drafts, before=before, also=write
+        )
+        self._stored_child_session_id = child_session_id
+        return events
 
     def preview(self, previews: Sequence[Preview]) -> None:
         """Show previews to the readers that asked for them."""
         if previews:
             self._log.preview(self.record.id, previews)
 
-    async def mark_prompted(self, child_session_id: str) -> None:
-        """From here on the child may have seen the prompt: it is never sent again on its own."""
+    async def note_prompt(self, child_session_id: str, *, is_repeated: bool) -> None:
+        """The prompt is about to be sent to that session of the child.
+
+        Where the child can be asked about it after a crash, and that it is the last time, is stored before.
+        A first prompt in a session that is stored needs no commit, so most need none.
+        """
         async with self.hold():
             self.record.child_session_id = child_session_id
             self._bind_child(child_session_id, self)
-            if self.record.turn is not None:
-                self.record.turn.is_prompted = True
-            await self.commit([])
-
-    async def unmark_prompted(self) -> None:
-        """It was not sent after all: the next start of the sidecar may do it."""
-        async with self.hold():
-            if self.record.turn is not None:
-                self.record.turn.is_prompted = False
-            await self.commit([])
+            if is_repeated and self.record.turn is not None:
+                self.record.turn.is_repeated = True
+            if is_repeated or child_session_id != self._stored_child_session_id:
+                await self.commit([])
 
     async def pause(self, out: Output, waiting: list[str]) -> None:
         """The turn waits for the client: idle, with the list of what it waits for. Needs the lock."""
@@ -267,9 +277,18 @@ class SessionActor:
         """Set the row to a turn that goes on after a restart with that answer. Needs the lock."""
         self.record.turn = TurnRecord(event_id, new_id("msg"))
 
-    def launch(self, content: Sequence[Mapping[str, Any]], resume: Resume | None = None) -> None:
-        """Start the task of the turn that `begin` opened, once that is committed. Needs the lock."""
-        self.turn = self._start_turn(self, content, resume)
+    def launch(
+        self,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None = None,
+        *,
+        earlier: Failure | None = None,
+    ) -> None:
+        """Start the task of the turn that `begin` opened, once that is committed. Needs the lock.
+
+        With `earlier` its prompt may have been sent before; if it was taken, the turn ends with that.
+        """
+        self.turn = self._start_turn(self, content, resume, earlier)
 
     # -- what waits for the client ------------------------------------------------------------------
 

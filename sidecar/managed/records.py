@@ -59,13 +59,13 @@ class Tally:
 class TurnRecord:
     """What must be known of an open turn after a crash.
 
-    `message_id` is our id of the prompt in opencode. `is_prompted` says whether the child may have
-    seen it. `blocked` lists the events that wait for the client, in order.
+    `message_id` is our id of the prompt in opencode. `is_repeated` says that it was sent a second time, so
+    never again. `blocked` lists the events that wait for the client, in order.
     """
 
     user_event_id: str
     message_id: str
-    is_prompted: bool = False
+    is_repeated: bool = False
     blocked: list[str] = field(default_factory=list)
 
     def stored(self) -> str:
@@ -74,7 +74,7 @@ class TurnRecord:
             {
                 "user_event_id": self.user_event_id,
                 "message_id": self.message_id,
-                "is_prompted": self.is_prompted,
+                "is_repeated": self.is_repeated,
                 "blocked": self.blocked,
             }
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sidecar.managed.actor import SessionActor
 from sidecar.managed.drafts import Output
@@ -30,21 +33,31 @@ def unfinished_sessions(connection: sqlite3.Connection) -> list[str]:
 async def recover(actor: SessionActor, database: Database, reason: str) -> None:
     """Bring one session to a state it can go on from. Needs the actor's lock.
 
-    A turn whose prompt the child never saw is run now. Any other open turn is settled with an honest
-    error. Queued messages follow.
+    A turn that shows no work is run now, unless the child turns out to have taken its prompt, or it is
+    the second time. Any other open turn is settled with an honest error. Queued messages follow.
     """
     record = actor.record
     if record.status in {"running", "rescheduling"} and record.turn is not None:
         events = await database.read(lambda connection: turn_events(connection, record.id))
         opening = next((e for e in events if e["id"] == record.turn.user_event_id), None)
-        if record.turn.is_prompted or opening is None:
+        failure = Failure("unknown_error", reason)
+        if opening is None or record.turn.is_repeated or _shows_work(events, opening["id"]):
             settled = Output(drafts=closing_drafts(events))
-            await actor.end_turn(None, failed(Failure("unknown_error", reason)), settled)
+            await actor.end_turn(None, failed(failure), settled)
             return
+        # A store that takes nothing yet would fail the turn at once, again and again.
+        await actor.commit([])
         actor.start_clock()
+        earlier = failure if record.child_session_id is not None else None
         if opening["type"] in ANSWERS:
-            actor.launch([], resume_of(answered_calls(events)))
+            actor.launch([], resume_of(answered_calls(events)), earlier=earlier)
         else:
-            actor.launch(opening["content"])
+            actor.launch(opening["content"], earlier=earlier)
         return
     await actor.start_next()
+
+
+def _shows_work(events: Sequence[Mapping[str, Any]], opening_id: str) -> bool:
+    """Whether the model was asked since. What the client's answers came to is no work."""
+    after = itertools.dropwhile(lambda event: event["id"] != opening_id, events)
+    return any(event["type"] == "span.model_request_start" for event in after)

@@ -66,6 +66,7 @@ class Turn:
         custom_tools: CustomTools,
         content: Sequence[Mapping[str, Any]],
         resume: Resume | None,
+        earlier: Failure | None,
         message_id: str,
         settings: TurnSettings,
     ) -> None:
@@ -81,7 +82,8 @@ class Turn:
         self._preparation: asyncio.Timeout | None = None
         self._withdrawn_by: Interrupt | Stopping | None = None
         self._is_sent = False
-        self._sends = 0
+        self._sends = 0 if earlier is None else 1
+        self._taken_earlier = earlier or _CUT
         self._run: PromptRun | None = None
         self._deadline = 0.0
         self._translator = TurnTranslator(
@@ -156,11 +158,9 @@ class Turn:
             if self._withdrawn_by is None:
                 raise
             if self._sends:
-                # Nobody knows whether the child took it: it must not work on it, and never gets it again.
+                # Nobody knows whether the child took it: it must not work on it behind our back.
                 await self._child_sessions.abort(self._actor.record)
             if isinstance(self._withdrawn_by, Stopping):
-                if not self._sends:
-                    await self._actor.unmark_prompted()
                 raise Detached from None
             return Outcome()
 
@@ -196,15 +196,14 @@ class Turn:
         )
         self._check_wanted()
         async with opening as child:
-            if is_repeated and await child.has_taken(self._message_id):
-                await child.abort()  # never twice
-                raise TurnFailedError(_CUT)
-            await self._actor.mark_prompted(child.session_id)
-            self._check_wanted()
-            preparation.reschedule(None)
-            self._preparation, self._is_sent = None, True
-            self._sends += 1
             try:
+                if is_repeated and await child.has_taken(self._message_id):
+                    raise TurnFailedError(self._taken_earlier)
+                await self._actor.note_prompt(child.session_id, is_repeated=is_repeated)
+                self._check_wanted()
+                preparation.reschedule(None)
+                self._preparation, self._is_sent = None, True
+                self._sends += 1
                 await self._send(child)
                 return await self._follow(child)
             except ChildUnavailableError:

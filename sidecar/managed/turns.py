@@ -21,6 +21,7 @@ from sidecar.managed.actor import SYSTEM, SessionActor, StoredSession, TurnEnded
 from sidecar.managed.child_sessions import ChildSessions
 from sidecar.managed.custom_tools import CustomTools
 from sidecar.managed.event_log import EventLog
+from sidecar.managed.failures import Failure
 from sidecar.managed.inbox import ModalitiesOf
 from sidecar.managed.records import SessionRecord, select_queue, select_session
 from sidecar.managed.resume import Resume, turn_events
@@ -286,7 +287,12 @@ class Turns:
                 self.forget(session_id)
 
     def _start_turn(
-        self, actor: SessionActor, content: Sequence[Mapping[str, Any]], resume: Resume | None, /
+        self,
+        actor: SessionActor,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None,
+        earlier: Failure | None,
+        /,
     ) -> Turn:
         assert actor.record.turn is not None
         turn = Turn(
@@ -295,6 +301,7 @@ class Turns:
             custom_tools=self._custom_tools,
             content=content,
             resume=resume,
+            earlier=earlier,
             message_id=actor.record.turn.message_id,
             settings=self._settings,
         )

@@ -47,6 +47,7 @@ class FatedChild:
         self.is_back.set()
         self.is_first_boot_ready = True
         self._last: Fate = "answers"
+        self._taken: set[str] = set()
 
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
         return []
@@ -65,6 +66,8 @@ class FatedChild:
     async def prompt(self, *, message_id: str, **_rest: Any) -> None:
         self.prompts.append(message_id)
         fate = self._last = self._fates.pop(0)
+        if fate not in {"unreachable", "drops", "dies"}:
+            self._taken.add(message_id)
         if fate == "unreachable":
             raise ChildUnavailableError("opencode did not answer")
         if fate == "idle of before":
@@ -98,8 +101,8 @@ class FatedChild:
     async def is_busy(self) -> bool:
         return False
 
-    async def has_taken(self, _message_id: str) -> bool:
-        return self._has_taken
+    async def has_taken(self, message_id: str) -> bool:
+        return self._has_taken or message_id in self._taken
 
     def _say(self, type_: str, **properties: Any) -> None:
         self._sink(ChildEvent(type_, properties, None, self.session_id, self.session_id))

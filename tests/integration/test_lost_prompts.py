@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.managed.turn_items import RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.store.database import Database
 from tests.fakes.fated_child import Fate, FatedChild, history, make_turns, send
@@ -111,21 +112,89 @@ async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_
     assert (len(child.prompts), child.aborts) == (1, 1)
 
 
-async def test_a_lost_prompt_is_not_sent_by_the_next_start(database: Database) -> None:
-    """It may have been taken, and its tools may have run: the turn is cut."""
+async def start_again(
+    database: Database, session_id: str, child: FatedChild
+) -> list[dict[str, Any]]:
+    """Recover as the next process does; return the session's events when its turn is over."""
+    turns = make_turns(database, child)
+    await turns.recover()
+    async with asyncio.timeout(5):
+        while "session.status_idle" not in types_of(await history(database, session_id)):
+            await asyncio.sleep(0.01)
+    await turns.drain(0.1)
+    return await history(database, session_id)
+
+
+async def test_a_lost_prompt_is_sent_by_the_next_start(database: Database) -> None:
+    """With the same id, in a directory loaded anew, once the child says that it has not taken it."""
     child = FatedChild("unreachable")
     session_id, turns = await lose_one(database, child)
     await turns.drain(0.1)
     assert child.aborts == 1
 
     again = FatedChild("answers")
-    after = make_turns(database, again)
-    await after.recover()
+    events = await start_again(database, session_id, again)
+    assert (again.prompts, again.reloads) == (child.prompts, [True])
+    assert text_of(events) == "here"
+    assert "session.error" not in types_of(events)
+
+
+async def killed_after_the_prompt(database: Database, child: FatedChild) -> str:
+    """Begin a turn and lose the sidecar as SIGKILL would, once the child has the prompt."""
+    session_id, turns = await new_session(database), make_turns(database, child)
+    await send(turns, session_id, user_message("go"))
     async with asyncio.timeout(5):
-        while "session.error" not in types_of(await history(database, session_id)):
+        while not child.prompts:
             await asyncio.sleep(0.01)
-    await after.drain(0.1)
-    assert again.prompts == []
+    await turns._tasks.close()
+    return session_id
+
+
+async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(database: Database) -> None:
+    """Its tools may have run, whatever the log shows: the turn is cut, and the error says why."""
+    session_id = await killed_after_the_prompt(database, FatedChild("works on"))
+    again = FatedChild(has_taken=True)
+    events = await start_again(database, session_id, again)
+    assert (again.prompts, again.aborts) == ([], 1)
+    (error,) = (e["error"] for e in events if e["type"] == "session.error")
+    assert "the sidecar was restarted" in error["message"]
+
+
+async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(database: Database) -> None:
+    """The child is not even asked: it may have lost its own history."""
+    child = FatedChild("works on")
+    session_id, turns = await new_session(database), make_turns(database, child)
+    await send(turns, session_id, user_message("go"))
+    async with asyncio.timeout(5):
+        while not child.prompts:
+            await asyncio.sleep(0.01)
+        child.tell(RequestStarted("req_1"))
+        while "span.model_request_start" not in types_of(await history(database, session_id)):
+            await asyncio.sleep(0.01)
+    await turns._tasks.close()
+    again = FatedChild("answers")
+    events = await start_again(database, session_id, again)
+    assert again.reloads == []
+    assert types_of(events)[-4:].count("session.error") == 1
+
+
+async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
+    database: Database,
+) -> None:
+    """It may be what kills them."""
+    first = FatedChild("works on")
+    session_id = await killed_after_the_prompt(database, first)
+    second = FatedChild("works on")
+    turns = make_turns(database, second)
+    await turns.recover()
+    async with asyncio.timeout(5):
+        while not second.prompts:
+            await asyncio.sleep(0.01)
+    await turns._tasks.close()
+    third = FatedChild("answers")
+    events = await start_again(database, session_id, third)
+    assert (second.prompts, third.prompts) == (first.prompts, [])
+    assert types_of(events).count("session.error") == 1
 
 
 async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(database: Database) -> None:

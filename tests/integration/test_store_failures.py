@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from structlog.testing import capture_logs
 
+from sidecar.managed.turn_items import RequestStarted
 from sidecar.managed.turns import Turns
 from sidecar.store.database import Database
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
@@ -21,13 +22,16 @@ T = TypeVar("T")
 
 
 class FlakyDatabase(Database):
-    """Answers nothing while it is told to fail."""
+    """Answers nothing while it is told to fail, and takes nothing while it is full."""
 
     is_failing = False
+    is_full = False
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Write, or raise what a locked database raises."""
         self._check()
+        if self.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
         return await super().write(job)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -112,6 +116,27 @@ async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: Flak
     assert text_of(events) == "here"
     said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
     assert said == ["first", "second"]
+
+
+async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyDatabase) -> None:
+    """Its work can be read, not written: the child is left alone until the error can be stored."""
+    child = FatedChild("works on")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    await send(turns, session_id, user_message("first"))
+    await started(turns, session_id, child)
+    database.is_full = True
+    with capture_logs() as logs:
+        child.tell(RequestStarted("req_1"))
+        async with asyncio.timeout(5):
+            while not any(line["event"] == "store still failing" for line in logs):
+                await asyncio.sleep(0.005)
+    assert child.reloads == [False]
+    database.is_full = False
+    events = await until_idle(database, session_id, 1)
+    await turns.drain(0.1)
+    (error,) = (e["error"] for e in events if e["type"] == "session.error")
+    assert "the sidecar's store failed" in error["message"]
+    assert len(child.prompts) == 1
 
 
 async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyDatabase) -> None:
