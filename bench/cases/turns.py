@@ -1,4 +1,9 @@
-"""A turn through the sidecar beside the same turn straight to opencode, alternating.
+"""A turn through the sidecar beside the same turn straight to opencode.
+
+Two opencodes that are started alike differ by some percent for as long as they live, more than the sidecar
+adds. So several groups of processes are measured, each of a sidecar and two plain opencodes, in random
+order; a difference is taken within its group, against the mean of the two, and then averaged. How far the two
+plain ones are apart shows what this machine can tell.
 
 Wall clock on a small machine also shows who else used it; the processor time of each side hardly does.
 """
@@ -6,9 +11,11 @@ Wall clock on a small machine also shows who else used it; the processor time of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Protocol
 
 from bench.clients import SidecarClient, TurnTimes, sidecar_client
@@ -26,11 +33,29 @@ _MOST_TIMES = 1.10
 _MOST_CPU_SHARE = 0.15
 _TRAILING_SECONDS = 0.15
 """What a turn leaves to be done after its end counts too."""
-_SESSIONS = (1, 8)
-_ANSWERS = (
-    ("an answer at once", "[[say: one two three four five six seven eight]]"),
-    ("20 words, 20 ms apart", "[[slow: 20x0.02 word]]"),
-)
+_GROUPS = 5
+_WARM_UP_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """So many sessions at once that ask for such an answer; `rounds` of them are measured per group."""
+
+    sessions: int
+    answer: str
+    prompt: str
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """What the rows call it."""
+        count = "1 session" if self.sessions == 1 else f"{self.sessions} sessions at once"
+        return f"{count}, {self.answer}"
+
+
+_AT_ONCE = ("an answer at once", "[[say: one two three four five six seven eight]]")
+_SLOW = ("20 words, 20 ms apart", "[[slow: 20x0.02 word]]")
+_LOADS = (Load(1, *_AT_ONCE, 25), Load(1, *_SLOW, 12), Load(8, *_AT_ONCE, 10), Load(8, *_SLOW, 8))
 
 
 class Client(Protocol):
@@ -44,7 +69,7 @@ class Client(Protocol):
 
 @dataclass
 class Side:
-    """The sidecar, or opencode alone, and what was measured of it."""
+    """The sidecar, or an opencode alone, and what was measured of it under one load."""
 
     client: Client
     sessions: Sequence[str]
@@ -52,56 +77,67 @@ class Side:
     times: list[TurnTimes] = field(default_factory=list)
     cpu: float = 0.0
 
-    async def round(self, sessions: int, prompt: str) -> None:
-        """One turn in each of so many sessions, all at once."""
-        together = asyncio.Barrier(sessions)
-        before = self.cpu_seconds()
-        self.times += await asyncio.gather(
-            *(self.client.turn(s, prompt, together=together) for s in self.sessions[:sessions])
-        )
+    async def round(self, load: Load) -> None:
+        """One turn in each of the sessions, all at once."""
+        together, before = asyncio.Barrier(load.sessions), self.cpu_seconds()
+        sessions = self.sessions[: load.sessions]
+        turns = (self.client.turn(s, load.prompt, together=together) for s in sessions)
+        self.times += await asyncio.gather(*turns)
         await asyncio.sleep(_TRAILING_SECONDS)
         self.cpu += self.cpu_seconds() - before
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def taken(self) -> Measured:
+        """Return what was measured since the last time."""
+        measured = Measured(
+            first_text=Samples(tuple(times.first_text for times in self.times)),
+            whole=Samples(tuple(times.whole for times in self.times)),
+            cpu=self.cpu / len(self.times),
+        )
         self.times, self.cpu = [], 0.0
+        return measured
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One side of one group under one load; `cpu` is seconds per turn."""
+
+    first_text: Samples
+    whole: Samples
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What was measured side by side: through the sidecar, and two opencodes alone."""
+
+    through: Measured
+    alone: tuple[Measured, Measured]
 
 
 async def measure(*, quick: bool) -> list[Row]:
-    """Run rounds of second turns, sidecar and opencode in turn, so that noise meets both."""
-    with scratch() as directory:
-        async with AsyncExitStack() as stack:
-            models = await stack.enter_async_context(gateway(directory))
-            server = await stack.enter_async_context(sidecar(directory, models.url))
-            ours = await stack.enter_async_context(sidecar_client(server.url))
-            theirs = await stack.enter_async_context(
-                straight_opencode(directory / "straight", models.url)
-            )
-            agent = await ours.new_agent()
-            rules = await _rules(ours, agent)
-            most = max(_SESSIONS)
-            through = Side(
-                ours,
-                [await ours.new_session(agent) for _ in range(most)],
-                server.program.cpu_seconds,
-            )
-            straight = Side(
-                theirs,
-                [await theirs.new_session(rules) for _ in range(most)],
-                theirs.cpu_seconds,
-            )
-            for side in (through, straight):
-                await side.round(most, "first")
-            rows = []
-            for sessions in _SESSIONS:
-                for name, prompt in _ANSWERS:
-                    through.forget()
-                    straight.forget()
-                    for _ in range(2 if quick else (40 if sessions == 1 else 12)):
-                        await straight.round(sessions, prompt)
-                        await through.round(sessions, prompt)
-                    rows += _rows(f"{_count(sessions)}, {name}", through, straight)
-            return rows
+    """Run second turns in each group."""
+    measured: dict[Load, list[Group]] = {load: [] for load in _LOADS}
+    for _ in range(1 if quick else _GROUPS):
+        with scratch() as directory:
+            async with AsyncExitStack() as stack:
+                models = await stack.enter_async_context(gateway(directory))
+                server = await stack.enter_async_context(sidecar(directory, models.url))
+                ours = await stack.enter_async_context(sidecar_client(server.url))
+                agent = await ours.new_agent()
+                most = range(max(load.sessions for load in _LOADS))
+                sessions = [await ours.new_session(agent) for _ in most]
+                through = Side(ours, sessions, server.program.cpu_seconds)
+                alone, rules = [], await _rules(ours, agent)
+                for name in ("straight", "control"):
+                    theirs = await stack.enter_async_context(
+                        straight_opencode(directory / name, models.url)
+                    )
+                    sessions = [await theirs.new_session(rules) for _ in most]
+                    alone.append(Side(theirs, sessions, theirs.cpu_seconds))
+                for load in _LOADS:
+                    group = await _group(load, through, (alone[0], alone[1]), quick=quick)
+                    measured[load].append(group)
+    return [row for load, groups in measured.items() for row in _rows(load.name, groups)]
 
 
 async def _rules(client: SidecarClient, agent_id: str) -> list[PermissionRule]:
@@ -110,42 +146,62 @@ async def _rules(client: SidecarClient, agent_id: str) -> list[PermissionRule]:
     return list(ToolPlan(agent["tools"], agent["mcp_servers"]).rules())
 
 
-def _rows(what: str, through: Side, straight: Side) -> list[Row]:
-    first = Samples(tuple(times.first_text for times in through.times))
-    their_first = Samples(tuple(times.first_text for times in straight.times))
-    later = first.p50 - their_first.p50
-    whole = Samples(tuple(times.whole for times in through.times))
-    their_whole = Samples(tuple(times.whole for times in straight.times))
-    times = ratio(whole.p50, their_whole.p50)
-    share = ratio(through.cpu, straight.cpu)
+async def _group(load: Load, through: Side, alone: tuple[Side, Side], *, quick: bool) -> Group:
+    sides = [through, *alone]
+    for _ in range(1 if quick else max(2, _WARM_UP_ROUNDS // load.sessions)):
+        for side in sides:
+            await side.round(load)
+    for side in sides:
+        side.taken()
+    for _ in range(2 if quick else load.rounds):
+        random.shuffle(sides)
+        for side in sides:
+            await side.round(load)
+    return Group(through.taken(), (alone[0].taken(), alone[1].taken()))
+
+
+def _rows(what: str, groups: Sequence[Group]) -> list[Row]:
+    first = [_compared(group, lambda side: side.first_text.p50) for group in groups]
+    whole = [_compared(group, lambda side: side.whole.p50) for group in groups]
+    later = mean(ours - theirs for ours, theirs, _ in first)
+    times = mean(ratio(ours, theirs) for ours, theirs, _ in whole)
+    share = mean(ratio(g.through.cpu, mean(side.cpu for side in g.alone)) for g in groups)
+    our_cpu = format_seconds(mean(group.through.cpu for group in groups))
+    their_cpu = format_seconds(mean(side.cpu for group in groups for side in group.alone))
     return [
         Row(
             f"first text, {what}",
-            f"{first}: {later * 1e3:+.1f} ms",
-            f"{their_first}",
+            f"{_pooled(g.through.first_text for g in groups)}: {later * 1e3:+.1f} ms",
+            f"{_pooled(side.first_text for g in groups for side in g.alone)}; {_apart(first)}",
             f"at most +{format_seconds(_MOST_LATER_SECONDS)}",
             later <= _MOST_LATER_SECONDS,
         ),
         Row(
             f"whole turn, {what}",
-            f"{whole}: {times:.2f}x",
-            f"{their_whole}",
+            f"{_pooled(g.through.whole for g in groups)}: {times:.2f}x",
+            f"{_pooled(side.whole for g in groups for side in g.alone)}; {_apart(whole)}",
             f"at most {_MOST_TIMES:.2f}x",
             times <= _MOST_TIMES,
         ),
         Row(
             f"processor time per turn, {what}",
-            f"the sidecar's own {_per_turn(through)}: {share:.0%}",
-            f"opencode's, straight {_per_turn(straight)}",
+            f"the sidecar's own {our_cpu}: {share:.0%}",
+            f"opencode's, straight {their_cpu}",
             f"at most {_MOST_CPU_SHARE:.0%}",
             share <= _MOST_CPU_SHARE,
         ),
     ]
 
 
-def _per_turn(side: Side) -> str:
-    return format_seconds(side.cpu / len(side.times))
+def _compared(group: Group, value: Callable[[Measured], float]) -> tuple[float, float, float]:
+    """Return ours, theirs, and how far the two opencodes are apart."""
+    one, other = map(value, group.alone)
+    return value(group.through), (one + other) / 2, abs(one - other)
 
 
-def _count(sessions: int) -> str:
-    return "1 session" if sessions == 1 else f"{sessions} sessions at once"
+def _pooled(samples: Iterable[Samples]) -> Samples:
+    return Samples(tuple(seconds for sample in samples for seconds in sample.seconds))
+
+
+def _apart(compared: Sequence[tuple[float, float, float]]) -> str:
+    return f"two alike are {format_seconds(mean(apart for _, _, apart in compared))} apart"
