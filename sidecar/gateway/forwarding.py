@@ -107,6 +107,8 @@ class Forwarder:
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=self._settings.connect_timeout_seconds
             ),
+            # What one answer sets must not go with the requests of all other sessions.
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=_READ_BUFFER_BYTES,
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),

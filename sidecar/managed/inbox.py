@@ -295,6 +295,6 @@ def _insert_queued(
 
 
 def _answers(acceptance: Acceptance, appended: Sequence[Event]) -> list[dict[str, Any]]:
-    known = {event.id: event.body for event in appended}
-    known |= {event.id: event.answer() for event in acceptance.queued}
-    return [known[event_id] for event_id in acceptance.order]
+    stored = {event.id: event for event in appended}
+    queued = {event.id: event for event in acceptance.queued}
+    return [stored[id_].body if id_ in stored else queued[id_].answer() for id_ in acceptance.order]

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 PAUSE_QUIET_SECONDS = 0.15
 """Calls of one model request arrive one by one; after this much quiet they are asked about together."""
+LONE_START_SECONDS = 0.05
+"""The start of a model request is stored with what comes next, or after this long: opencode is busiest just
+then, and nobody waits for it."""
 BEGIN_WAIT_SECONDS = 5.0
 """How long an interrupt waits for opencode to ask the model, usually 0.1 s; then it aborts all the same."""
 ABORT_WAIT_SECONDS = 30.0
@@ -78,6 +81,7 @@ class PromptRun:
         self._is_rescheduled = False
         self._progress: tuple[int, bool] = (0, True)
         self._quiet_at = 0.0
+        self._start_due_at = 0.0
 
     async def follow(self) -> Outcome:
         """Return how the turn ended.
@@ -105,9 +109,11 @@ class PromptRun:
     def _patience(self) -> float | None:
         if self._actor.is_paused:
             return None
-        now = asyncio.get_running_loop().time()
         if self._can_pause() or self._can_announce():
-            return max(0.0, self._quiet_at - now)
+            return max(0.0, self._quiet_at - asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        if self.out.drafts:
+            return max(0.0, self._start_due_at - now)
         return max(0.0, min(self._settings.watchdog_seconds, self._deadline - now))
 
     def _note_progress(self) -> None:
@@ -116,6 +122,11 @@ class PromptRun:
         if progress != self._progress:
             self._progress = progress
             self._quiet_at = asyncio.get_running_loop().time() + PAUSE_QUIET_SECONDS
+
+    def _can_wait(self) -> bool:
+        """Whether nothing but the start of a request is to be stored, and not for long yet."""
+        is_lone = [draft.type for draft in self.out.drafts] == ["span.model_request_start"]
+        return is_lone and asyncio.get_running_loop().time() < self._start_due_at
 
     def _can_announce(self) -> bool:
         return self._translator.has_held_calls and self._translator.is_request_over
@@ -130,8 +141,10 @@ class PromptRun:
             outcome = await self._take(item)
             if outcome is not None:
                 return outcome
-        async with self._actor.hold():
-            await self._publish()
+        self._show()
+        if self.out.drafts and not self._can_wait():
+            async with self._actor.hold():
+                await self._publish()
         await self._asks.answer_by_policy(self._child)
         self._note_progress()
         return None
@@ -140,6 +153,7 @@ class PromptRun:
         match item:
             case RequestStarted(request_id):
                 self._note_running()
+                self._start_due_at = asyncio.get_running_loop().time() + LONE_START_SECONDS
                 self.out.extend(self._translator.request_started(request_id))
             case RequestEnded(request_id, is_error, usage):
                 ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
@@ -247,6 +261,10 @@ class PromptRun:
             async with self._actor.hold():
                 await self._publish()
             return None
+        if self.out.drafts:
+            async with self._actor.hold():
+                await self._publish()
+            return None
         if asyncio.get_running_loop().time() >= self._deadline:
             await self._child.abort()
             seconds = self._settings.max_seconds
@@ -328,10 +346,13 @@ class PromptRun:
                         self.out.extend(self._translator.child_event(item.type, item.properties))
             is_busy = await self._child.is_busy()
 
-    async def _publish(self) -> None:
-        """Show and commit what there is. Needs the lock."""
+    def _show(self) -> None:
         self._actor.preview(self.out.previews)
         self.out.previews = []
+
+    async def _publish(self) -> None:
+        """Show and commit what there is. Needs the lock."""
+        self._show()
         if self.out.drafts or self.out.used:
             await self._actor.commit(self.out.drafts, used=self.out.used)
             self.out = Output()

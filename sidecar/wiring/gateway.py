@@ -34,7 +34,8 @@ class Gateway:
 async def client_session() -> AsyncIterator[aiohttp.ClientSession]:
     """The one HTTP client of this process, but for the relay's."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
         yield session
 
 

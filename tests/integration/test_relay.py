@@ -7,6 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from sidecar.config import GatewaySettings
 from sidecar.gateway.demo import DemoGateway
@@ -145,6 +147,33 @@ async def test_the_key_is_swapped(
     assert "cookie" not in seen.headers
     assert relay.token not in str(seen)
     assert seen.body == body
+
+
+async def test_cookies_of_one_answer_do_not_go_with_the_next_request(
+    make_relay: MakeRelay, http: aiohttp.ClientSession
+) -> None:
+    """A balancer in front of the gateway sets them; the requests of all sessions share the relay."""
+    seen: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("cookie"))
+        response = web.json_response({})
+        response.set_cookie("sticky", "one")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    async with TestServer(app, host="localhost") as server:
+        relay = await make_relay(f"http://localhost:{server.port}")
+        for _ in range(2):
+            async with http.post(
+                f"{relay.url}/chat/completions",
+                json=chat("hi", stream=False),
+                headers=bearer(relay.token),
+            ) as response:
+                assert response.status == 200
+                assert "set-cookie" not in response.headers
+    assert seen == [None, None]
 
 
 @pytest.mark.parametrize("token", ["", "wrong", KEY])
