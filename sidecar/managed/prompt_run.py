@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 PAUSE_QUIET_SECONDS = 0.15
 """Calls of one model request arrive one by one; after this much quiet they are asked about together."""
-LONE_START_SECONDS = 0.05
-"""The start of a model request is stored with what comes next, or after this long: opencode is busiest just
-then, and nobody waits for it."""
+LONE_START_SECONDS = 0.005
+"""The start of a model request is stored this much later, or before the next news: at once it would compete
+with the request itself."""
 BEGIN_WAIT_SECONDS = 5.0
 """How long an interrupt waits for opencode to ask the model, usually 0.1 s; then it aborts all the same."""
 ABORT_WAIT_SECONDS = 30.0
@@ -81,7 +81,6 @@ class PromptRun:
         self._is_rescheduled = False
         self._progress: tuple[int, bool] = (0, True)
         self._quiet_at = 0.0
-        self._start_due_at = 0.0
 
     async def follow(self) -> Outcome:
         """Return how the turn ended.
@@ -111,10 +110,10 @@ class PromptRun:
             return None
         if self._can_pause() or self._can_announce():
             return max(0.0, self._quiet_at - asyncio.get_running_loop().time())
-        now = asyncio.get_running_loop().time()
         if self.out.drafts:
-            return max(0.0, self._start_due_at - now)
-        return max(0.0, min(self._settings.watchdog_seconds, self._deadline - now))
+            return LONE_START_SECONDS
+        left = self._deadline - asyncio.get_running_loop().time()
+        return max(0.0, min(self._settings.watchdog_seconds, left))
 
     def _note_progress(self) -> None:
         """Further calls of the same request may follow for a while."""
@@ -123,10 +122,9 @@ class PromptRun:
             self._progress = progress
             self._quiet_at = asyncio.get_running_loop().time() + PAUSE_QUIET_SECONDS
 
-    def _can_wait(self) -> bool:
-        """Whether nothing but the start of a request is to be stored, and not for long yet."""
-        is_lone = [draft.type for draft in self.out.drafts] == ["span.model_request_start"]
-        return is_lone and asyncio.get_running_loop().time() < self._start_due_at
+    def _has_lone_start(self) -> bool:
+        types = [draft.type for draft in self.out.drafts]
+        return types == ["span.model_request_start"] and not self.out.previews
 
     def _can_announce(self) -> bool:
         return self._translator.has_held_calls and self._translator.is_request_over
@@ -137,14 +135,13 @@ class PromptRun:
     # -- what happens -----------------------------------------------------------------------------
 
     async def _on_items(self, items: Sequence[InboxItem]) -> Outcome | None:
+        await self._store()  # a start that waited: text must not be shown before it
         for item in items:
             outcome = await self._take(item)
             if outcome is not None:
                 return outcome
-        self._show()
-        if self.out.drafts and not self._can_wait():
-            async with self._actor.hold():
-                await self._publish()
+        if not self._has_lone_start():
+            await self._store()
         await self._asks.answer_by_policy(self._child)
         self._note_progress()
         return None
@@ -153,7 +150,6 @@ class PromptRun:
         match item:
             case RequestStarted(request_id):
                 self._note_running()
-                self._start_due_at = asyncio.get_running_loop().time() + LONE_START_SECONDS
                 self.out.extend(self._translator.request_started(request_id))
             case RequestEnded(request_id, is_error, usage):
                 ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
@@ -258,12 +254,8 @@ class PromptRun:
             return None
         if self._can_announce():
             self.out.extend(self._translator.pause())
-            async with self._actor.hold():
-                await self._publish()
-            return None
         if self.out.drafts:
-            async with self._actor.hold():
-                await self._publish()
+            await self._store()
             return None
         if asyncio.get_running_loop().time() >= self._deadline:
             await self._child.abort()
@@ -272,8 +264,7 @@ class PromptRun:
             return failed(Failure("unknown_error", text))
         outcome = await self._repair()
         if outcome is None:
-            async with self._actor.hold():
-                await self._publish()
+            await self._store()
         return outcome
 
     async def _repair(self) -> Outcome | None:
@@ -346,16 +337,14 @@ class PromptRun:
                         self.out.extend(self._translator.child_event(item.type, item.properties))
             is_busy = await self._child.is_busy()
 
-    def _show(self) -> None:
+    async def _store(self) -> None:
+        """Show and commit what there is."""
         self._actor.preview(self.out.previews)
         self.out.previews = []
-
-    async def _publish(self) -> None:
-        """Show and commit what there is. Needs the lock."""
-        self._show()
         if self.out.drafts or self.out.used:
-            await self._actor.commit(self.out.drafts, used=self.out.used)
-            self.out = Output()
+            async with self._actor.hold():
+                await self._actor.commit(self.out.drafts, used=self.out.used)
+                self.out = Output()
 
 
 def _is_idle(event: ChildEvent) -> bool:

@@ -68,6 +68,14 @@ class TurnRecord:
     is_repeated: bool = False
     blocked: list[str] = field(default_factory=list)
 
+    @classmethod
+    def read(cls, text: str) -> TurnRecord:
+        """Read the column's text. Earlier versions noted the first sending, and made no second."""
+        stored = json.loads(text)
+        if stored.pop("is_prompted", False):
+            stored["is_repeated"] = True
+        return cls(**stored)
+
     def stored(self) -> str:
         """Return the column's text."""
         return json.dumps(
@@ -107,7 +115,7 @@ class SessionRecord:
         """Read a row of `sessions`."""
         values: dict[str, Any] = dict(row)
         values["usage"] = Tally(*json.loads(row["usage"]))
-        values["turn"] = TurnRecord(**json.loads(row["turn"])) if row["turn"] else None
+        values["turn"] = TurnRecord.read(row["turn"]) if row["turn"] else None
         values["body"] = json.loads(row["body"])
         return cls(**values)
 

@@ -57,7 +57,7 @@ CREATE INDEX sessions_by_environment ON sessions (environment_id);
 CREATE TABLE events (
     session_id   TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     seq          INTEGER NOT NULL,
-    id           TEXT NOT NULL,
+    id           TEXT NOT NULL UNIQUE,
     type         TEXT NOT NULL,
     processed_us INTEGER NOT NULL,
     body         TEXT NOT NULL,
