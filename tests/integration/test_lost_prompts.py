@@ -178,6 +178,24 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(database: 
     assert types_of(events)[-4:].count("session.error") == 1
 
 
+async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
+    database: Database,
+) -> None:
+    """Its rows say `is_prompted`, and it never sent twice."""
+    session_id = await killed_after_the_prompt(database, FatedChild("works on"))
+    await database.write(
+        lambda connection: connection.execute(
+            "UPDATE sessions SET turn = json_set(json_remove(turn, '$.is_repeated'), "
+            "'$.is_prompted', json('true')) WHERE id = ?",
+            (session_id,),
+        )
+    )
+    again = FatedChild("answers")
+    events = await start_again(database, session_id, again)
+    assert again.reloads == []
+    assert types_of(events).count("session.error") == 1
+
+
 async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
     database: Database,
 ) -> None:
