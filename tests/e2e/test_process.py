@@ -1,6 +1,7 @@
 """The program as operators run it: start, signals, crashes, restarts, refusals, and what it must not leak."""
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sqlite3
@@ -314,7 +315,10 @@ async def test_without_a_key_only_loopback_is_bound(tmp_path: Path) -> None:
 def _listening_addresses(sidecar: SidecarProcess) -> set[str]:
     """Return the local addresses (hex, as the kernel writes them) the process itself listens on."""
     home = Path(f"/proc/{sidecar.process.pid}")
-    links = [str(fd.readlink()) for fd in (home / "fd").iterdir()]
+    links = []
+    for fd in (home / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(str(fd.readlink()))
     inodes = {link[8:-1] for link in links if link.startswith("socket:")}
     rows = [line.split() for line in (home / "net/tcp").read_text().splitlines()[1:]]
     return {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
