@@ -1,6 +1,7 @@
 """The child's side of a session, with a client that answers as told."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,7 @@ async def test_changed_permissions_are_sent_until_the_child_has_them(first: str)
     sessions = ChildSessions(**parts, prompt_wait_seconds=1.0)
     with pytest.raises((ChildUnavailableError, TimeoutError)):
         async with asyncio.timeout(0.05):
-            await sessions._ensure_session(client, record, None)  # type: ignore[arg-type]
+            await sessions._ensure_session(client, record, Path())
     for _ in range(2):
-        await sessions._ensure_session(client, record, None)  # type: ignore[arg-type]
+        await sessions._ensure_session(client, record, Path())
     assert client.updates == 1
