@@ -141,7 +141,7 @@ async def gateway(directory: Path, *, models: int = 1) -> AsyncIterator[Server]:
     port, listed = free_port(), directory / "models.json"
     listed.write_text(json.dumps([{"id": name} for name in model_names(models)]))
     program = await Program.start(
-        *("-m", "sidecar.gateway.demo", "--port", str(port), "--key", GATEWAY_KEY),
+        *("-m", "sidecar.demo_gateway", "--port", str(port), "--key", GATEWAY_KEY),
         *("--models", str(listed)),
         log=directory / "gateway.log",
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sidecar.ids import new_id
-from sidecar.managed import clock
-from sidecar.managed.event_log import Draft
-from sidecar.managed.records import SessionRecord, Tally, insert_session
+from sidecar.managed.common import timestamps
+from sidecar.managed.events.log import Draft
+from sidecar.managed.sessions.records import SessionRecord, Tally, insert_session
 from sidecar.store.database import Database
 
 MESSAGE = Draft("agent.message", {"content": [{"type": "text", "text": "some words " * 20}]})
@@ -14,7 +14,7 @@ MESSAGE = Draft("agent.message", {"content": [{"type": "text", "text": "some wor
 
 async def new_session(database: Database) -> str:
     """Store an idle session without events; return its id."""
-    now = clock.now()
+    now = timestamps.now()
     record = SessionRecord(
         id=new_id("sesn"),
         agent_id=new_id("agent"),

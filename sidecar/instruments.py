@@ -20,9 +20,9 @@ from sidecar.gateway.catalogue import Catalogue, CatalogueEntry
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import ModelRequestEnded, RelayEvent
 from sidecar.gateway.usage import TokenUsage
-from sidecar.managed.actor import TurnEnded
-from sidecar.managed.event_log import EventLog
-from sidecar.managed.turns import Turns
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.actor import TurnEnded
+from sidecar.managed.sessions.engine import Turns
 from sidecar.metrics import PREFIX, Metrics
 from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.opencode.config_file import ConfigFile

@@ -13,7 +13,7 @@ from sidecar import banner, logs
 from sidecar.app import Sidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
-from sidecar.opencode.seclusion import close_to_same_user
+from sidecar.process_hardening import close_to_same_user
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2

@@ -14,7 +14,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-from sidecar.managed.tools import ToolPlan, expand
+from sidecar.managed.turns.tool_plan import ToolPlan, expand
 from sidecar.wire.managed import AgentCreate
 
 PROMPT, SESSION = "msg_prompt", "ses_1"

@@ -12,7 +12,7 @@ from bench import stored
 from bench.processes import scratch
 from bench.report import Row
 from bench.stats import format_seconds, sample
-from sidecar.managed.event_log import EventLog, Head
+from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.database import Database
 
 TITLE = "The event log: append to published, log on disk"

@@ -9,7 +9,7 @@ from bench.clients import SidecarClient, sidecar_client
 from bench.processes import gateway, scratch, sidecar
 from bench.report import Row
 from bench.stats import Samples, format_seconds
-from sidecar.managed.event_log import EventLog, Head
+from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.database import Database
 
 TITLE = "GET /v1/sessions/{id}/events: a history of 10 000 events, read to its end"

@@ -23,7 +23,7 @@ from bench.processes import gateway, scratch, sidecar
 from bench.report import Row
 from bench.stats import Samples, format_seconds, ratio
 from bench.straight import straight_opencode
-from sidecar.managed.tools import ToolPlan
+from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.opencode.client import PermissionRule
 
 TITLE = "A turn: through the sidecar, against the same turn straight to opencode"

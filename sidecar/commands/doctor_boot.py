@@ -18,7 +18,7 @@ from sidecar.commands.session_client import SessionClient
 from sidecar.config import Settings
 from sidecar.errors import SidecarError
 from sidecar.gateway.relay import Relay
-from sidecar.managed.model_registry import model_entry
+from sidecar.managed.agents.model_registry import model_entry
 from sidecar.naming import GATEWAY_PROVIDER
 from sidecar.opencode.config_file import ConfigFile, render
 from sidecar.opencode.environment import ChildFiles, RelayAccess

@@ -18,10 +18,10 @@ from sidecar.commands.output import (
     CommandError,
 )
 from sidecar.config import GatewaySettings, Settings
+from sidecar.demo_gateway import DemoGateway
 from sidecar.errors import GatewayAuthenticationError, SettingsError, SidecarError
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.demo import DemoGateway
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ import aiohttp
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import ChildSettings
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
-from sidecar.gateway.demo.server import RecordedRequest
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
+from sidecar.demo_gateway.server import RecordedRequest
 from sidecar.ids import new_id
-from sidecar.managed.child_sessions import prompt_parts
+from sidecar.managed.child.sessions import prompt_parts
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient

@@ -13,7 +13,7 @@ from sidecar.compat.laboratory import (
     is_idle,
     names_of_tools,
 )
-from sidecar.opencode.orphans import SHELL_MARKER_VARIABLE
+from sidecar.processes.orphans import SHELL_MARKER_VARIABLE
 
 _ASK_BASH = ({"permission": "bash", "pattern": "*", "action": "ask"},)
 _DENY_BASH = ({"permission": "bash", "pattern": "*", "action": "deny"},)

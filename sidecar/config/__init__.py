@@ -8,16 +8,16 @@ config --markdown`).
 """
 
 from sidecar.config.base import SettingsGroup, env_name, is_secret
-from sidecar.config.faces import AdminSettings, HttpSettings, LogSettings, TracingSettings
-from sidecar.config.loading import Settings, meanings, variables
-from sidecar.config.models import GatewaySettings, RelaySettings, RuntimesSettings
-from sidecar.config.work import (
+from sidecar.config.engine import (
     ChildSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
     VaultSettings,
 )
+from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.listeners import AdminSettings, HttpSettings, LogSettings, TracingSettings
+from sidecar.config.loading import Settings, meanings, variables
 
 __all__ = [
     "AdminSettings",

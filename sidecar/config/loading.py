@@ -16,15 +16,15 @@ from pydantic.fields import FieldInfo
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
-from sidecar.config.faces import AdminSettings, HttpSettings, LogSettings, TracingSettings
-from sidecar.config.models import GatewaySettings, RelaySettings, RuntimesSettings
-from sidecar.config.work import (
+from sidecar.config.engine import (
     ChildSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
     VaultSettings,
 )
+from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.listeners import AdminSettings, HttpSettings, LogSettings, TracingSettings
 from sidecar.errors import SettingsError
 
 _PREFIX = "SIDECAR_"

@@ -24,7 +24,7 @@ from sidecar.http.browsers import refuse_pages
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
-from sidecar.managed.model_registry import ModelRegistry
+from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
 
 METRICS_PATH = "/metrics"

@@ -14,7 +14,7 @@ from sidecar.http.answers import (
     query_version,
     read_object,
 )
-from sidecar.managed.agents import Agents
+from sidecar.managed.agents.agents import Agents
 from sidecar.wire.managed import AgentCreate, AgentUpdate
 
 

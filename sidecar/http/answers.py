@@ -18,8 +18,8 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.ids import Prefix, is_id
-from sidecar.managed import clock
-from sidecar.managed.pages import Order, Query
+from sidecar.managed.common import timestamps
+from sidecar.managed.common.pagination import Order, Query
 from sidecar.wire.json_text import UnstorableError, read_strictly
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
@@ -193,7 +193,7 @@ def page_query(request: web.Request, *, highest: int, order: Order = "desc") -> 
 def date_bounds(request: web.Request, name: str) -> list[tuple[str, int]]:
     """Return (SQL operator, microseconds) for each `name[gt|gte|lt|lte]` parameter."""
     return [
-        (operator, clock.parse_rfc3339(text, field=f"{name}[{suffix}]"))
+        (operator, timestamps.parse_rfc3339(text, field=f"{name}[{suffix}]"))
         for suffix, operator in _COMPARISONS.items()
         for text in request.query.getall(f"{name}[{suffix}]", [])
     ]
@@ -202,4 +202,4 @@ def date_bounds(request: web.Request, name: str) -> list[tuple[str, int]]:
 def created_at_filters(request: web.Request, query: Query) -> None:
     """Add the `created_at[...]` bounds to a list query."""
     for operator, microseconds in date_bounds(request, "created_at"):
-        query.where(f"created_at {operator} ?", clock.rfc3339(microseconds))
+        query.where(f"created_at {operator} ?", timestamps.rfc3339(microseconds))

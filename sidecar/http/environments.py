@@ -12,7 +12,7 @@ from sidecar.http.answers import (
     query_bool,
     read_object,
 )
-from sidecar.managed.environments import Environments
+from sidecar.managed.agents.environments import Environments
 from sidecar.wire.managed import EnvironmentCreate, EnvironmentUpdate
 
 

@@ -17,16 +17,16 @@ from sidecar.http.answers import (
     read_object,
 )
 from sidecar.http.middleware import REQUEST_ID
-from sidecar.managed.event_log import EventLog
-from sidecar.managed.history import EVENT_TYPES, EventQuery, list_events
-from sidecar.managed.turns import Turns
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery, list_events
 from sidecar.store.database import Database
 from sidecar.wire.sessions import EventsSend
 
 _PREVIEWED = ("agent.message", "agent.thinking")
 _MAX_PREVIEW_VALUES = 100
 _SDK_HEADER = "x-stainless-lang"
-"""Every official SDK sends it; see `sidecar.managed.attendance` for why it matters."""
+"""Every official SDK sends it; see `sidecar.managed.events.replay_policy` for why it matters."""
 
 STREAM_HEADERS = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from sidecar.errors import InvalidRequestError
 from sidecar.http.answers import json_response, parse, path_id, query_int, read_object
-from sidecar.managed.resources import Resources
+from sidecar.managed.sessions.resources import Resources
 from sidecar.wire.sessions import ResourceUpdate
 
 MAX_PAGE = 1000

@@ -18,8 +18,8 @@ from sidecar.http.answers import (
     query_version,
     read_object,
 )
-from sidecar.managed.records import SessionRecord
-from sidecar.managed.sessions import Filters, Sessions
+from sidecar.managed.sessions.records import SessionRecord
+from sidecar.managed.sessions.service import Filters, Sessions
 from sidecar.wire.sessions import SessionCreate, SessionUpdate
 
 MAX_THREADS = 1000

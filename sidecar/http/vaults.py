@@ -12,8 +12,8 @@ from sidecar.http.answers import (
     query_bool,
     read_object,
 )
-from sidecar.managed.credentials import Credentials
-from sidecar.managed.vaults import Vaults
+from sidecar.managed.vaults.credentials import Credentials
+from sidecar.managed.vaults.vaults import Vaults
 from sidecar.wire.vaults import CredentialCreate, CredentialUpdate, VaultCreate, VaultUpdate
 
 MAX_PAGE = 100

@@ -23,12 +23,12 @@ import structlog
 from sidecar.aiokit import TaskOwner
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
-from sidecar.opencode import orphans
 from sidecar.opencode.attached_process import AttachedProcess
 from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import read_vitals
+from sidecar.processes import orphans
 
 _READY_POLL_SECONDS = 0.25
 _WATCH_SECONDS = 2.0

@@ -20,7 +20,7 @@ import psutil
 from yarl import URL
 
 from sidecar.errors import ChildError
-from sidecar.opencode import orphans
+from sidecar.processes import orphans
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
 _ATTEMPTS = 5

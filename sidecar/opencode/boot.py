@@ -13,10 +13,11 @@ import aiohttp
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
-from sidecar.opencode import child_log, orphans
+from sidecar.opencode import child_log
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment
-from sidecar.opencode.process import ChildProcess
+from sidecar.processes import orphans
+from sidecar.processes.process import ChildProcess
 
 _HEALTH_POLL_TIMEOUT_SECONDS = 2.0
 _DISPOSE_TIMEOUT_SECONDS = 5.0

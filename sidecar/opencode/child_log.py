@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from sidecar.opencode.process import LineCallback, Stream
+from sidecar.processes.process import LineCallback, Stream
 
 _LEVEL = re.compile(r"\blevel=(DEBUG|INFO|WARN|ERROR)\b")
 _LEVELS = {"DEBUG": "debug", "INFO": "info", "WARN": "warning", "ERROR": "warning"}

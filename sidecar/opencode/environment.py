@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar.errors import SettingsError
-from sidecar.opencode.orphans import MARKER_VARIABLE, marker_for
+from sidecar.processes.orphans import MARKER_VARIABLE, marker_for
 
 RELAY_URL_VARIABLE = "SIDECAR_RELAY_URL"
 RELAY_TOKEN_VARIABLE = "SIDECAR_RELAY_TOKEN"  # noqa: S105  # a name

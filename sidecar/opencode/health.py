@@ -13,8 +13,8 @@ import psutil
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
-from sidecar.opencode import orphans
 from sidecar.opencode.client import ChildClient
+from sidecar.processes import orphans
 
 _ATTEMPTS_PER_TIMEOUT = 4
 _PAUSE_SECONDS = 0.25

@@ -23,12 +23,12 @@ import structlog
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.errors import SettingsError
-from sidecar.opencode import orphans
 from sidecar.opencode.boot import Boot, sweep
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.health import HealthWatch
-from sidecar.opencode.process import ChildProcess
+from sidecar.processes import orphans
+from sidecar.processes.process import ChildProcess
 
 _STABLE_SECONDS = 60.0
 """A child that was ready for this long has earned a clean slate."""

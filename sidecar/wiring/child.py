@@ -14,15 +14,15 @@ from sidecar.config import ChildSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.relay import Relay
-from sidecar.managed.model_registry import ModelRegistry
+from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.opencode.orphans import marker_for
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.processes.orphans import marker_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,30 +15,30 @@ from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
-from sidecar.http.tool_server import ToolServer
-from sidecar.managed.agents import Agents
-from sidecar.managed.child_sessions import ChildSessions
-from sidecar.managed.connections import Connections
-from sidecar.managed.credentials import Credentials
-from sidecar.managed.custom_tools import CustomTools
-from sidecar.managed.drafts import Usage
-from sidecar.managed.environments import Environments
-from sidecar.managed.event_log import EventLog
-from sidecar.managed.git import Git
-from sidecar.managed.repositories import Repositories
-from sidecar.managed.resources import Resources
-from sidecar.managed.retention import Retention
-from sidecar.managed.sealing import open_sealer
-from sidecar.managed.sessions import Sessions
-from sidecar.managed.shell_variables import ShellVariables
-from sidecar.managed.turn_items import RequestEnded, RequestStarted
-from sidecar.managed.turns import Turns
-from sidecar.managed.vaults import Vaults
+from sidecar.managed.agents.agents import Agents
+from sidecar.managed.agents.environments import Environments
+from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.child.sessions import ChildSessions
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.resources import Resources
+from sidecar.managed.sessions.retention import Retention
+from sidecar.managed.sessions.service import Sessions
+from sidecar.managed.sessions.shell_variables import ShellVariables
+from sidecar.managed.turns.event_builders import Usage
+from sidecar.managed.turns.inputs import RequestEnded, RequestStarted
+from sidecar.managed.vaults.credentials import Credentials
+from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.vaults.vaults import Vaults
+from sidecar.managed.workspaces.git import Git
+from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import State
+from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
-from sidecar.opencode.orphans import GIT_MARKER_VARIABLE, load_marker
 from sidecar.opencode.shell_environment import ShellEnvironment
+from sidecar.opencode.tool_server import ToolServer
+from sidecar.processes.orphans import GIT_MARKER_VARIABLE, load_marker
 from sidecar.store.database import Database
 from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts

@@ -45,7 +45,7 @@ async def find_gateway(settings: Settings, stack: AsyncExitStack) -> Gateway:
         key = settings.gateway.api_key
         shown = key.get_secret_value() if key else None
         return Gateway(settings.gateway.base_url, shown, is_demo=False)
-    from sidecar.gateway.demo import DemoGateway  # noqa: PLC0415  # starts without it are faster
+    from sidecar.demo_gateway import DemoGateway  # noqa: PLC0415  # starts without it are faster
 
     demo = DemoGateway()
     await demo.start()

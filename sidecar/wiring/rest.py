@@ -12,8 +12,8 @@ from sidecar.config import Settings
 from sidecar.http.admin import AdminApi
 from sidecar.instruments import Sources
 from sidecar.instruments import connect as connect_metrics
-from sidecar.managed.model_registry import ModelRegistry
-from sidecar.managed.turns import Turns
+from sidecar.managed.agents.model_registry import ModelRegistry
+from sidecar.managed.sessions.engine import Turns
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.instances import Instances
 from sidecar.store.database import Database

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sidecar.gateway.catalogue import Catalogue
     from sidecar.gateway.relay import Relay
-    from sidecar.managed.event_log import EventLog
-    from sidecar.managed.sessions import Sessions
-    from sidecar.managed.turns import Turns
+    from sidecar.managed.events.log import EventLog
+    from sidecar.managed.sessions.engine import Turns
+    from sidecar.managed.sessions.service import Sessions
     from sidecar.opencode.child import Child
     from sidecar.opencode.config_file import ConfigFile
     from sidecar.opencode.instances import Instances

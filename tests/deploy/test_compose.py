@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.deploy.container import run_once, run_turn, started
 from tests.deploy.image import ROOT, Image
 from tests.fakes.lap_registry import MASTER_KEY, FakeLap

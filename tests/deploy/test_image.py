@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sidecar.opencode import orphans
+from sidecar.processes import orphans
 from tests.deploy.container import Container, run_once, run_turn, started, tool_output
 from tests.deploy.image import ROOT, Image, context_files, read_ignore_rules, read_stages
 from tests.fakes.otlp_collector import OtlpCollector

@@ -6,7 +6,7 @@ import anthropic
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient
 

@@ -17,8 +17,8 @@ import aiohttp
 import psutil
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.opencode.environment import find_binary
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, text_of
 from tests.raw_client import RawClient, plain

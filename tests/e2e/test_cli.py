@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests import program
 from tests.harness import (
     GATEWAY_KEY,

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.event_books import check_events
 from tests.harness import (
     RUNTIME_KEY,

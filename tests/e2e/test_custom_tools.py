@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from anthropic import beta_async_tool
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.e2e.conftest import MakeSdk
 from tests.event_books import check_events
 from tests.harness import text_of, types_of

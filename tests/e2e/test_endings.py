@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.event_books import check_events
 from tests.harness import text_of, types_of, user_message
 from tests.raw_client import RawClient, plain

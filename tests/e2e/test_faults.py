@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import http_client, make_settings, sidecar_for, text_of, types_of, user_message
 from tests.raw_client import RawClient, plain
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import text_of, types_of, user_message
 from tests.raw_client import RawClient, plain
 

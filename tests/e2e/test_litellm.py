@@ -9,8 +9,8 @@ import anthropic
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from tests.e2e.litellm_config import anthropic as claude_deployment
 from tests.e2e.litellm_config import openai as openai_deployment
 from tests.e2e.litellm_config import proxy_config

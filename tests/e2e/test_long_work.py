@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.event_books import check_events
 from tests.harness import http_client, make_settings, sidecar_for, text_of
 from tests.raw_client import RawClient, plain

@@ -15,7 +15,7 @@ import pytest
 from yarl import URL
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import http_client, read_frames, text_of, types_of, user_message
 from tests.raw_client import RawClient
 

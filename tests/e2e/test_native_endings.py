@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import RUNTIME_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient
 

@@ -8,8 +8,8 @@ import anthropic
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from tests.harness import (
     RUNTIME_KEY,
     http_client,

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, http_client, text_of, types_of
 from tests.raw_client import RawClient, plain
 from tests.sidecar_process import (

@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.sdk import AsyncClient, AuthenticationError, Client, NotFoundError, UnavailableError
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for
 

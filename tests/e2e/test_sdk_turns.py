@@ -8,7 +8,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import RUNTIME_KEY, text_of, types_of, user_message
 
 LISTED = [

@@ -14,7 +14,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.e2e.conftest import MakeSdk
 from tests.event_books import check_events
 from tests.fakes.mcp_process import mcp_server

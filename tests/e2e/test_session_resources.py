@@ -11,7 +11,7 @@ import anthropic
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.fakes.git_server import GitServer, make_repository
 from tests.harness import (
     GATEWAY_KEY,

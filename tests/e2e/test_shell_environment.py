@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.opencode.environment import ChildFiles
 from tests.harness import (
     GATEWAY_KEY,

@@ -14,7 +14,7 @@ from anthropic import beta_async_tool
 from anthropic.lib.sessions import accumulate_managed_agents_event
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.event_books import check_events
 from tests.harness import RUNTIME_KEY, make_settings, sidecar_for, text_of, types_of, user_message
 

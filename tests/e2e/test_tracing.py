@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.fakes.otlp_collector import OtlpCollector
 from tests.harness import http_client, make_settings, sidecar_for, user_message
 from tests.raw_client import RawClient

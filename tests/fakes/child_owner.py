@@ -15,8 +15,8 @@ import aiohttp
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sidecar.config import ChildSettings
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.naming import ModelRef
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import RepositorySettings
-from sidecar.managed.git import Checkout, Git
+from sidecar.managed.workspaces.git import Checkout, Git
 
 
 async def main(url: str, target: Path, marker: str) -> None:

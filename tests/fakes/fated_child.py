@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from sidecar.config import TurnSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.ids import new_id
-from sidecar.managed.custom_tools import CustomTools
-from sidecar.managed.event_log import EventLog
-from sidecar.managed.history import EventQuery, list_events
-from sidecar.managed.records import SessionRecord
-from sidecar.managed.turn_items import ChildLost, RequestStarted
-from sidecar.managed.turns import Turns
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.event_list import EventQuery, list_events
+from sidecar.managed.sessions.records import SessionRecord
+from sidecar.managed.turns.inputs import ChildLost, RequestStarted
+from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.events import ChildEvent
 from sidecar.store.database import Database
 from sidecar.tracing import PassingTracer

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from sidecar.app import Sidecar, running
 from sidecar.config import AdminSettings
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.errors import SettingsError
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for
 

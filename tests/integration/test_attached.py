@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError, SettingsError
-from sidecar.opencode import orphans
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import State
+from sidecar.processes import orphans
 from tests.harness import make_settings, sidecar_for
 
 MARKER = "marker-of-the-attached-tests"

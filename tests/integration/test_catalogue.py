@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import GatewaySettings
+from sidecar.demo_gateway import DemoGateway, DemoModel
 from sidecar.errors import (
     GatewayAuthenticationError,
     GatewayError,
@@ -22,7 +23,6 @@ from sidecar.errors import (
 )
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.demo import DemoGateway, DemoModel
 from sidecar.naming import ModelRef
 from tests.fakes.gateway_fixed import Fixed, FixedGateway, model_list
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.wiring.face import open_face
 from tests import program
 from tests.fakes.anthropic_api import AnthropicApi, Fault, anthropic_model

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sidecar.demo_gateway import DemoGateway
 from sidecar.errors import SettingsError
-from sidecar.gateway.demo import DemoGateway
 from sidecar.store.database import Database
 from sidecar.wiring.storage import open_storage
 from tests.harness import GATEWAY_KEY, make_settings, sidecar_for

@@ -10,7 +10,7 @@ import aiohttp
 import anthropic
 import pytest
 
-from sidecar.gateway.demo import DemoGateway, DemoModel
+from sidecar.demo_gateway import DemoGateway, DemoModel
 
 KEY = "demo-key-1"
 TOOLS = [{"name": "bash", "description": "d", "input_schema": {"type": "object"}}]
@@ -210,11 +210,11 @@ async def test_key_and_record(gateway: DemoGateway, http: aiohttp.ClientSession)
 
 
 async def test_command_line(tmp_path: Any) -> None:
-    """`python -m sidecar.gateway.demo` announces its URL, serves, and ends cleanly on SIGTERM."""
+    """`python -m sidecar.demo_gateway` announces its URL, serves, and ends cleanly on SIGTERM."""
     models = tmp_path / "models.json"
     models.write_text('[{"id": "only/one"}]')
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar.gateway.demo", "--port", "0", "--models", str(models)),
+        *(sys.executable, "-m", "sidecar.demo_gateway", "--port", "0", "--models", str(models)),
         stdout=asyncio.subprocess.PIPE,
     )
     try:

@@ -12,9 +12,9 @@ import pytest
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import RepositorySettings
-from sidecar.managed.git import Checkout, CloneError, Git
-from sidecar.opencode import orphans
-from sidecar.opencode.orphans import GIT_MARKER_VARIABLE, survivors
+from sidecar.managed.workspaces.git import Checkout, CloneError, Git
+from sidecar.processes import orphans
+from sidecar.processes.orphans import GIT_MARKER_VARIABLE, survivors
 from tests.fakes.git_server import GitServer, make_repository
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import sidecar_for

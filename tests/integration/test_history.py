@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.history import EventQuery, list_events
-from sidecar.managed.pages import Order
+from sidecar.managed.common.pagination import Order
+from sidecar.managed.sessions.event_list import EventQuery, list_events
 from sidecar.store.database import Database
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import types_of, user_message

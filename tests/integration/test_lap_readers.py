@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for, types_of
 from tests.raw_client import RawClient
 

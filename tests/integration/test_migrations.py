@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from tests.fakes.small_sidecar import fake_child
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for, text_of

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import GatewaySettings
+from sidecar.demo_gateway import DemoGateway, DemoModel
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.demo import DemoGateway, DemoModel
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.models import ModelsApi
 from tests.fakes.gateway_fixed import Fixed, FixedGateway

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.metrics import PREFIX
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for

@@ -14,12 +14,12 @@ import pytest
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
-from sidecar.opencode import orphans
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import ChildFiles, RelayAccess
-from sidecar.opencode.process import ChildProcess
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.processes import orphans
+from sidecar.processes.process import ChildProcess
 
 FAKES = Path(__file__).parents[1] / "fakes"
 

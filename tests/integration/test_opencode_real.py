@@ -17,11 +17,10 @@ import pytest
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import ChildSettings
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.errors import ChildError, ChildUnavailableError
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
 from sidecar.naming import ModelRef
-from sidecar.opencode import orphans
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
@@ -29,6 +28,7 @@ from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.processes import orphans
 from tests.recordings.mcp_server import McpServer
 
 OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.config import GatewaySettings
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted, RelayEvent
 from sidecar.gateway.usage import TokenUsage

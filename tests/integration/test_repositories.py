@@ -16,10 +16,10 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import RepositorySettings
 from sidecar.errors import InvalidRequestError
 from sidecar.ids import new_id
-from sidecar.managed.failures import Failure
-from sidecar.managed.git import Git
-from sidecar.managed.repositories import Plan, Repositories
-from sidecar.managed.sealing import open_sealer
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.workspaces.git import Git
+from sidecar.managed.workspaces.repositories import Plan, Repositories
 from sidecar.store.database import Database
 from sidecar.wire.sessions import GithubRepository
 from tests.fakes.git_server import GitServer, git, make_repository

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.gateway.demo import DemoGateway
-from sidecar.managed.retention import Retention
+from sidecar.demo_gateway import DemoGateway
+from sidecar.managed.sessions.retention import Retention
 from sidecar.store.database import Database
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 

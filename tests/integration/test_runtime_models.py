@@ -18,9 +18,9 @@ from pydantic import SecretStr
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import GatewaySettings, RuntimesSettings
+from sidecar.demo_gateway import DemoGateway
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.demo import DemoGateway
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.models import ModelsApi
 from sidecar.http.runtime_models import RuntimeModels

@@ -15,7 +15,7 @@ if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 if sys.argv[1] == "closed":
     import importlib.util
-    spec = importlib.util.spec_from_file_location("seclusion", sys.argv[2])
+    spec = importlib.util.spec_from_file_location("process_hardening", sys.argv[2])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.close_to_same_user()
@@ -31,7 +31,7 @@ sys.stdout.write(subprocess.run(shell, capture_output=True, text=True).stdout)
 @pytest.mark.parametrize(("mode", "expected"), [("open", 2), ("closed", 1)])
 def test_a_shell_reads_its_parent_only_while_that_is_open(mode: str, expected: int) -> None:
     """The shell below sees the parent's environment unless the parent closed itself; its own always."""
-    source = (Path(__file__).parents[2] / "sidecar" / "opencode" / "seclusion.py").read_text()
+    source = (Path(__file__).parents[2] / "sidecar" / "process_hardening.py").read_text()
     readable = Path(f"/tmp/seclusion-{os.getpid()}.py")
     readable.write_text(source)  # another user cannot enter our directories
     try:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.managed.turn_items import RequestStarted
-from sidecar.managed.turns import Turns
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.turns.inputs import RequestStarted
 from sidecar.store.database import Database
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message

@@ -20,14 +20,14 @@ from pydantic import TypeAdapter
 
 from sidecar.config import TurnSettings
 from sidecar.ids import new_id
-from sidecar.managed import clock
-from sidecar.managed.custom_tools import CustomTools
-from sidecar.managed.drafts import Usage
-from sidecar.managed.event_log import EventLog
-from sidecar.managed.history import EventQuery, list_events
-from sidecar.managed.records import SessionRecord, Tally, insert_session
-from sidecar.managed.turn_items import RequestEnded, RequestStarted
-from sidecar.managed.turns import Turns
+from sidecar.managed.common import timestamps
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.event_list import EventQuery, list_events
+from sidecar.managed.sessions.records import SessionRecord, Tally, insert_session
+from sidecar.managed.turns.event_builders import Usage
+from sidecar.managed.turns.inputs import RequestEnded, RequestStarted
+from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.events import ChildEvent
 from sidecar.store.database import Database
 from sidecar.tracing import PassingTracer
@@ -204,7 +204,7 @@ async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Da
 
 
 async def new_session(database: Database) -> str:
-    now = clock.now()
+    now = timestamps.now()
     agent = {"name": "a", "model": {"id": "m"}, "system": None, **make_agent()}
     record = SessionRecord(
         id=new_id("sesn"),

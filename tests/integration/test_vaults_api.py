@@ -14,9 +14,9 @@ from aiohttp import ClientSession, web
 from sidecar.errors import InvalidRequestError
 from sidecar.http.middleware import request_context
 from sidecar.http.vaults import VaultsApi
-from sidecar.managed.credentials import MAX_CREDENTIALS, Credentials
-from sidecar.managed.sealing import open_sealer
-from sidecar.managed.vaults import Vaults
+from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
+from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.vaults.vaults import Vaults
 from sidecar.store.database import Database
 
 URL = "https://mcp.example/mcp?session_id=1"

@@ -26,15 +26,15 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sidecar.gateway.demo import DemoGateway
-from sidecar.gateway.demo.models import DemoModel
+from sidecar.demo_gateway import DemoGateway
+from sidecar.demo_gateway.models import DemoModel
 from sidecar.naming import ModelRef
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary
-from sidecar.opencode.orphans import load_marker, sweep
-from sidecar.opencode.process import ChildProcess
 from sidecar.opencode.provider import Costs, ModelEntry
+from sidecar.processes.orphans import load_marker, sweep
+from sidecar.processes.process import ChildProcess
 from tests.recordings.mcp_server import McpServer
 
 TARGET = Path(__file__).with_name("opencode")

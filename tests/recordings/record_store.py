@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from sidecar.config import Settings, VaultSettings
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from sidecar.store.migrations import MIGRATIONS
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import TOOLSET, RawClient

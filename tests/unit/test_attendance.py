@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.managed.attendance import Attendance
+from sidecar.managed.events.replay_policy import Attendance
 
 GRACE = 15.0
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import ChildUnavailableError
-from sidecar.managed.child_sessions import STALE, ChildSessions
+from sidecar.managed.child.sessions import STALE, ChildSessions
 from tests.turn_scripts import make_agent
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sidecar.gateway.demo import script
-from sidecar.gateway.demo.conversation import read
-from sidecar.gateway.demo.reply import Text, ToolCall, compose
-from sidecar.gateway.demo.script import Call, Chunks, Fail, Mark, Say, ScriptError, Think
+from sidecar.demo_gateway import script
+from sidecar.demo_gateway.conversation import read
+from sidecar.demo_gateway.reply import Text, ToolCall, compose
+from sidecar.demo_gateway.script import Call, Chunks, Fail, Mark, Say, ScriptError, Think
 
 
 def bash(command: str) -> Call:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.event_log import Draft, EventLog, Head, Preview, to_json
-from sidecar.managed.subscription import Subscription
+from sidecar.managed.events.log import Draft, EventLog, Head, Preview, to_json
+from sidecar.managed.events.subscription import Subscription
 from sidecar.store.database import Database
 
 SESSION = "sesn_1"

@@ -17,7 +17,7 @@ from sidecar.opencode.environment import (
     build_environment,
     find_binary,
 )
-from sidecar.opencode.orphans import marker_for
+from sidecar.processes.orphans import marker_for
 
 OURS = {
     "PATH": "/bin",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.pages import Cursor, Order, Page, Query, fetch_page
+from sidecar.managed.common.pagination import Cursor, Order, Page, Query, fetch_page
 
 
 def table(stamps: list[int]) -> sqlite3.Connection:

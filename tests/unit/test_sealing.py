@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import SettingsError
-from sidecar.managed.credentials import Credentials
-from sidecar.managed.sealing import KEY_FILE, Sealer, UnsealError, open_sealer, parse_key
-from sidecar.managed.vaults import Vaults
+from sidecar.managed.vaults.credentials import Credentials
+from sidecar.managed.vaults.encryption import KEY_FILE, Sealer, UnsealError, open_sealer, parse_key
+from sidecar.managed.vaults.vaults import Vaults
 from sidecar.store.database import Database
 from sidecar.wire.vaults import CredentialCreate, VaultCreate
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.drafts import Output, Usage
-from sidecar.managed.tools import ToolPlan, expand
-from sidecar.managed.translate import TurnTranslator
+from sidecar.managed.turns.event_builders import Output, Usage
+from sidecar.managed.turns.tool_plan import ToolPlan, expand
+from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.wire.managed import AgentCreate
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import given, settings
 
-from sidecar.managed.drafts import OpenTool, Output, Usage
-from sidecar.managed.translate import TurnTranslator
+from sidecar.managed.turns.event_builders import OpenTool, Output, Usage
+from sidecar.managed.turns.translator import TurnTranslator
 from tests.event_books import check_events
 from tests.turn_scripts import PROMPT, Event, News, Script, arrivals, make_plan
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.gateway.demo import DemoGateway
+from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.integration.bad_input.server import AGENT, Server
 

@@ -1,6 +1,0 @@
-"""The demo gateway: a scriptable stand-in for LiteLLM, so that the sidecar works with no account."""
-
-from sidecar.gateway.demo.models import DEFAULT_MODELS, DemoModel
-from sidecar.gateway.demo.server import DemoGateway, RecordedRequest
-
-__all__ = ["DEFAULT_MODELS", "DemoGateway", "DemoModel", "RecordedRequest"]

@@ -1,0 +1,130 @@
+"""Environments: a named sandbox description. Stored and answered; one sandbox serves all (the pod)."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.ids import new_id
+from sidecar.managed.common import pagination, timestamps
+from sidecar.managed.common.metadata import merge_metadata
+from sidecar.managed.common.resource_row import Stored
+from sidecar.store.database import Database
+from sidecar.wire.managed import CloudConfig, EnvironmentCreate, EnvironmentUpdate
+
+
+class Environment(Stored):
+    """A row of `environments`."""
+
+    __slots__ = ()
+    table = "environments"
+    type = "environment"
+
+
+class Environments:
+    """Create, read, update, list, archive and delete environments."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def create(self, request: EnvironmentCreate) -> Environment:
+        """Store a new environment; without a config it is the cloud one with no limits."""
+        config = request.config or CloudConfig(type="cloud")
+        body = {
+            "name": request.name,
+            "description": request.description,
+            "config": config.model_dump(),
+            "metadata": dict(request.metadata or {}),
+            "scope": request.scope,
+        }
+        environment = Environment.new(new_id("env"), body)
+        await self._database.write(environment.insert)
+        return environment
+
+    async def get(self, environment_id: str) -> Environment:
+        """Return it. Raises NotFoundError."""
+        return await self._database.read(lambda connection: select(connection, environment_id))
+
+    async def update(self, environment_id: str, request: EnvironmentUpdate) -> Environment:
+        """Apply an update; the kind of config cannot change. Raises InvalidRequestError."""
+
+        def write(connection: sqlite3.Connection) -> Environment:
+            current = select(connection, environment_id)
+            if current.archived_at is not None:
+                raise InvalidRequestError(
+                    f"environment {environment_id} is archived and can no longer be changed",
+                    error_code="environment_archived",
+                )
+            body = _merged(current.body, request)
+            return current if body == current.body else current.with_body(connection, body)
+
+        return await self._database.write(write)
+
+    async def archive(self, environment_id: str) -> Environment:
+        """Refuse new sessions on it from now on; existing ones go on. Idempotent."""
+
+        def write(connection: sqlite3.Connection) -> Environment:
+            connection.execute(
+                "UPDATE environments SET archived_at = coalesce(archived_at, ?) WHERE id = ?",
+                (timestamps.now(), environment_id),
+            )
+            return select(connection, environment_id)
+
+        return await self._database.write(write)
+
+    async def delete(self, environment_id: str) -> None:
+        """Delete it. Raises InvalidRequestError while sessions refer to it."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            select(connection, environment_id)
+            (users,) = connection.execute(
+                "SELECT count(*) FROM sessions WHERE environment_id = ?", (environment_id,)
+            ).fetchone()
+            if users:
+                raise InvalidRequestError(
+                    f"environment {environment_id} is used by {users} session(s); delete those "
+                    "first, or archive the environment"
+                )
+            connection.execute("DELETE FROM environments WHERE id = ?", (environment_id,))
+
+        await self._database.write(write)
+
+    async def list(self, query: pagination.Query, *, include_archived: bool) -> dict[str, Any]:
+        """Return a page."""
+        return await Environment.page(self._database, query, include_archived=include_archived)
+
+
+def select(connection: sqlite3.Connection, environment_id: str) -> Environment:
+    """Return the environment. Raises NotFoundError."""
+    row = connection.execute(
+        "SELECT * FROM environments WHERE id = ?", (environment_id,)
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(
+            f"environment {environment_id} does not exist", error_code="environment_not_found"
+        )
+    return Environment.from_row(row)
+
+
+def _merged(body: dict[str, Any], request: EnvironmentUpdate) -> dict[str, Any]:
+    merged = dict(body)
+    if request.name is not None:
+        merged["name"] = request.name
+    for field in ("description", "scope"):
+        if field in request.model_fields_set:
+            merged[field] = getattr(request, field)
+    if request.config is not None:
+        if request.config.type != body["config"]["type"]:
+            raise InvalidRequestError(
+                f"config.type: an environment of type {body['config']['type']} cannot become "
+                f"{request.config.type}; create another environment",
+                field="config",
+                error_code="invalid_config_type_change",
+            )
+        merged["config"] = request.config.model_dump()
+    if request.metadata is not None:
+        # Here, unlike for agents, an empty string deletes as well.
+        patch = {key: value or None for key, value in request.metadata.items()}
+        merged["metadata"] = merge_metadata(body["metadata"], patch)
+    return merged

@@ -1,0 +1,1 @@
+"""The domain's side of opencode: sessions in the child, MCP servers, custom tools."""

@@ -1,0 +1,222 @@
+"""The child's side of a session: its directory, its opencode session, its events.
+
+Where a turn reaches opencode: everything that it needs from the child goes through a `ChildSession`, which
+is valid for one boot of the child.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sidecar.errors import ChildError
+from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.sessions.records import SessionRecord
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.managed.workspaces.repositories import Repositories
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.opencode.child import Child
+from sidecar.opencode.client import ChildClient
+from sidecar.opencode.config_file import AGENT
+from sidecar.opencode.events import ChildEvent, EventPump
+from sidecar.opencode.instances import Instances
+
+Sink = Callable[[ChildEvent], None]
+
+STALE = "is_child_stale"
+"""Key in a session's body: its tools changed since the child was last told of them."""
+
+
+class ChildSession:
+    """One opencode session in one boot of the child, ready for prompts."""
+
+    def __init__(self, *, client: ChildClient, directory: Path, session_id: str) -> None:
+        self._client = client
+        self._directory = directory
+        self.session_id = session_id
+
+    async def prompt(
+        self,
+        *,
+        message_id: str,
+        model: ModelRef,
+        parts: Sequence[Mapping[str, Any]],
+        system: str | None,
+        variant: str | None,
+    ) -> None:
+        """Send a prompt; its progress arrives at the sink. Sent again, it replaces itself."""
+        await self._client.prompt_async(
+            self.session_id,
+            message_id=message_id,
+            model=model,
+            parts=parts,
+            agent=AGENT,
+            system=system,
+            variant=variant,
+        )
+
+    async def abort(self) -> None:
+        """Stop the running turn."""
+        await self._client.abort(self.session_id)
+
+    async def is_busy(self) -> bool:
+        """Whether opencode is working on the session, retries included."""
+        return self.session_id in await self._client.session_status(self._directory)
+
+    async def has_taken(self, message_id: str) -> bool:
+        """Whether opencode works on that prompt, or has begun to answer it in an earlier boot."""
+        if await self.is_busy():
+            return True
+        return any(m["info"].get("parentID") == message_id for m in await self.messages())
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """Return the newest messages, oldest first, to repair a gap in the events."""
+        return await self._client.messages(self.session_id, limit=50)
+
+    async def reply_permission(
+        self, permission_id: str, reply: Literal["once", "reject"], message: str | None = None
+    ) -> None:
+        """Answer a permission request."""
+        await self._client.reply_permission(
+            permission_id, self._directory, reply=reply, message=message
+        )
+
+    async def reject_question(self, question_id: str) -> None:
+        """Refuse a question; nobody is there to answer it."""
+        await self._client.reject_question(question_id, self._directory)
+
+
+class ChildSessions:
+    """Opens `ChildSession`s."""
+
+    def __init__(
+        self,
+        *,
+        supervisor: Child,
+        instances: Instances,
+        pump: EventPump,
+        connections: Connections,
+        repositories: Repositories,
+        workspaces_dir: Path,
+        prompt_wait_seconds: float,
+    ) -> None:
+        self._supervisor = supervisor
+        self._instances = instances
+        self._pump = pump
+        self._connections = connections
+        self._repositories = repositories
+        self._workspaces_dir = workspaces_dir
+        self.prompt_wait_seconds = prompt_wait_seconds
+
+    def directory(self, session_id: str) -> Path:
+        """Return the session's own directory. The id is one we made, never a client's text."""
+        return self._workspaces_dir / session_id
+
+    async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
+        """Clone what the session's directory lacks; return what could not be cloned."""
+        if not record.body["resources"]:
+            return []
+        directory = self.directory(record.id)
+        directory.mkdir(parents=True, exist_ok=True)
+        return await self._repositories.materialise(record.id, directory)
+
+    @asynccontextmanager
+    async def open(
+        self, record: SessionRecord, sink: Sink, *, wait_seconds: float, is_reloaded: bool = False
+    ) -> AsyncIterator[ChildSession]:
+        """Wait for the child, load the directory with the session's model, follow its events.
+
+        `is_reloaded` has it loaded anew: an abort at a bad moment can leave a directory that drops every
+        prompt. Sets `record.child_session_id` when opencode does not have the session yet. Raises
+        ChildUnavailableError when the child is not ready in time.
+        """
+        await self._supervisor.wait_ready(wait_seconds)
+        await self._pump.wait_connected(self._supervisor.boot)
+        directory = self.directory(record.id)
+        directory.mkdir(parents=True, exist_ok=True)
+        if is_reloaded or record.body.get(STALE):
+            # After a change of the session's tools its servers are added anew with the next load.
+            await self._instances.unload(directory)
+        model = ModelRef.parse(record.model_ref)
+        gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
+
+        async def connect(client: ChildClient) -> None:
+            for key, entry in (await self._connections.entries(record)).items():
+                statuses = await client.add_mcp(directory, key, entry)
+                self._connections.check(record, key, statuses)
+
+        async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
+            session_id = await self._ensure_session(client, record, directory)
+            unsubscribe = self._pump.subscribe(session_id, sink)
+            try:
+                yield ChildSession(client=client, directory=directory, session_id=session_id)
+            finally:
+                unsubscribe()
+
+    async def abort(self, record: SessionRecord) -> None:
+        """Have the child stop what it may be doing for the session, if it is there."""
+        client = self._supervisor.client
+        if client is not None and record.child_session_id is not None:
+            with contextlib.suppress(ChildError):
+                await client.abort(record.child_session_id)
+
+    async def forget(self, record: SessionRecord) -> None:
+        """Delete the session in the child, if the child is there; its data goes with the directory."""
+        client = self._supervisor.client
+        if client is not None and record.child_session_id is not None:
+            await client.delete_session(record.child_session_id)
+
+    async def _ensure_session(
+        self, client: ChildClient, record: SessionRecord, directory: Path
+    ) -> str:
+        plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
+        if record.child_session_id is not None:
+            if record.body.get(STALE):
+                await client.update_session_permission(record.child_session_id, plan.rules())
+                del record.body[STALE]  # not before the child has them: tools would run unasked
+            return record.child_session_id
+        record.child_session_id = await client.create_session(
+            directory, title=record.body["title"] or record.id, permission=plan.rules()
+        )
+        return record.child_session_id
+
+
+def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Turn a user message's blocks into opencode's prompt parts. Raises ChildError for unknown ones.
+
+    The parts get ids of their own, in order: a prompt that is sent again would else be appended to itself.
+    """
+    parts: list[dict[str, Any]] = []
+    for number, block in enumerate(content, start=1):
+        if block["type"] == "text":
+            parts.append({"type": "text", "text": block["text"]})
+        elif block["type"] in {"image", "document"}:
+            parts.append(_file_part(block, number))
+        else:
+            raise ChildError(f"content block {block['type']!r} cannot be given to opencode")
+    stem = message_id.replace("msg_", "prt_", 1)
+    return [{"id": f"{stem}{number:04}", **part} for number, part in enumerate(parts)]
+
+
+def _file_part(block: Mapping[str, Any], number: int) -> dict[str, Any]:
+    source = block["source"]
+    name = block.get("title") or f"{block['type']}-{number}"
+    if source["type"] == "url":
+        mime = "image/*" if block["type"] == "image" else "application/pdf"
+        return {"type": "file", "mime": mime, "url": source["url"], "filename": name}
+    if source["type"] == "text":
+        heading = f"{name}\n{block['context']}" if block.get("context") else name
+        return {
+            "type": "text",
+            "text": f'<document title="{heading}">\n{source["data"]}\n</document>',
+        }
+    if source["media_type"] == "text/plain":
+        text = base64.b64decode(source["data"]).decode("utf-8", "replace")
+        return {"type": "text", "text": f'<document title="{name}">\n{text}\n</document>'}
+    url = f"data:{source['media_type']};base64,{source['data']}"
+    return {"type": "file", "mime": source["media_type"], "url": url, "filename": name}

@@ -1,0 +1,1 @@
+"""What every resource shares: timestamps, page cursors, metadata, stored rows."""

@@ -1,0 +1,1 @@
+"""A session's event log: append, persist, publish, replay, subscribe."""

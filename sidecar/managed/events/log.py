@@ -1,0 +1,261 @@
+"""The event log: append, persist, publish, in that order.
+
+Every session has one sequence. An event gets its number, its id and its `processed_at` (strictly
+growing) here, is committed together with the session's new state, and only then wakes the readers. A
+reader is a position in the log, not a queue: a slow one costs nothing and is never cut, since what it
+has not read yet is on disk. A short tail of each session that has readers is kept in memory, so that
+those who keep up never touch the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.ids import new_id
+from sidecar.managed.common import timestamps
+from sidecar.managed.events.subscription import Subscription
+from sidecar.store.database import Database
+
+_TAIL_LENGTH = 256
+"""Events per session kept in memory for its readers."""
+_READ_BATCH = 500
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event to be appended. `id` is given when it was announced before (previews, queued events)."""
+
+    type: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A persisted event. `text` is its JSON object, ASCII only, one line."""
+
+    seq: int
+    id: str
+    type: str
+    processed_us: int
+    text: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The event as an object."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def frame(self) -> bytes:
+        """The event as one server-sent-events frame."""
+        return sse_frame(self.type, self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A frame that is shown to those who asked for it and never stored."""
+
+    kind: str
+    """`agent.message` or `agent.thinking`: what `event_deltas[]` selects."""
+    event_id: str
+    """The event that is being previewed."""
+    type: str
+    """`event_start` or `event_delta`."""
+    text: str
+
+    @property
+    def frame(self) -> bytes:
+        """The preview as one server-sent-events frame."""
+        return sse_frame(self.type, self.text)
+
+
+def sse_frame(type_: str, text: str) -> bytes:
+    """Return one frame. SDKs drop frames without `event:`; LAP needs ASCII in `data:`."""
+    return f"event: {type_}\ndata: {text}\n\n".encode("ascii")
+
+
+def to_json(body: Mapping[str, Any]) -> str:
+    """Return one line of ASCII JSON."""
+    return _encode(body)
+
+
+@dataclass(slots=True)
+class Head:
+    """The end of one session's sequence. Held by the session's actor, under its lock."""
+
+    seq: int
+    processed_us: int
+
+
+class EventLog:
+    """Append and read. `append` must be called by one writer per session at a time."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._readers: dict[str, set[Subscription]] = {}
+        self._tails: dict[str, deque[Event]] = {}
+        self.events_appended = 0
+        self.appends = 0
+        self.append_seconds = 0.0
+        """Time that appends waited for their commit, all together."""
+
+    async def append(
+        self,
+        session_id: str,
+        head: Head,
+        drafts: Sequence[Draft],
+        *,
+        before: Callable[[sqlite3.Connection], None] | None = None,
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> list[Event]:
+        """Number, persist and publish the drafts; `before` and `also` run in the same transaction.
+
+        `head` moves with the commit. Raises sqlite3.Error, and then nothing happened; a caller that is
+        cancelled leaves a gap in the numbers at worst, never the same number twice.
+        """
+        events = list(_number(drafts, head))
+
+        def write(connection: sqlite3.Connection) -> None:
+            if before is not None:
+                before(connection)
+            connection.executemany(
+                "INSERT INTO events (session_id, seq, id, type, processed_us, body) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                [(session_id, e.seq, e.id, e.type, e.processed_us, e.text) for e in events],
+            )
+            if events:
+                connection.execute(
+                    "UPDATE sessions SET last_seq = ?, last_processed_us = ? WHERE id = ?",
+                    (events[-1].seq, events[-1].processed_us, session_id),
+                )
+            if also is not None:
+                also(connection)
+
+        began = time.perf_counter()
+        kept = head.seq, head.processed_us
+        if events:
+            head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
+        try:
+            await self._database.write(write)
+        except asyncio.CancelledError:
+            # The commit may still happen: its numbers are spent, and readers must look on disk for it.
+            self._tails.pop(session_id, None)
+            raise
+        except Exception:
+            head.seq, head.processed_us = kept
+            raise
+        self.append_seconds += time.perf_counter() - began
+        self.appends += 1
+        self.events_appended += len(events)
+        if events:
+            self._publish(session_id, events)
+        return events
+
+    def preview(self, session_id: str, previews: Sequence[Preview]) -> None:
+        """Show preview frames to the readers that asked for them."""
+        for reader in self._readers.get(session_id, ()):
+            for preview in previews:
+                reader.preview(preview)
+
+    @contextmanager
+    def subscribe(
+        self, session_id: str, *, after: int, previews: frozenset[str] = frozenset()
+    ) -> Iterator[Subscription]:
+        """Read everything with a sequence number above `after`, now and later."""
+        reader = Subscription(
+            lambda after: self.events_after(session_id, after), after=after, previews=previews
+        )
+        self._readers.setdefault(session_id, set()).add(reader)
+        try:
+            yield reader
+        finally:
+            readers = self._readers[session_id]
+            readers.discard(reader)
+            if not readers:
+                del self._readers[session_id]
+                self._tails.pop(session_id, None)
+
+    def reader_count(self, session_id: str | None = None) -> int:
+        """Return how many streams are open, of one session or of all."""
+        if session_id is not None:
+            return len(self._readers.get(session_id, ()))
+        return sum(map(len, self._readers.values()))
+
+    def positions(self) -> Iterator[tuple[str, int]]:
+        """Yield (session, number of the last event it was given) of every open stream."""
+        for session_id, readers in self._readers.items():
+            for reader in readers:
+                yield session_id, reader.position
+
+    def close_readers(self, session_id: str, last: bytes | None = None) -> None:
+        """End the session's streams after what is in the log; `last` is a frame that is not stored."""
+        for reader in self._readers.get(session_id, ()):
+            reader.close(last)
+
+    def close(self) -> None:
+        """End all streams."""
+        for session_id in list(self._readers):
+            self.close_readers(session_id)
+
+    async def events_after(self, session_id: str, after: int) -> AsyncIterator[Event]:
+        """Yield persisted events with a higher number, from memory when they are all there."""
+        tail = self._tails.get(session_id)
+        if tail and tail[0].seq <= after + 1:
+            if tail[-1].seq <= after:
+                return  # most often: only previews are new
+            for event in [event for event in tail if event.seq > after]:
+                yield event
+            return
+        while True:
+            batch = await self._database.read(_select_after(session_id, after))
+            for event in batch:
+                yield event
+            if len(batch) < _READ_BATCH:
+                return
+            after = batch[-1].seq
+
+    def _publish(self, session_id: str, events: Sequence[Event]) -> None:
+        readers = self._readers.get(session_id)
+        if not readers:
+            return
+        tail = self._tails.setdefault(session_id, deque(maxlen=_TAIL_LENGTH))
+        tail.extend(events)
+        for reader in readers:
+            reader.notify()
+
+
+def _select_after(session_id: str, after: int) -> Callable[[sqlite3.Connection], list[Event]]:
+    def select(connection: sqlite3.Connection) -> list[Event]:
+        rows = connection.execute(
+            "SELECT seq, id, type, processed_us, body FROM events "
+            "WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (session_id, after, _READ_BATCH),
+        )
+        return [Event(*row) for row in rows]
+
+    return select
+
+
+def _number(drafts: Sequence[Draft], head: Head) -> Iterator[Event]:
+    seq, processed_us = head.seq, max(timestamps.now_us() - 1, head.processed_us)
+    for draft in drafts:
+        seq, processed_us = seq + 1, processed_us + 1
+        event_id = draft.id or new_id("sevt")
+        body = {
+            "id": event_id,
+            "type": draft.type,
+            "processed_at": timestamps.rfc3339(processed_us),
+            **draft.fields,
+        }
+        yield Event(seq, event_id, draft.type, processed_us, to_json(body))

@@ -1,0 +1,1 @@
+"""Sessions and the turns that run in them: acceptance, execution, recovery, retention."""

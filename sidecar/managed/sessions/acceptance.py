@@ -1,0 +1,300 @@
+"""Client events arriving at a session: validated as a whole, then accepted as a whole.
+
+Runs under the session's lock, so what is decided here is still true when it is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar.config import TurnSettings
+from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
+from sidecar.ids import new_id
+from sidecar.managed.events.log import Draft, Event
+from sidecar.managed.sessions.actor import INTERRUPT, SYSTEM, SessionActor
+from sidecar.managed.sessions.records import QueuedEvent
+from sidecar.managed.sessions.resume import LoggedCall
+from sidecar.managed.turns import status_drafts
+from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
+from sidecar.wire.sessions import (
+    ClientEvent,
+    DocumentBlock,
+    ImageBlock,
+    SystemMessage,
+    UserCustomToolResult,
+    UserInterrupt,
+    UserMessage,
+    UserToolConfirmation,
+    UserToolResult,
+)
+
+ModalitiesOf = Callable[[str], frozenset[str] | None]
+"""Returns what a model ref takes (`text`, `image`, `pdf`), None when nobody knows the model."""
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """What a batch of events will do."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    queued: list[QueuedEvent] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    starting: list[dict[str, Any]] | None = None
+    answers: dict[str, ClientAnswer] = field(default_factory=dict)
+    is_resumed: bool = False
+    is_interrupt: bool = False
+
+
+async def accept(
+    actor: SessionActor,
+    events: Sequence[ClientEvent],
+    *,
+    limits: TurnSettings,
+    modalities_of: ModalitiesOf,
+    where: str = "events",
+    before: Callable[[sqlite3.Connection], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Accept a batch: persist it, set things going, return the events as the API answers them.
+
+    Needs the actor's lock. `before` runs first in the same transaction; `where` is the field that errors
+    name. Raises InvalidRequestError, ConflictError (archived session) or RateLimitedError (queue full),
+    and then nothing was accepted.
+    """
+    plan = Acceptance()
+    waiting = await actor.waiting_calls()
+    texts = _make_room(actor, events, limits)
+    _check(actor, plan, events, where, waiting=waiting, modalities_of=modalities_of)
+    # Only now, when every event is known to be good, may the session change.
+    _apply(actor, plan, events, texts, waiting)
+    appended = await actor.commit(
+        plan.drafts, before=before, also=_insert_queued(actor.record.id, plan.queued)
+    )
+    actor.queue += plan.queued
+    if plan.starting is not None:
+        actor.launch(plan.starting)
+    elif plan.is_resumed:
+        await actor.resume()
+    elif actor.turn is not None:
+        for answer in plan.answers.values():
+            actor.turn.answer(answer)
+    if plan.is_interrupt and actor.turn is not None:
+        actor.turn.put(Interrupt())
+    elif plan.is_interrupt:
+        await actor.interrupt_waiting()
+    await actor.start_next()
+    return _answers(plan, appended)
+
+
+def _make_room(
+    actor: SessionActor, events: Sequence[ClientEvent], limits: TurnSettings
+) -> dict[int, str]:
+    """Return the messages that may have to wait as they would be stored, by their place in the batch."""
+    if actor.record.archived_at is not None or actor.record.status == "terminated":
+        raise ConflictError(f"session {actor.record.id} has ended and takes no more events")
+    places = [n for n, event in enumerate(events) if isinstance(event, UserMessage)]
+    if actor.record.turn is None and not actor.queue:
+        places = places[1:]  # the first one does not wait
+    texts = {place: json.dumps(_fields(events[place])) for place in places}
+    waiting_bytes = sum(len(event.text) for event in actor.queue) + sum(map(len, texts.values()))
+    if texts and len(actor.queue) + len(texts) > limits.max_queued_messages:
+        much = f"{limits.max_queued_messages} events"
+    elif texts and waiting_bytes > limits.max_queued_bytes:
+        much = f"{limits.max_queued_bytes} bytes of events"
+    else:
+        return texts
+    raise RateLimitedError(
+        f"events: no more than {much} may wait on a session; wait for it to become idle",
+        retry_after_seconds=5,
+    )
+
+
+def _fields(event: ClientEvent) -> dict[str, Any]:
+    return event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
+
+
+def _check(
+    actor: SessionActor,
+    plan: Acceptance,
+    events: Sequence[ClientEvent],
+    name: str,
+    *,
+    waiting: Mapping[str, LoggedCall],
+    modalities_of: ModalitiesOf,
+) -> None:
+    for number, event in enumerate(events):
+        where = f"{name}.{number}"
+        match event:
+            case UserMessage():
+                _check_content(actor, event, where, modalities_of)
+            case UserInterrupt():
+                _check_thread(actor, event, where)
+            case UserToolConfirmation():
+                answer = ClientAnswer(event.tool_use_id, event.result, event.deny_message)
+                _check_answer(plan, waiting, answer, f"{where}.tool_use_id", is_custom=False)
+            case UserCustomToolResult():
+                content = [b.model_dump(exclude_none=True) for b in event.content or ()]
+                answer = ClientAnswer(
+                    event.custom_tool_use_id, "allow", None, content, event.is_error is True
+                )
+                _check_answer(plan, waiting, answer, f"{where}.custom_tool_use_id", is_custom=True)
+            case SystemMessage():
+                _check_system(actor, events, number, where)
+            case UserToolResult():
+                raise InvalidRequestError(
+                    f"{where}.type: user.tool_result is for self_hosted environments; here built-in "
+                    "tools run on the server"
+                )
+
+
+def _check_content(
+    actor: SessionActor, event: UserMessage, where: str, modalities_of: ModalitiesOf
+) -> None:
+    taken = modalities_of(actor.record.model_ref)
+    if taken is None:
+        return
+    for number, block in enumerate(event.content):
+        needed = _modality(block)
+        if needed not in taken:
+            raise InvalidRequestError(
+                f"{where}.content.{number}: the model {actor.record.agent['model']['id']} takes no "
+                f"{needed} input; use a model that does, or send text",
+                field="content",
+            )
+
+
+def _modality(block: object) -> str:
+    if isinstance(block, ImageBlock):
+        return "image"
+    if isinstance(block, DocumentBlock) and block.source.type != "text":
+        media_type = getattr(block.source, "media_type", "application/pdf")
+        return "text" if media_type.startswith("text/") else "pdf"
+    return "text"
+
+
+def _check_thread(actor: SessionActor, event: UserInterrupt, where: str) -> None:
+    if event.session_thread_id not in {None, actor.record.thread_id}:
+        raise InvalidRequestError(
+            f"{where}.session_thread_id: this session's only thread is {actor.record.thread_id}"
+        )
+
+
+def _check_answer(
+    plan: Acceptance,
+    waiting: Mapping[str, LoggedCall],
+    answer: ClientAnswer,
+    where: str,
+    *,
+    is_custom: bool,
+) -> None:
+    call = waiting.get(answer.tool_use_id)
+    if call is None or answer.tool_use_id in plan.answers:
+        raise InvalidRequestError(
+            f"{where}: {answer.tool_use_id[:80]!r} does not wait for an answer in this session "
+            "(unknown, of another session, or answered already)"
+        )
+    if (call.kind == "custom") != is_custom:
+        wanted = "user.custom_tool_result" if call.kind == "custom" else "user.tool_confirmation"
+        raise InvalidRequestError(f"{where}: this call is answered by {wanted}")
+    plan.answers[answer.tool_use_id] = answer
+
+
+def _check_system(
+    actor: SessionActor, events: Sequence[ClientEvent], number: int, where: str
+) -> None:
+    before = events[number - 1] if number else None
+    follows_result = isinstance(before, UserCustomToolResult)
+    follows_message = isinstance(before, UserMessage) and not actor.is_paused
+    if number != len(events) - 1 or not (follows_result or follows_message):
+        raise InvalidRequestError(
+            f"{where}.type: system.message must be the last event of a request, right after a tool "
+            "result or, unless calls wait for an answer, after a user.message"
+        )
+
+
+def _apply(
+    actor: SessionActor,
+    plan: Acceptance,
+    events: Sequence[ClientEvent],
+    texts: Mapping[int, str],
+    waiting: Mapping[str, LoggedCall],
+) -> None:
+    position = actor.queue[-1].position + 1 if actor.queue else 1
+    must_wait = bool(actor.queue) or not actor.may_start()
+    for place, event in enumerate(events):
+        event_id = new_id("sevt")
+        plan.order.append(event_id)
+        fields = _fields(event)
+        has_turn = actor.record.turn is not None
+        is_queued = isinstance(event, UserInterrupt) and has_turn
+        is_queued |= isinstance(event, UserMessage) and (has_turn or must_wait)
+        is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
+        if is_queued:
+            text = texts.get(place) or json.dumps(fields)
+            plan.queued.append(QueuedEvent(position, event_id, event.type, text))
+            position += 1
+            plan.is_interrupt |= event.type == INTERRUPT
+        elif isinstance(event, UserMessage):
+            plan.drafts += actor.begin(event_id, fields)
+            plan.starting = fields["content"]
+        else:
+            plan.drafts.append(Draft(event.type, fields, event_id))
+            if event.type == SYSTEM:
+                actor.add_system(fields)
+    if plan.answers:
+        _apply_answers(actor, plan, waiting)
+
+
+def _apply_answers(
+    actor: SessionActor, plan: Acceptance, waiting: Mapping[str, LoggedCall]
+) -> None:
+    turn = actor.record.turn
+    assert turn is not None
+    last_answer = ""
+    for draft in plan.drafts:
+        answered = draft.fields.get("tool_use_id") or draft.fields.get("custom_tool_use_id")
+        if answered in plan.answers and draft.id is not None:
+            waiting[answered].answer = {"id": draft.id, "type": draft.type, **draft.fields}
+            last_answer = draft.id
+    was_paused = bool(turn.blocked)
+    if was_paused:
+        actor.record.status = "running"
+        actor.start_clock()
+        plan.drafts += status_drafts.running(actor.record)
+    if actor.turn is not None:
+        turn.blocked = []
+        return
+    left = [event_id for event_id in turn.blocked if waiting[event_id].answer is None]
+    turn.blocked = left
+    if left:
+        actor.record.status = "idle"
+        actor.stop_clock()
+        plan.drafts += status_drafts.idle(
+            actor.record, {"stop_reason": {"type": "requires_action", "event_ids": left}}
+        )
+        return
+    plan.is_resumed = True
+    actor.begin_resumed(last_answer)
+
+
+def _insert_queued(
+    session_id: str, events: Sequence[QueuedEvent]
+) -> Callable[[sqlite3.Connection], None]:
+    rows = [(session_id, e.position, e.id, e.type, e.text) for e in events]
+
+    def insert(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "INSERT INTO queued_events (session_id, position, id, type, body) VALUES (?, ?, ?, ?, ?)",
+            rows,
+        )
+
+    return insert
+
+
+def _answers(acceptance: Acceptance, appended: Sequence[Event]) -> list[dict[str, Any]]:
+    stored = {event.id: event for event in appended}
+    queued = {event.id: event for event in acceptance.queued}
+    return [stored[id_].body if id_ in stored else queued[id_].answer() for id_ in acceptance.order]

@@ -1,0 +1,380 @@
+"""One live session: its lock, its row, its queue, and the commits that keep log and row in step."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from sidecar.ids import new_id
+from sidecar.managed.common import timestamps
+from sidecar.managed.events.log import Draft, Event, EventLog, Head, Preview
+from sidecar.managed.events.replay_policy import Attendance
+from sidecar.managed.sessions.records import (
+    QueuedEvent,
+    SessionRecord,
+    TurnRecord,
+    save_body,
+    save_state,
+)
+from sidecar.managed.sessions.resume import (
+    LoggedCall,
+    Resume,
+    answered_calls,
+    closing_drafts,
+    logged_calls,
+    resume_of,
+)
+from sidecar.managed.sessions.turn import Turn
+from sidecar.managed.turns import status_drafts
+from sidecar.managed.turns.event_builders import Output, Usage
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.inputs import Outcome
+from sidecar.managed.turns.tool_plan import ToolPlan
+
+INTERRUPT = "user.interrupt"
+SYSTEM = "system.message"
+
+
+TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn got its terminal event. `error` is the type of its `session.error`, or empty."""
+
+    session_id: str
+    outcome: TurnOutcome
+    error: str
+    active_seconds: float
+    """Without the time in which it waited for the client."""
+
+
+class StartTurn(Protocol):
+    """Starts the task of a turn; the owner of all turns provides it."""
+
+    def __call__(
+        self,
+        actor: SessionActor,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None,
+        earlier: Failure | None,
+        /,
+    ) -> Turn: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """What the store has of a session that its actor works with."""
+
+    record: SessionRecord
+    queue: list[QueuedEvent]
+    system_messages: list[str]
+
+
+class SessionActor:
+    """Serialises everything that changes one session. Methods with `lock` in their doc need `hold()`.
+
+    Changes are made in memory and then committed. When a commit fails memory is ahead of the store, and
+    the next holder begins by reading the store again.
+    """
+
+    def __init__(
+        self,
+        *,
+        stored: StoredSession,
+        log: EventLog,
+        read_session: Callable[[str], Awaitable[StoredSession]],
+        read_turn: Callable[[str], Awaitable[list[dict[str, Any]]]],
+        start_turn: StartTurn,
+        may_start: Callable[[], bool],
+        bind_child: Callable[[str, SessionActor], None],
+        on_turn_end: Callable[[TurnEnded], None],
+    ) -> None:
+        self._lock = asyncio.Lock()
+        self._is_stale = False
+        self._take(stored)
+        self.turn: Turn | None = None
+        self.attendance = Attendance()
+        self._log = log
+        self._read_session = read_session
+        self._read_turn = read_turn
+        self._start_turn = start_turn
+        self.may_start = may_start
+        self._bind_child = bind_child
+        self._on_turn_end = on_turn_end
+        self._active_before_us = self.record.active_us
+        self._running_since_us: int | None = None
+
+    def _take(self, stored: StoredSession) -> None:
+        self.record = stored.record
+        self.queue = list(stored.queue)
+        self._system_messages = list(stored.system_messages)
+        self.plan = ToolPlan(self.record.agent["tools"], self.record.agent["mcp_servers"])
+        self._head = Head(self.record.last_seq, self.record.last_processed_us)
+        self._stored_child_session_id = self.record.child_session_id
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold the session's lock. Raises sqlite3.Error while the store cannot be read after a failure."""
+        async with self._lock:
+            if self._is_stale:
+                self._take(await self._read_session(self.record.id))
+                self._is_stale = False
+            try:
+                yield
+            except sqlite3.Error:
+                self._is_stale = True
+                raise
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds the lock."""
+        return self._lock.locked()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn runs (one that waits for the client does not count)."""
+        return self.turn is not None and not self.is_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a turn waits for the client, with or without a live task."""
+        return bool(self.record.turn and self.record.turn.blocked)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest event."""
+        return self._head.seq
+
+    # -- commits (lock) ---------------------------------------------------------------------------
+
+    async def commit(
+        self,
+        drafts: Sequence[Draft],
+        *,
+        used: Sequence[Usage] = (),
+        before: Callable[[sqlite3.Connection], None] | None = None,
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> list[Event]:
+        """Append the drafts and store the row's state in one transaction. Needs the lock."""
+        for usage in used:
+            self.record.usage.add(usage)
+        self.record.updated_at = timestamps.now()
+        child_session_id = self.record.child_session_id
+
+        def write(connection: sqlite3.Connection) -> None:
+            save_state(connection, self.record)
+            if also is not None:
+                also(connection)
+
+        events = await self._log.append(
+            self.record.id, self._head, drafts, before=before, also=write
+        )
+        self._stored_child_session_id = child_session_id
+        return events
+
+    def preview(self, previews: Sequence[Preview]) -> None:
+        """Show previews to the readers that asked for them."""
+        if previews:
+            self._log.preview(self.record.id, previews)
+
+    async def note_prompt(self, child_session_id: str, *, is_repeated: bool) -> None:
+        """The prompt is about to be sent to that session of the child.
+
+        Where the child can be asked about it after a crash, and that it is the last time, is stored before.
+        A first prompt in a session that is stored needs no commit, so most need none.
+        """
+        async with self.hold():
+            self.record.child_session_id = child_session_id
+            self._bind_child(child_session_id, self)
+            if is_repeated and self.record.turn is not None:
+                self.record.turn.is_repeated = True
+            if is_repeated or child_session_id != self._stored_child_session_id:
+                await self.commit([])
+
+    async def pause(self, out: Output, waiting: list[str]) -> None:
+        """The turn waits for the client: idle, with the list of what it waits for. Needs the lock."""
+        assert self.record.turn is not None
+        self.record.turn.blocked = waiting
+        self.record.status = "idle"
+        self.stop_clock()
+        for usage in out.used:
+            self.record.usage.add(usage)
+        stop = {"stop_reason": {"type": "requires_action", "event_ids": waiting}}
+        await self.commit([*out.drafts, *status_drafts.idle(self.record, stop)])
+
+    async def end_turn(
+        self, turn: Turn | None, outcome: Outcome, out: Output, *, is_interrupted: bool = False
+    ) -> None:
+        """Write the turn's one terminal, then begin what waits. Needs the lock."""
+        if self.turn is not turn:
+            return
+        self.turn = None
+        self.record.turn = None
+        self.record.status = "terminated" if outcome.is_terminal else "idle"
+        self.attendance.turn_finished()
+        self.stop_clock()
+        for usage in out.used:
+            self.record.usage.add(usage)
+        stop: dict[str, Any] = {"stop_reason": dict(outcome.stop_reason)}
+        if outcome.stop_details is not None:
+            stop["stop_details"] = dict(outcome.stop_details)
+        interrupts = self.take_interrupts()
+        echoes = [Draft(event.type, event.fields, event.id) for event in interrupts]
+        errors = [outcome.failure.draft()] if outcome.failure else []
+        end = (
+            status_drafts.terminated(self.record)
+            if outcome.is_terminal
+            else status_drafts.idle(self.record, stop)
+        )
+        drafts = [*out.drafts, *echoes, *errors, *end]
+        await self.commit(drafts, also=_delete_queued(self.record.id, interrupts))
+        if outcome.is_terminal:
+            self._log.close_readers(self.record.id)
+        self._on_turn_end(self._ended(outcome, is_interrupted=is_interrupted or bool(interrupts)))
+        await self.start_next()
+
+    def _ended(self, outcome: Outcome, *, is_interrupted: bool) -> TurnEnded:
+        active_seconds = (self.record.active_us - self._active_before_us) / 1_000_000
+        if outcome.failure is not None:
+            return TurnEnded(self.record.id, "failed", outcome.failure.type, active_seconds)
+        is_refused = outcome.stop_reason["type"] == "refusal"
+        how: TurnOutcome = "refused" if is_refused else "completed"
+        how = "interrupted" if is_interrupted else how
+        return TurnEnded(self.record.id, how, "", active_seconds)
+
+    async def start_next(self) -> None:
+        """Begin the next queued message, if any. Needs the lock."""
+        if self.turn is not None or not self.may_start():
+            return
+        if self.record.turn is not None or self.record.status == "terminated":
+            return
+        place = next((n for n, event in enumerate(self.queue) if event.type != INTERRUPT), None)
+        if place is None:
+            return
+        taken = [self.queue.pop(place)]
+        drafts = self.begin(taken[0].id, taken[0].fields)
+        while place < len(self.queue) and self.queue[place].type == SYSTEM:
+            taken.append(self.queue.pop(place))
+            self.add_system(taken[-1].fields)
+            drafts.append(Draft(SYSTEM, taken[-1].fields, taken[-1].id))
+        await self.commit(drafts, also=_delete_queued(self.record.id, taken))
+        self.launch(taken[0].fields["content"])
+
+    def begin(self, event_id: str, fields: Mapping[str, Any]) -> list[Draft]:
+        """Set the row to running and make the events that open a turn. Needs the lock."""
+        self.record.turn = TurnRecord(event_id, new_id("msg"))
+        self.record.status = "running"
+        self.start_clock()
+        self._active_before_us = self.record.active_us
+        self.attendance.turn_began(self._head.seq + 1)
+        return [*status_drafts.running(self.record), Draft("user.message", fields, event_id)]
+
+    def begin_resumed(self, event_id: str) -> None:
+        """Set the row to a turn that goes on after a restart with that answer. Needs the lock."""
+        self.record.turn = TurnRecord(event_id, new_id("msg"))
+
+    def launch(
+        self,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None = None,
+        *,
+        earlier: Failure | None = None,
+    ) -> None:
+        """Start the task of the turn that `begin` opened, once that is committed. Needs the lock.
+
+        With `earlier` its prompt may have been sent before; if it was taken, the turn ends with that.
+        """
+        self.turn = self._start_turn(self, content, resume, earlier)
+
+    # -- what waits for the client ------------------------------------------------------------------
+
+    async def waiting_calls(self) -> dict[str, LoggedCall]:
+        """Return the calls that wait for the client, by event id. Needs the lock."""
+        if self.turn is not None:
+            return self.turn.waiting_calls()
+        if not self.is_paused:
+            return {}
+        assert self.record.turn is not None
+        calls = logged_calls(await self._read_turn(self.record.id))
+        return {event_id: calls[event_id] for event_id in self.record.turn.blocked}
+
+    async def resume(self) -> None:
+        """Go on with a turn that lost its task and whose calls are all answered now. Needs the lock."""
+        events = await self._read_turn(self.record.id)
+        self.launch([], resume_of(answered_calls(events)))
+
+    async def interrupt_waiting(self) -> None:
+        """End a turn that waits without a live task: nobody has to be aborted. Needs the lock."""
+        out = Output(drafts=closing_drafts(await self._read_turn(self.record.id)))
+        await self.end_turn(None, Outcome(), out, is_interrupted=True)
+
+    async def terminate(self) -> None:
+        """Archive the session, and end what waits in it. Needs the lock, and no live turn."""
+        was_waiting = self.record.turn is not None
+        events = await self._read_turn(self.record.id) if was_waiting else []
+        self.record.turn = None
+        self.record.status = "terminated"
+        self.record.archived_at = timestamps.now()
+        drafts = [*closing_drafts(events), *status_drafts.terminated(self.record)]
+        await self.commit(drafts, also=lambda connection: save_body(connection, self.record))
+        self._log.close_readers(self.record.id)
+        if was_waiting:
+            self.attendance.turn_finished()
+            self._on_turn_end(self._ended(Outcome(), is_interrupted=True))
+
+    # -- the system prompt --------------------------------------------------------------------------
+
+    def add_system(self, fields: Mapping[str, Any]) -> None:
+        """Take a `system.message` into account from the next prompt on."""
+        self._system_messages.append(system_text(fields))
+
+    @property
+    def system(self) -> str | None:
+        """The agent's system prompt and every system message so far; opencode forgets it each time."""
+        texts = [self.record.agent["system"], *self._system_messages]
+        return "\n\n".join(text for text in texts if text) or None
+
+    def detach(self, turn: Turn) -> None:
+        """The turn's task ends and the turn does not; what there is to do about it stays in the row."""
+        if self.turn is turn:
+            self.turn = None
+
+    def take_interrupts(self) -> list[QueuedEvent]:
+        """Remove and return the interrupts that this end of turn answers."""
+        taken = [event for event in self.queue if event.type == INTERRUPT]
+        self.queue = [event for event in self.queue if event.type != INTERRUPT]
+        return taken
+
+    # -- active time --------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """Active time counts from now."""
+        self._running_since_us = timestamps.now_us()
+
+    def stop_clock(self) -> None:
+        """Add the active time since `start_clock`."""
+        if self._running_since_us is not None:
+            self.record.active_us += max(0, timestamps.now_us() - self._running_since_us)
+            self._running_since_us = None
+
+
+def system_text(fields: Mapping[str, Any]) -> str:
+    """Return the text of a `system.message`."""
+    return "\n".join(block["text"] for block in fields["content"])
+
+
+def _delete_queued(
+    session_id: str, events: Sequence[QueuedEvent]
+) -> Callable[[sqlite3.Connection], None]:
+    def delete(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            "DELETE FROM queued_events WHERE session_id = ? AND id = ?",
+            [(session_id, event.id) for event in events],
+        )
+
+    return delete

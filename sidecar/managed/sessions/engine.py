@@ -1,0 +1,346 @@
+"""All live sessions and their turns: finds the actor, starts turns, routes news, recovers, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from sidecar.aiokit import Backoff, TaskOwner
+from sidecar.config import TurnSettings
+from sidecar.errors import NotFoundError
+from sidecar.managed.child.sessions import ChildSessions
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions import acceptance, recovery
+from sidecar.managed.sessions.acceptance import ModalitiesOf
+from sidecar.managed.sessions.actor import (
+    SYSTEM,
+    SessionActor,
+    StoredSession,
+    TurnEnded,
+    system_text,
+)
+from sidecar.managed.sessions.records import SessionRecord, select_queue, select_session
+from sidecar.managed.sessions.resume import Resume, turn_events
+from sidecar.managed.sessions.turn import Turn
+from sidecar.managed.sessions.turn_spans import TurnTraces
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.inputs import ChildLost, Dismissed, InboxItem, Stopping
+from sidecar.opencode.custom_tools import CustomTools
+from sidecar.opencode.events import ChildGap
+from sidecar.store.database import Database
+from sidecar.tracing import Tracer, set_current_traceparent
+from sidecar.wire.sessions import ClientEvent
+
+_ACTORS_KEPT = 1000
+"""Sessions kept in memory; the longest unused idle one is dropped first (it is all in the store)."""
+_DRAIN_POLL_SECONDS = 0.1
+_RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
+
+_log = structlog.get_logger(__name__)
+
+
+class Turns:
+    """The owner of every turn."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: EventLog,
+        child_sessions: ChildSessions,
+        custom_tools: CustomTools,
+        modalities_of: ModalitiesOf,
+        settings: TurnSettings,
+        tracer: Tracer,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._child_sessions = child_sessions
+        self._custom_tools = custom_tools
+        self._modalities_of = modalities_of
+        self._settings = settings
+        self._traces = TurnTraces(tracer)
+        self._tasks = TaskOwner("turns")
+        self._actors: OrderedDict[str, SessionActor] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[SessionActor]] = {}
+        self._by_child: dict[str, SessionActor] = {}
+        self._end_callbacks: list[Callable[[TurnEnded], None]] = []
+        self._is_draining = False
+
+    @property
+    def busy_count(self) -> int:
+        """How many turns run; those that wait for a client do not count."""
+        return sum(actor.is_busy for actor in self._actors.values())
+
+    @property
+    def prompted_count(self) -> int:
+        """How many turns the child works on: without those that wait for a client, or for the child."""
+        turns = (actor.turn for actor in self._actors.values() if actor.is_busy)
+        return sum(turn is not None and not turn.is_preparing for turn in turns)
+
+    @property
+    def queued_count(self) -> int:
+        """How many client events wait behind running turns."""
+        return sum(len(actor.queue) for actor in self._actors.values())
+
+    @property
+    def waiting_count(self) -> int:
+        """How many turns wait for a client's answer."""
+        return sum(actor.is_paused for actor in self._actors.values())
+
+    def on_turn_end(self, callback: Callable[[TurnEnded], None]) -> None:
+        """Call `callback` with the end of every turn from now on. It must not block."""
+        self._end_callbacks.append(callback)
+
+    async def actor(self, session_id: str) -> SessionActor:
+        """Return the session's actor. Raises NotFoundError."""
+        actor = self._actors.get(session_id)
+        if actor is not None:
+            self._actors.move_to_end(session_id)
+            return actor
+        loading = self._loading.get(session_id)
+        if loading is None:
+            loading = self._tasks.start(
+                f"load {session_id}", self._load(session_id), is_awaited=True
+            )
+            self._loading[session_id] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(session_id, None))
+        return await asyncio.shield(loading)
+
+    def peek(self, session_id: str) -> SessionActor | None:
+        """Return the actor if it is in memory."""
+        return self._actors.get(session_id)
+
+    @asynccontextmanager
+    async def holding(self, session_id: str) -> AsyncIterator[SessionActor]:
+        """Hold the session's lock. Raises NotFoundError, also when it is deleted while we wait."""
+        while True:
+            actor = await self.actor(session_id)
+            async with actor.hold():
+                if self._actors.get(session_id) is actor:
+                    yield actor
+                    return
+
+    async def send(self, session_id: str, events: Sequence[ClientEvent]) -> list[dict[str, Any]]:
+        """Accept a batch of client events, see `acceptance.accept`."""
+        async with self.holding(session_id) as actor:
+            return await self._accept(actor, events)
+
+    async def create(
+        self,
+        record: SessionRecord,
+        insert: Callable[[sqlite3.Connection], None],
+        events: Sequence[ClientEvent],
+    ) -> None:
+        """Store a new session with `insert` and accept its `initial_events`, all or nothing."""
+        actor = self._adopt(StoredSession(record, [], []))
+        try:
+            async with actor.hold():
+                await self._accept(actor, events, where="initial_events", before=insert)
+        except BaseException:
+            if actor.turn is None:
+                self.forget(record.id)
+            raise
+
+    async def dismiss(self, session_id: str, check: Callable[[SessionRecord], None]) -> None:
+        """Let go of a turn that waits for the client: its call is over in the child, and stays in the row.
+
+        `check` raises when the session must not be touched.
+        """
+        async with self.holding(session_id) as actor:
+            check(actor.record)
+            turn = actor.turn
+            if turn is not None:
+                turn.put(Dismissed())
+                actor.detach(turn)
+        if turn is not None:
+            await turn.done.wait()
+
+    async def _accept(
+        self,
+        actor: SessionActor,
+        events: Sequence[ClientEvent],
+        *,
+        where: str = "events",
+        before: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        accepted = await acceptance.accept(
+            actor,
+            events,
+            limits=self._settings,
+            modalities_of=self._modalities_of,
+            where=where,
+            before=before,
+        )
+        self._traces.note_accepted(accepted)
+        return accepted
+
+    def forget(self, session_id: str) -> None:
+        """Drop the actor; the store has everything."""
+        actor = self._actors.pop(session_id, None)
+        if actor is not None and actor.record.child_session_id is not None:
+            self._by_child.pop(actor.record.child_session_id, None)
+
+    def tell(self, child_session_id: str, item: InboxItem) -> None:
+        """Give the running turn of an opencode session a piece of news."""
+        actor = self._by_child.get(child_session_id)
+        if actor is not None and actor.turn is not None:
+            actor.turn.put(item)
+
+    def traceparent_of(self, child_session_id: str) -> str | None:
+        """Return the trace context of an opencode session's running turn."""
+        actor = self._by_child.get(child_session_id)
+        return self._traces.traceparent_of(actor.record.id) if actor is not None else None
+
+    def gap(self, gap: ChildGap) -> None:
+        """Events may have been missed: each running turn looks what is true."""
+        if gap.reason == "reconnected":
+            for actor in self._actors.values():
+                if actor.turn is not None:
+                    actor.turn.put(gap)
+
+    def child_lost(self, reason: str) -> None:
+        """End all running turns: their child is gone."""
+        for actor in self._actors.values():
+            if actor.turn is not None:
+                actor.turn.put(ChildLost(reason))
+
+    async def recover(self) -> None:
+        """Settle the turns that an earlier process left open, and begin what waits."""
+        backoff = Backoff(first=1.0, longest=30.0)
+        while True:
+            try:
+                unfinished = await self._database.read(recovery.unfinished_sessions)
+            except sqlite3.Error as error:
+                _log.warning("store failing at recovery", error=str(error))
+                await asyncio.sleep(backoff.next_delay())
+            else:
+                break
+        for session_id in unfinished:
+            self._tasks.start(f"recover {session_id}", self._recover(session_id, _RECOVERY_TEXT))
+
+    async def drain(
+        self, seconds: float, is_busy: Callable[[], Awaitable[bool]] | None = None
+    ) -> None:
+        """Start nothing new, let what runs finish for `seconds`, settle the rest, stop.
+
+        `is_busy` tells whether there is anything to wait for, when there is more than these turns.
+        """
+        self._is_draining = True
+        ends_at = time.monotonic() + seconds
+        while self.prompted_count or (is_busy is not None and await is_busy()):
+            if time.monotonic() >= ends_at:
+                _log.warning("turns cut by the drain bound", turns=self.prompted_count)
+                break
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
+        for turn in turns:
+            turn.put(Stopping())
+        await asyncio.gather(*(turn.done.wait() for turn in turns))
+        await self._tasks.close()
+
+    async def _load(self, session_id: str) -> SessionActor:
+        return self._adopt(await self._read_session(session_id))
+
+    async def _read_session(self, session_id: str) -> StoredSession:
+        def select(connection: sqlite3.Connection) -> StoredSession:
+            rows = connection.execute(
+                "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
+                (session_id, SYSTEM),
+            )
+            systems = [system_text(json.loads(row["body"])) for row in rows]
+            record = select_session(connection, session_id)
+            return StoredSession(record, select_queue(connection, session_id), systems)
+
+        return await self._database.read(select)
+
+    def _adopt(self, stored: StoredSession) -> SessionActor:
+        actor = SessionActor(
+            stored=stored,
+            log=self._log,
+            read_session=self._read_session,
+            read_turn=lambda session_id: self._database.read(
+                lambda connection: turn_events(connection, session_id)
+            ),
+            start_turn=self._start_turn,
+            may_start=lambda: not self._is_draining,
+            bind_child=self._bind_child,
+            on_turn_end=self._tell_end,
+        )
+        self._actors[stored.record.id] = actor
+        self._drop_unused()
+        return actor
+
+    def _bind_child(self, child_session_id: str, actor: SessionActor) -> None:
+        self._by_child[child_session_id] = actor
+
+    def _tell_end(self, ended: TurnEnded) -> None:
+        self._traces.end(ended)
+        for callback in self._end_callbacks:
+            callback(ended)
+
+    def _drop_unused(self) -> None:
+        for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
+            if actor.turn is None and not actor.is_held:
+                self.forget(session_id)
+
+    def _start_turn(
+        self,
+        actor: SessionActor,
+        content: Sequence[Mapping[str, Any]],
+        resume: Resume | None,
+        earlier: Failure | None,
+        /,
+    ) -> Turn:
+        assert actor.record.turn is not None
+        turn = Turn(
+            actor=actor,
+            child_sessions=self._child_sessions,
+            custom_tools=self._custom_tools,
+            content=content,
+            resume=resume,
+            earlier=earlier,
+            message_id=actor.record.turn.message_id,
+            settings=self._settings,
+        )
+        self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
+        self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor))
+        return turn
+
+    async def _run(self, turn: Turn, actor: SessionActor) -> None:
+        session_id = actor.record.id
+        # What this task starts at its end, the next message in the queue, is of another request.
+        set_current_traceparent(None)
+        try:
+            await turn.run()
+        except sqlite3.Error as error:
+            _log.exception("the store failed in a turn", session=session_id, exc_info=error)
+            actor.detach(turn)
+            recovering = self._recover(session_id, "the sidecar's store failed")
+            self._tasks.start(f"recover {session_id}", recovering)
+        finally:
+            turn.done.set()
+
+    async def _recover(self, session_id: str, reason: str) -> None:
+        """Settle a turn that has no task, as soon as the store lets us."""
+        backoff = Backoff(first=1.0, longest=60.0)
+        while True:
+            try:
+                async with self.holding(session_id) as actor:
+                    if actor.turn is None:
+                        await recovery.recover(actor, self._database, reason)
+            except sqlite3.Error as error:
+                _log.warning("store still failing", session=session_id, error=str(error))
+                await asyncio.sleep(backoff.next_delay())
+            except NotFoundError:
+                return
+            else:
+                return

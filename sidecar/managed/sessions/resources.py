@@ -1,0 +1,96 @@
+"""The resources of a live session: listed, read, given another token, removed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.managed.common import timestamps
+from sidecar.managed.sessions.actor import SessionActor
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.records import SessionRecord, save_body
+from sidecar.managed.workspaces.repositories import Repositories
+
+
+class Resources:
+    """Changes go through the session's actor: its row holds the resources as they are answered."""
+
+    def __init__(
+        self,
+        *,
+        repositories: Repositories,
+        turns: Turns,
+    ) -> None:
+        self._repositories = repositories
+        self._turns = turns
+
+    async def list(self, session_id: str) -> list[dict[str, Any]]:
+        """Return all, in the order of their creation. Raises NotFoundError."""
+        actor = await self._turns.actor(session_id)
+        resources: list[dict[str, Any]] = actor.record.body["resources"]
+        return resources
+
+    async def get(self, session_id: str, resource_id: str) -> dict[str, Any]:
+        """Return one. Raises NotFoundError."""
+        return _find((await self._turns.actor(session_id)).record, resource_id)
+
+    async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
+        """Replace the token; a clone that failed for the old one is tried again at the next turn."""
+        async with self._turns.holding(session_id) as actor:
+            current = _find_changeable(actor.record, resource_id)
+            updated = {**current, "updated_at": timestamps.now()}
+            sealed = self._repositories.seal(token, resource_id)
+
+            def write(connection: sqlite3.Connection) -> None:
+                connection.execute(
+                    "UPDATE session_resources SET secret = ? WHERE id = ?", (sealed, resource_id)
+                )
+
+            await _store(actor, {resource_id: updated}, write)
+            return updated
+
+    async def delete(self, session_id: str, resource_id: str) -> None:
+        """Forget the resource and its token. The files stay: they may hold the agent's work."""
+        async with self._turns.holding(session_id) as actor:
+            _find_changeable(actor.record, resource_id)
+
+            def write(connection: sqlite3.Connection) -> None:
+                connection.execute("DELETE FROM session_resources WHERE id = ?", (resource_id,))
+
+            await _store(actor, {resource_id: None}, write)
+
+
+def _find(record: SessionRecord, resource_id: str) -> dict[str, Any]:
+    found: dict[str, Any] | None = next(
+        (item for item in record.body["resources"] if item["id"] == resource_id), None
+    )
+    if found is None:
+        raise NotFoundError(f"resource {resource_id} does not exist in session {record.id}")
+    return found
+
+
+def _find_changeable(record: SessionRecord, resource_id: str) -> dict[str, Any]:
+    found = _find(record, resource_id)
+    if record.archived_at is not None:
+        raise InvalidRequestError(f"session {record.id} is archived and cannot be changed")
+    return found
+
+
+async def _store(
+    actor: SessionActor,
+    changes: dict[str, dict[str, Any] | None],
+    write: Callable[[sqlite3.Connection], None],
+) -> None:
+    """Replace or (None) drop resources in the session's row, in one transaction with `write`."""
+    record = actor.record
+    kept = [changes.get(item["id"], item) for item in record.body["resources"]]
+    body = {**record.body, "resources": [item for item in kept if item is not None]}
+    record.body = body
+
+    def save(connection: sqlite3.Connection) -> None:
+        save_body(connection, record)
+        write(connection)
+
+    await actor.commit([], also=save)

@@ -1,0 +1,305 @@
+"""Sessions as a resource: create, read, change, list, archive, delete. Their turns are in `turns`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from sidecar.errors import ChildError, InvalidRequestError
+from sidecar.ids import is_id, new_id
+from sidecar.managed.agents import environments
+from sidecar.managed.agents.agents import Agent, Agents, merge_tools, model_answer
+from sidecar.managed.child.sessions import STALE, ChildSessions
+from sidecar.managed.common import pagination, timestamps
+from sidecar.managed.common.metadata import merge_metadata
+from sidecar.managed.events.log import Draft, EventLog, sse_frame, to_json
+from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.records import (
+    SessionRecord,
+    Tally,
+    insert_session,
+    save_body,
+    select_session,
+)
+from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.managed.workspaces.repositories import Repositories
+from sidecar.naming import ModelRef
+from sidecar.store.database import Database
+from sidecar.wire.managed import Skill
+from sidecar.wire.sessions import AgentWithOverrides, SessionCreate, SessionUpdate
+
+CheckVaults = Callable[[Sequence[str]], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a list is narrowed to."""
+
+    statuses: Sequence[str] = ()
+    agent_id: str | None = None
+    agent_version: int | None = None
+    include_archived: bool = False
+
+
+class Sessions:
+    """The sessions of all agents."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: EventLog,
+        turns: Turns,
+        agents: Agents,
+        child_sessions: ChildSessions,
+        resolve_model: Callable[[str], Awaitable[ModelRef]],
+        check_vaults: CheckVaults,
+        repositories: Repositories,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._turns = turns
+        self._agents = agents
+        self._child_sessions = child_sessions
+        self._resolve_model = resolve_model
+        self._check_vaults = check_vaults
+        self._repositories = repositories
+
+    async def create(self, request: SessionCreate) -> dict[str, Any]:
+        """Store a session with a snapshot of its agent; start it when it has initial events.
+
+        Raises InvalidRequestError for an archived agent or environment and for overrides that do not
+        fit, NotFoundError for unknown ids.
+        """
+        agent, snapshot, model_ref = await self._effective_agent(request)
+        await self._check_vaults(request.vault_ids or ())
+        plan = self._repositories.plan(request.resources or ())
+        now = timestamps.now()
+        record = SessionRecord(
+            id=new_id("sesn"),
+            agent_id=agent.id,
+            agent_version=agent.version,
+            environment_id=request.environment_id,
+            thread_id=new_id("sthr"),
+            model_ref=model_ref,
+            status="idle",
+            created_at=now,
+            updated_at=now,
+            archived_at=None,
+            last_seq=0,
+            last_processed_us=0,
+            child_session_id=None,
+            usage=Tally(),
+            active_us=0,
+            turn=None,
+            body={
+                "agent": snapshot,
+                "title": request.title,
+                "metadata": dict(request.metadata or {}),
+                "resources": plan.answers,
+                "vault_ids": list(request.vault_ids or ()),
+            },
+        )
+
+        def insert(connection: sqlite3.Connection) -> None:
+            _check_environment(connection, request.environment_id)
+            insert_session(connection, record)
+            plan.insert(connection, record.id)
+
+        if request.initial_events:
+            await self._turns.create(record, insert, request.initial_events)
+        else:
+            await self._database.write(insert)
+        return await self.get(record.id)
+
+    async def get(self, session_id: str) -> dict[str, Any]:
+        """Return the session. Raises NotFoundError."""
+        return (await self.record(session_id)).answer()
+
+    async def record(self, session_id: str) -> SessionRecord:
+        """Return the session's committed row. Raises NotFoundError."""
+        return await self._database.read(lambda connection: select_session(connection, session_id))
+
+    async def custom_tools(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the tools that the session's client executes. Raises NotFoundError."""
+        return ToolPlan((await self.record(session_id)).agent["tools"], ()).custom
+
+    async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
+        """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
+        async with self._turns.holding(session_id) as actor:
+            record, body = actor.record, dict(actor.record.body)
+            if record.archived_at is not None:
+                raise InvalidRequestError(f"session {session_id} is archived and cannot be changed")
+            if "title" in request.model_fields_set:
+                body["title"] = request.title
+            if request.metadata is not None:
+                body["metadata"] = merge_metadata(body["metadata"], request.metadata)
+            if request.agent is not None:
+                if record.status != "idle" or record.turn is not None:
+                    raise InvalidRequestError(
+                        "agent: can only be changed while the session is idle; interrupt it first",
+                        field="agent",
+                    )
+                sent = request.agent.model_fields_set
+                changed = merge_tools(
+                    body["agent"], request.agent.tools, request.agent.mcp_servers, sent
+                )
+                body["agent"] = {**body["agent"], **changed}
+            changes = {
+                key: body[key]
+                for key in ("title", "metadata", "agent")
+                if body[key] != record.body[key]
+            }
+            if not changes:
+                return record.answer()
+            record.body = body
+            actor.plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
+            if "agent" in changes:
+                record.body[STALE] = True
+            await actor.commit(
+                [Draft("session.updated", changes)], also=lambda c: save_body(c, record)
+            )
+            return record.answer()
+
+    async def list(self, query: pagination.Query, filters: Filters) -> dict[str, Any]:
+        """Return a page with `next_page` and `prev_page`."""
+        query.select = "SELECT * FROM sessions"
+        if filters.statuses:
+            query.where(f"status IN ({','.join('?' * len(filters.statuses))})", *filters.statuses)
+        if filters.agent_id is not None:
+            query.where("agent_id = ?", filters.agent_id)
+        if filters.agent_version is not None:
+            query.where("agent_version = ?", filters.agent_version)
+        if not filters.include_archived:
+            query.where("archived_at IS NULL")
+        page = await self._database.read(
+            lambda connection: pagination.fetch_page(connection, query)
+        )
+        envelope = page.envelope(lambda row: SessionRecord.from_row(row).answer())
+        return {**envelope, "prev_page": page.prev_page}
+
+    async def archive(self, session_id: str) -> dict[str, Any]:
+        """End the session for good; its history stays readable. Raises InvalidRequestError while running.
+
+        Calls that wait for the client are closed with error results; messages that wait are never run.
+        """
+        await self._turns.dismiss(
+            session_id, lambda record: _refuse_while_running(record, "archived")
+        )
+        async with self._turns.holding(session_id) as actor:
+            if actor.record.archived_at is None:
+                _refuse_while_running(actor.record, "archived")
+                await actor.terminate()
+                await self._release(actor.record)
+            return actor.record.answer()
+
+    async def delete(self, session_id: str) -> None:
+        """Delete the session, its history and its directory. Raises InvalidRequestError while running."""
+        await self._turns.dismiss(
+            session_id, lambda record: _refuse_while_running(record, "deleted")
+        )
+        async with self._turns.holding(session_id) as actor:
+            _refuse_while_running(actor.record, "deleted")
+
+            def remove(connection: sqlite3.Connection) -> None:
+                connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+            await self._database.write(remove)
+            self._turns.forget(session_id)
+            body = {
+                "id": new_id("sevt"),
+                "type": "session.deleted",
+                "processed_at": timestamps.now(),
+            }
+            self._log.close_readers(session_id, sse_frame("session.deleted", to_json(body)))
+            await self._release(actor.record)
+            directory = self._child_sessions.directory(session_id)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _release(self, record: SessionRecord) -> None:
+        """Let the child forget the session. Best effort: a child that is down forgets by itself."""
+        try:
+            await self._child_sessions.forget(record)
+        except ChildError as error:
+            _log.warning("child kept a session", session=record.id, error=error.message)
+
+    async def _effective_agent(self, request: SessionCreate) -> tuple[Agent, dict[str, Any], str]:
+        reference = request.agent
+        if not is_id(reference.id, "agent"):
+            raise InvalidRequestError(f"agent: {reference.id!r} is not an agent id", field="agent")
+        agent = await self._agents.get(reference.id, reference.version)
+        if agent.archived_at is not None:
+            raise InvalidRequestError(
+                f"agent: {agent.id} is archived; create the session with another agent",
+                field="agent",
+            )
+        snapshot, model_ref = agent.snapshot(), agent.model_ref
+        if isinstance(reference, AgentWithOverrides):
+            snapshot, model_ref = await self._overridden(snapshot, model_ref, reference)
+        elif model_ref:
+            await self._resolve_model(_typed_name(model_ref))
+        return agent, snapshot, model_ref
+
+    async def _overridden(
+        self, snapshot: dict[str, Any], model_ref: str, wanted: AgentWithOverrides
+    ) -> tuple[dict[str, Any], str]:
+        sent = wanted.model_fields_set
+        changed = dict(snapshot)
+        if wanted.model is not None:
+            ref = await self._resolve_model(wanted.model.id)
+            plain = wanted.model.model_copy(update={"effort": None})
+            changed["model"], model_ref = model_answer(plain, ref), str(ref)
+        else:
+            await self._resolve_model(_typed_name(model_ref))
+        if "system" in sent:
+            changed["system"] = wanted.system or None
+        if "skills" in sent:
+            changed["skills"] = [Skill.model_dump(skill) for skill in wanted.skills or ()]
+        if {"tools", "mcp_servers"} & sent:
+            changed.update(merge_tools(changed, wanted.tools, wanted.mcp_servers, sent))
+        if changed["skills"] and not changed["tools"]:
+            raise InvalidRequestError(
+                "tools: cannot be cleared while the agent has skills", field="tools"
+            )
+        return changed, model_ref
+
+
+def _typed_name(model_ref: str) -> str:
+    ref = ModelRef.parse(model_ref)
+    return ref.model_id if ref.provider == "litellm" else model_ref
+
+
+def _check_environment(connection: sqlite3.Connection, environment_id: str) -> None:
+    if not is_id(environment_id, "env"):
+        raise InvalidRequestError(
+            f"environment_id: {environment_id[:80]!r} is not an environment id",
+            field="environment_id",
+        )
+    environment = environments.select(connection, environment_id)
+    if environment.archived_at is not None:
+        raise InvalidRequestError(
+            f"environment_id: {environment_id} is archived; use another environment",
+            field="environment_id",
+            error_code="environment_archived",
+        )
+    if environment.body["config"]["type"] == "self_hosted":
+        raise InvalidRequestError(
+            "environment_id: self_hosted environments are not served here; use one of type cloud",
+            field="environment_id",
+        )
+
+
+def _refuse_while_running(record: SessionRecord, deed: str) -> None:
+    if record.status in {"running", "rescheduling"}:
+        raise InvalidRequestError(
+            f"session {record.id} is running and cannot be {deed}; send user.interrupt and wait for "
+            "session.status_idle"
+        )

@@ -1,0 +1,31 @@
+"""Which variables the shells of a session's directory get: those of the session's vaults, as they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sidecar.errors import NotFoundError
+from sidecar.ids import is_id
+from sidecar.managed.sessions.records import select_session
+from sidecar.managed.vaults.vaults import Vaults
+from sidecar.store.database import Database
+
+
+class ShellVariables:
+    """Read afresh for every command, so a rotated or archived credential counts at once."""
+
+    def __init__(self, *, database: Database, vaults: Vaults, workspaces_dir: Path) -> None:
+        self._database = database
+        self._vaults = vaults
+        self._workspaces_dir = workspaces_dir
+
+    async def of_directory(self, directory: Path) -> Mapping[str, str]:
+        """Return the variables; none for a directory that is no session's own."""
+        if directory.parent != self._workspaces_dir or not is_id(directory.name, "sesn"):
+            return {}
+        try:
+            record = await self._database.read(lambda c: select_session(c, directory.name))
+        except NotFoundError:
+            return {}
+        return (await self._vaults.secrets_for(record.body["vault_ids"])).environment

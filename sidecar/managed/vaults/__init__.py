@@ -1,0 +1,1 @@
+"""Vaults, their credentials, and the encryption of stored secrets."""

@@ -1,0 +1,1 @@
+"""What is put into a session's directory: repositories, cloned with git."""

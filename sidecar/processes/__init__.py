@@ -1,0 +1,1 @@
+"""Child processes: start, signal, wait, and the sweep of what outlives its owner."""
