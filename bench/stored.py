@@ -6,13 +6,13 @@ from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import Draft
 from sidecar.managed.sessions.records import SessionRecord, Tally, insert_session
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 
 MESSAGE = Draft("agent.message", {"content": [{"type": "text", "text": "some words " * 20}]})
 """An event of a usual size."""
 
 
-async def new_session(database: Database) -> str:
+async def new_session(database: SqliteStore) -> str:
     """Store an idle session without events; return its id."""
     now = timestamps.now()
     record = SessionRecord(

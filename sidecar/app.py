@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sidecar.config import Settings
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 from sidecar.wiring.face import Face, open_face
 from sidecar.wiring.storage import open_storage
 from sidecar.wiring.whole import Sidecar
@@ -29,7 +29,7 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
         yield await open_rest(settings, database, face, stack)
 
 
-def _load_rest() -> Callable[[Settings, Database, Face, AsyncExitStack], Awaitable[Sidecar]]:
+def _load_rest() -> Callable[[Settings, Store, Face, AsyncExitStack], Awaitable[Sidecar]]:
     from sidecar.wiring.rest import open_rest  # noqa: PLC0415  # a third of the start: the face answers
 
     return open_rest

@@ -28,7 +28,7 @@ from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 
 _CAUSES = {
     "exited": "crashed",
@@ -51,7 +51,7 @@ class Sources:
     instances: Instances
     turns: Turns
     log: EventLog
-    database: Database
+    database: Store
     is_demo_gateway: bool
 
 

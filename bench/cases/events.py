@@ -13,7 +13,7 @@ from bench.processes import scratch
 from bench.report import Row
 from bench.stats import format_seconds, sample
 from sidecar.managed.events.log import EventLog, Head
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 
 TITLE = "The event log: append to published, log on disk"
 
@@ -76,8 +76,8 @@ class _Writer:
 
 
 @asynccontextmanager
-async def _open(path: Path) -> AsyncIterator[Database]:
-    database = Database(path)
+async def _open(path: Path) -> AsyncIterator[SqliteStore]:
+    database = SqliteStore(path)
     await database.open()
     try:
         yield database

@@ -10,7 +10,7 @@ from bench.processes import gateway, scratch, sidecar
 from bench.report import Row
 from bench.stats import Samples, format_seconds
 from sidecar.managed.events.log import EventLog, Head
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 
 TITLE = "GET /v1/sessions/{id}/events: a history of 10 000 events, read to its end"
 
@@ -24,7 +24,7 @@ async def measure(*, quick: bool) -> list[Row]:
     """Read it as the SDKs do, following `next_page`, and as LAP does, all in one page."""
     runs = 2 if quick else 10
     with scratch() as directory:
-        database = Database(directory / "data" / "sidecar.db")
+        database = SqliteStore(directory / "data" / "sidecar.db")
         await database.open()
         session = await stored.new_session(database)
         log, head = EventLog(database=database), Head(0, 0)

@@ -20,7 +20,7 @@ from sidecar.http.middleware import REQUEST_ID
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery, list_events
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 from sidecar.wire.sessions import EventsSend
 
 _PREVIEWED = ("agent.message", "agent.thinking")
@@ -44,7 +44,7 @@ class EventsApi:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Store,
         log: EventLog,
         turns: Turns,
         heartbeat_seconds: float,

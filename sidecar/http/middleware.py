@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import sqlite3
 import time
 from collections.abc import Collection
 
@@ -23,6 +22,7 @@ from sidecar.errors import (
 )
 from sidecar.http.answers import error_response
 from sidecar.ids import new_id
+from sidecar.store.interface import StoreError
 from sidecar.tracing import current_traceparent, trace_id_of
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -126,7 +126,7 @@ def _as_sidecar_error(error: Exception, request: web.Request) -> SidecarError:
     if isinstance(error, web.HTTPException):
         return _from_aiohttp(error, request)
     _log.error("unexpected error", exc_info=error)
-    if isinstance(error, sqlite3.Error):
+    if isinstance(error, StoreError):
         return SidecarError("the sidecar's store failed; see its log for this request id")
     if isinstance(error, TimeoutError):
         return TimedOutError("the request took too long inside the sidecar")

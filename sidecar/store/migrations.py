@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from sidecar.store.interface import SchemaTooNewError
+
 _V1 = """
 CREATE TABLE agents (
     id          TEXT PRIMARY KEY,
@@ -107,10 +109,6 @@ CREATE TABLE key_check (
 
 MIGRATIONS: Sequence[str] = (_V1,)
 """`MIGRATIONS[n]` takes schema version n to n + 1; `PRAGMA user_version` holds the version."""
-
-
-class SchemaTooNewError(RuntimeError):
-    """The file was written by a newer release; going back needs a copy from before the upgrade."""
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:

@@ -39,7 +39,7 @@ from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.shell_environment import ShellEnvironment
 from sidecar.opencode.tool_server import ToolServer
 from sidecar.processes.orphans import GIT_MARKER_VARIABLE, load_marker
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts
 
@@ -78,7 +78,7 @@ class Domain:
 
 async def open_secrets(
     settings: Settings,
-    database: Database,
+    database: Store,
     files: ChildFiles,
     stack: AsyncExitStack,
     tasks: TaskOwner,
@@ -122,7 +122,7 @@ async def open_secrets(
 
 async def make_domain(
     settings: Settings,
-    database: Database,
+    database: Store,
     stack: AsyncExitStack,
     *,
     child: ChildParts,

@@ -16,7 +16,7 @@ from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.managed.sessions.engine import Turns
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.instances import Instances
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
 from sidecar.wiring.face import Face
@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def open_rest(
-    settings: Settings, database: Database, face: Face, stack: AsyncExitStack
+    settings: Settings, database: Store, face: Face, stack: AsyncExitStack
 ) -> Sidecar:
     """Open it, give the face its other routes, and start the child, which is not waited for.
 

@@ -16,7 +16,7 @@ from sidecar.http.native import NativeApi
 from sidecar.http.resources import ResourcesApi
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.vaults import VaultsApi
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 from sidecar.wiring.child import ChildParts
 from sidecar.wiring.domain import Domain, Secrets
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 def make_routes(
     settings: Settings,
-    database: Database,
+    database: Store,
     *,
     child: ChildParts,
     domain: Domain,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from contextlib import AsyncExitStack
 
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
-from sidecar.store.database import Database, is_locked
+from sidecar.store.interface import Store, StoreError, StoreLockedError
 from sidecar.store.lock import DirectoryInUseError, DirectoryLock
-from sidecar.store.migrations import SchemaTooNewError
+from sidecar.store.sqlite import SqliteStore
 
 _LOCKED = "another program keeps it locked (a backup, a shell of sqlite3); end that and start again"
 
 
-async def open_storage(settings: Settings, stack: AsyncExitStack) -> Database:
+async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
     """Return the open database. Raises SettingsError that names the variable and the fix."""
     storage = settings.storage
     try:
@@ -35,12 +34,12 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Database:
             "another DATA_DIR"
         ) from error
     stack.callback(lock.release)
-    database = Database(storage.database_file, synchronous=storage.synchronous)
+    database = SqliteStore(storage.database_file, synchronous=storage.synchronous)
     try:
         await database.open()
-    except (OSError, sqlite3.Error, SchemaTooNewError) as error:
+    except (OSError, StoreError) as error:
         name = "DB_PATH" if storage.db_path else "DATA_DIR"
-        problem = _LOCKED if is_locked(error) else str(error)
+        problem = _LOCKED if isinstance(error, StoreLockedError) else str(error)
         raise SettingsError(f"{name}: cannot use {storage.database_file}: {problem}") from error
     stack.push_async_callback(database.close)
     return database

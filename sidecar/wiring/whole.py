@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sidecar.opencode.child import Child
     from sidecar.opencode.config_file import ConfigFile
     from sidecar.opencode.instances import Instances
-    from sidecar.store.database import Database
+    from sidecar.store.interface import Store
     from sidecar.wiring.gateway import Gateway
 
 
@@ -32,5 +32,5 @@ class Sidecar:
     turns: Turns
     relay: Relay
     log: EventLog
-    database: Database
+    database: Store
     sessions: Sessions

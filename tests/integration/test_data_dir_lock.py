@@ -14,7 +14,7 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from sidecar.errors import SettingsError
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from sidecar.wiring.storage import open_storage
 from tests.harness import GATEWAY_KEY, make_settings, sidecar_for
 
@@ -38,7 +38,7 @@ async def test_a_second_sidecar_on_the_same_directory_is_refused(tmp_path: Path)
 @contextlib.asynccontextmanager
 async def locked(file: Path) -> AsyncIterator[sqlite3.Connection]:
     """A store that another program has for itself, as a shell of sqlite3 can."""
-    database = Database(file)
+    database = SqliteStore(file)
     await database.open()
     await database.close()
     other = sqlite3.connect(file, isolation_level=None)

@@ -12,21 +12,21 @@ import pytest
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
 from sidecar.managed.sessions.event_list import EventQuery, list_events
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import types_of, user_message
 from tests.integration.test_turn_engine import new_session
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "db.sqlite", synchronous="NORMAL")
+async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "db.sqlite", synchronous="NORMAL")
     await opened.open()
     yield opened
     await opened.close()
 
 
-async def pages(database: Database, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:
+async def pages(database: SqliteStore, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:
     """Return all pages."""
     found, page = [], None
     while True:
@@ -39,7 +39,9 @@ async def pages(database: Database, session_id: str, **query: Any) -> list[list[
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 100])
-async def test_pages_hold_what_was_asked_for(database: Database, limit: int, order: Order) -> None:
+async def test_pages_hold_what_was_asked_for(
+    database: SqliteStore, limit: int, order: Order
+) -> None:
     """Waiting events count as all others do; together the pages are the whole list, in order."""
     child = FatedChild("works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -60,7 +62,7 @@ async def test_pages_hold_what_was_asked_for(database: Database, limit: int, ord
     await turns.drain(0.1)
 
 
-async def test_what_is_processed_between_two_pages_is_not_missed(database: Database) -> None:
+async def test_what_is_processed_between_two_pages_is_not_missed(database: SqliteStore) -> None:
     """It moves from the queue to the log while somebody reads: on a later page it is there."""
     child = FatedChild("works on", "works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -81,7 +83,7 @@ async def test_what_is_processed_between_two_pages_is_not_missed(database: Datab
 
 
 @pytest.mark.parametrize("page", ["x", "WyJhc2MiLCAiMSIsIDBd", "WyJhc2MiLCAxZTk5OSwgMF0", "W10"])
-async def test_a_cursor_that_is_none_is_refused(database: Database, page: str) -> None:
+async def test_a_cursor_that_is_none_is_refused(database: SqliteStore, page: str) -> None:
     """Text, numbers that are none, too few of them."""
     session_id = await new_session(database)
     with pytest.raises(InvalidRequestError, match="page"):

@@ -11,21 +11,21 @@ import pytest
 
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.turns.inputs import RequestStarted
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from tests.fakes.fated_child import Fate, FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message
 from tests.integration.test_turn_engine import new_session
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "db.sqlite", synchronous="NORMAL")
+async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "db.sqlite", synchronous="NORMAL")
     await opened.open()
     yield opened
     await opened.close()
 
 
-async def run_turn(database: Database, child: FatedChild) -> list[dict[str, Any]]:
+async def run_turn(database: SqliteStore, child: FatedChild) -> list[dict[str, Any]]:
     """Send one message and return the turn's events."""
     session_id = await new_session(database)
     turns = make_turns(database, child)
@@ -38,7 +38,9 @@ async def run_turn(database: Database, child: FatedChild) -> list[dict[str, Any]
 
 
 @pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Database, fate: Fate) -> None:
+async def test_a_prompt_that_came_to_nothing_is_sent_again(
+    database: SqliteStore, fate: Fate
+) -> None:
     """Same message id, in a directory that was loaded anew; the client sees one clean turn."""
     child = FatedChild(fate, "answers")
     events = await run_turn(database, child)
@@ -51,7 +53,7 @@ async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Database, f
 
 
 @pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_it_is_sent_twice_at_most(database: Database, fate: Fate) -> None:
+async def test_it_is_sent_twice_at_most(database: SqliteStore, fate: Fate) -> None:
     """A child that loses it again may be dying of it: the turn ends with an error."""
     child = FatedChild(fate, fate)
     events = await run_turn(database, child)
@@ -60,7 +62,7 @@ async def test_it_is_sent_twice_at_most(database: Database, fate: Fate) -> None:
     assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
 
 
-async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: Database) -> None:
+async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: SqliteStore) -> None:
     """Tools may have run: the turn is cut, with an error."""
     child = FatedChild("dies working")
     events = await run_turn(database, child)
@@ -68,7 +70,7 @@ async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: Database)
     assert types_of(events).count("session.error") == 1
 
 
-async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: Database) -> None:
+async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: SqliteStore) -> None:
     """The request failed and the prompt had arrived: opencode is stopped and the turn is cut."""
     child = FatedChild("unreachable", has_taken=True)
     events = await run_turn(database, child)
@@ -77,7 +79,7 @@ async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: Dat
     assert types_of(events).count("session.error") == 1
 
 
-async def test_an_idle_of_the_turn_before_ends_nothing(database: Database) -> None:
+async def test_an_idle_of_the_turn_before_ends_nothing(database: SqliteStore) -> None:
     """After an abort opencode says idle twice; the second may come after the next prompt."""
     child = FatedChild("idle of before")
     events = await run_turn(database, child)
@@ -85,7 +87,7 @@ async def test_an_idle_of_the_turn_before_ends_nothing(database: Database) -> No
     assert len(child.prompts) == 1
 
 
-async def lose_one(database: Database, child: FatedChild) -> tuple[str, Turns]:
+async def lose_one(database: SqliteStore, child: FatedChild) -> tuple[str, Turns]:
     """Start a turn whose prompt is lost, and that waits for the next boot of the child."""
     child.is_back.clear()
     session_id, turns = await new_session(database), make_turns(database, child)
@@ -97,7 +99,7 @@ async def lose_one(database: Database, child: FatedChild) -> tuple[str, Turns]:
 
 
 async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_running(
-    database: Database,
+    database: SqliteStore,
 ) -> None:
     """Nobody knows whether it was taken: the child is told to stop whatever it does."""
     child = FatedChild("unreachable")
@@ -113,7 +115,7 @@ async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_
 
 
 async def start_again(
-    database: Database, session_id: str, child: FatedChild
+    database: SqliteStore, session_id: str, child: FatedChild
 ) -> list[dict[str, Any]]:
     """Recover as the next process does; return the session's events when its turn is over."""
     turns = make_turns(database, child)
@@ -125,7 +127,7 @@ async def start_again(
     return await history(database, session_id)
 
 
-async def test_a_lost_prompt_is_sent_by_the_next_start(database: Database) -> None:
+async def test_a_lost_prompt_is_sent_by_the_next_start(database: SqliteStore) -> None:
     """With the same id, in a directory loaded anew, once the child says that it has not taken it."""
     child = FatedChild("unreachable")
     session_id, turns = await lose_one(database, child)
@@ -139,7 +141,7 @@ async def test_a_lost_prompt_is_sent_by_the_next_start(database: Database) -> No
     assert "session.error" not in types_of(events)
 
 
-async def killed_after_the_prompt(database: Database, child: FatedChild) -> str:
+async def killed_after_the_prompt(database: SqliteStore, child: FatedChild) -> str:
     """Begin a turn and lose the sidecar as SIGKILL would, once the child has the prompt."""
     session_id, turns = await new_session(database), make_turns(database, child)
     await send(turns, session_id, user_message("go"))
@@ -150,7 +152,9 @@ async def killed_after_the_prompt(database: Database, child: FatedChild) -> str:
     return session_id
 
 
-async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(database: Database) -> None:
+async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(
+    database: SqliteStore,
+) -> None:
     """Its tools may have run, whatever the log shows: the turn is cut, and the error says why."""
     session_id = await killed_after_the_prompt(database, FatedChild("works on"))
     again = FatedChild(has_taken=True)
@@ -160,7 +164,9 @@ async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(database:
     assert "the sidecar was restarted" in error["message"]
 
 
-async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(database: Database) -> None:
+async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
+    database: SqliteStore,
+) -> None:
     """The child is not even asked: it may have lost its own history."""
     child = FatedChild("works on")
     session_id, turns = await new_session(database), make_turns(database, child)
@@ -179,7 +185,7 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(database: 
 
 
 async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
-    database: Database,
+    database: SqliteStore,
 ) -> None:
     """Its rows say `is_prompted`, and it never sent twice."""
     session_id = await killed_after_the_prompt(database, FatedChild("works on"))
@@ -197,7 +203,7 @@ async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
 
 
 async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
-    database: Database,
+    database: SqliteStore,
 ) -> None:
     """It may be what kills them."""
     first = FatedChild("works on")
@@ -215,7 +221,9 @@ async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
     assert types_of(events).count("session.error") == 1
 
 
-async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(database: Database) -> None:
+async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(
+    database: SqliteStore,
+) -> None:
     """The sidecar is stopped while it waits for the child: nothing is lost."""
     child = FatedChild()
     child.is_back.clear()

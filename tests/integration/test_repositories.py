@@ -20,7 +20,7 @@ from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import open_sealer
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Plan, Repositories
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from sidecar.wire.sessions import GithubRepository
 from tests.fakes.git_server import GitServer, git, make_repository
 
@@ -31,7 +31,7 @@ TOKEN = "ghp_the-token-of-the-tests"
 class Bench:
     """A store, a git host with one repository in each room, and one session."""
 
-    database: Database
+    database: SqliteStore
     server: GitServer
     directory: Path
     commits: dict[str, str]
@@ -82,7 +82,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         commits = make_repository(tmp_path / "host" / room / "app.git")
     server = GitServer(tmp_path / "host", token=TOKEN)
     await server.start()
-    database = Database(tmp_path / "data" / "sidecar.db")
+    database = SqliteStore(tmp_path / "data" / "sidecar.db")
     await database.open()
     directory = tmp_path / "session"
     directory.mkdir()

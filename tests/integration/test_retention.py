@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from sidecar.demo_gateway import DemoGateway
 from sidecar.managed.sessions.retention import Retention
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 
 
@@ -75,7 +75,7 @@ async def test_a_store_that_fails_does_not_end_it(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, gateway.url)
     async with sidecar_for(settings, is_ready=False) as sidecar, http_client(sidecar.url) as http:
         agent = await make(http, "/v1/agents", {"name": "a", "model": "openai/gpt-4o"})
-        another = Database(sidecar.database.path)  # not open: all its jobs fail
+        another = SqliteStore(sidecar.database.path)  # not open: all its jobs fail
         retention = Retention(
             database=another,
             sessions=sidecar.sessions,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,8 @@ from structlog.testing import capture_logs
 
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.turns.inputs import RequestStarted
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, StoreError
+from sidecar.store.sqlite import SqliteStore
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message
 from tests.integration.test_turn_engine import new_session
@@ -21,27 +21,27 @@ from tests.integration.test_turn_engine import new_session
 T = TypeVar("T")
 
 
-class FlakyDatabase(Database):
+class FlakyDatabase(SqliteStore):
     """Answers nothing while it is told to fail, and takes nothing while it is full."""
 
     is_failing = False
     is_full = False
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, job: Callable[[Connection], T]) -> T:
         """Write, or raise what a locked database raises."""
         self._check()
         if self.is_full:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise StoreError("database or disk is full")
         return await super().write(job)
 
-    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, job: Callable[[Connection], T]) -> T:
         """Read, likewise."""
         self._check()
         return await super().read(job)
 
     def _check(self) -> None:
         if self.is_failing:
-            raise sqlite3.OperationalError("database is locked")
+            raise StoreError("database is locked")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def database(tmp_path: Path) -> AsyncIterator[FlakyDatabase]:
     await opened.close()
 
 
-async def until_idle(database: Database, session_id: str, count: int) -> list[dict[str, Any]]:
+async def until_idle(database: SqliteStore, session_id: str, count: int) -> list[dict[str, Any]]:
     """Wait for that many turns to end; return the session's events."""
     async with asyncio.timeout(20):
         while True:
@@ -79,7 +79,7 @@ async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
     await started(turns, session_id, child)
 
     database.is_failing = True
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreError):
         await send(turns, session_id, user_message("refused"))
     database.is_failing = False
     await send(turns, session_id, user_message("second"))
@@ -106,7 +106,7 @@ async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: Flak
     database.is_failing = True
     child.finish(child.prompts[0])
     await turn.done.wait()
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreError):
         await send(turns, session_id, user_message("refused"))
     database.is_failing = False
     events = await until_idle(database, session_id, 2)
@@ -145,7 +145,7 @@ async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyDa
     turns, session_id = make_turns(database, child), await new_session(database)
     actor = await turns.actor(session_id)
     database.is_failing = True
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreError):
         async with turns.holding(session_id):
             await actor.terminate()
     database.is_failing = False

@@ -29,7 +29,7 @@ from sidecar.managed.turns.event_builders import Usage
 from sidecar.managed.turns.inputs import RequestEnded, RequestStarted
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.events import ChildEvent
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from sidecar.tracing import PassingTracer
 from sidecar.wire.sessions import ClientEvent
 from tests.event_books import check_events
@@ -196,14 +196,14 @@ def _needs_client(event: Mapping[str, Any]) -> bool:
 
 
 @pytest.fixture(scope="module")
-async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
-    opened = Database(tmp_path_factory.mktemp("engine") / "db.sqlite", synchronous="NORMAL")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path_factory.mktemp("engine") / "db.sqlite", synchronous="NORMAL")
     await opened.open()
     yield opened
     await opened.close()
 
 
-async def new_session(database: Database) -> str:
+async def new_session(database: SqliteStore) -> str:
     now = timestamps.now()
     agent = {"name": "a", "model": {"id": "m"}, "system": None, **make_agent()}
     record = SessionRecord(
@@ -230,7 +230,7 @@ async def new_session(database: Database) -> str:
 
 
 async def play(
-    database: Database,
+    database: SqliteStore,
     news: list[News],
     answers: list[str],
     *,
@@ -281,7 +281,7 @@ async def play(
     st.none() | st.integers(0, 40),
 )
 async def test_any_turn_ends_once_and_its_books_balance(
-    database: Database,
+    database: SqliteStore,
     drawn: tuple[list[News], Script],
     answers: list[str],
     is_eager: bool,

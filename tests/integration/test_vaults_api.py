@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from sidecar.http.vaults import VaultsApi
 from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
 from sidecar.managed.vaults.encryption import open_sealer
 from sidecar.managed.vaults.vaults import Vaults
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection
+from sidecar.store.sqlite import SqliteStore
 
 URL = "https://mcp.example/mcp?session_id=1"
 TOKEN = "sk-bearer-of-the-tests"
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.database = Database(data_dir / "sidecar.db")
+        self.database = SqliteStore(data_dir / "sidecar.db")
         self.vaults: Vaults
         self.url = ""
 
@@ -208,7 +208,7 @@ async def test_archiving_a_vault_erases_its_secrets(http: ClientSession, server:
     answer = await http.get(f"/v1/vaults/{vault_id}/credentials/{credential['id']}")
     assert (await answer.json())["archived_at"] is not None
 
-    def left(connection: sqlite3.Connection) -> int:
+    def left(connection: Connection) -> int:
         query = "SELECT count(*) FROM credentials WHERE secret IS NOT NULL"
         count: int = connection.execute(query).fetchone()[0]
         return count
@@ -240,7 +240,7 @@ async def test_a_secret_moved_to_another_row_does_not_open(
     _, bearer = await post_auth(http, vault_id, BEARER)
     _, variable = await post_auth(http, vault_id, VARIABLE)
 
-    def swap(connection: sqlite3.Connection) -> None:
+    def swap(connection: Connection) -> None:
         connection.execute(
             "UPDATE credentials SET secret = (SELECT secret FROM credentials WHERE id = ?) "
             "WHERE id = ?",

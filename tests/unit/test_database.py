@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, StoreError
 from sidecar.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
+from sidecar.store.sqlite import SqliteStore
 
 
 def put(name: str) -> object:
-    def job(connection: sqlite3.Connection) -> str:
+    def job(connection: Connection) -> str:
         connection.execute(
             "INSERT INTO agents (id, version, created_at) VALUES (?, 1, 'now')", (name,)
         )
@@ -21,19 +22,21 @@ def put(name: str) -> object:
     return job
 
 
-def count(connection: sqlite3.Connection) -> int:
+def count(connection: Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM agents").fetchone()[0])
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "below" / "x.db", synchronous="NORMAL")
+async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "below" / "x.db", synchronous="NORMAL")
     await opened.open()
     yield opened
     await opened.close()
 
 
-async def test_a_write_is_seen_by_reads_and_by_others_when_it_returns(database: Database) -> None:
+async def test_a_write_is_seen_by_reads_and_by_others_when_it_returns(
+    database: SqliteStore,
+) -> None:
     """After `await write` another connection sees the row."""
     assert await database.write(put("a")) == "a"
     assert await database.read(count) == 1
@@ -42,10 +45,10 @@ async def test_a_write_is_seen_by_reads_and_by_others_when_it_returns(database: 
     other.close()
 
 
-async def test_a_failing_job_undoes_only_itself(database: Database) -> None:
+async def test_a_failing_job_undoes_only_itself(database: SqliteStore) -> None:
     """Of many jobs in one commit the bad one raises at its caller and leaves nothing behind."""
 
-    def half_done(connection: sqlite3.Connection) -> None:
+    def half_done(connection: Connection) -> None:
         put("half")(connection)  # type: ignore[operator]  # a plain function
         raise ValueError("changed my mind")
 
@@ -55,13 +58,13 @@ async def test_a_failing_job_undoes_only_itself(database: Database) -> None:
         "a",
         ValueError,
         "b",
-        sqlite3.IntegrityError,
+        StoreError,
         "c",
     ]
     assert await database.read(count) == 3
 
 
-async def test_writes_keep_the_order_in_which_they_were_asked(database: Database) -> None:
+async def test_writes_keep_the_order_in_which_they_were_asked(database: SqliteStore) -> None:
     """A later job sees what an earlier one wrote."""
     seen = await asyncio.gather(
         *(database.write(lambda c, n=n: (count(c), put(str(n))(c))[0]) for n in range(300))
@@ -69,7 +72,7 @@ async def test_writes_keep_the_order_in_which_they_were_asked(database: Database
     assert seen == list(range(300))
 
 
-async def test_a_cancelled_caller_leaves_the_store_sound(database: Database) -> None:
+async def test_a_cancelled_caller_leaves_the_store_sound(database: SqliteStore) -> None:
     """The job is committed or refused as a whole, and the next one works."""
     task = asyncio.create_task(database.write(put("x")))
     await asyncio.sleep(0)
@@ -81,7 +84,7 @@ async def test_a_cancelled_caller_leaves_the_store_sound(database: Database) -> 
 
 async def test_close_commits_what_waits_and_checkpoints(tmp_path: Path) -> None:
     """Queued writes are done, the WAL is empty, and the store says that it is closed."""
-    database = Database(tmp_path / "x.db")
+    database = SqliteStore(tmp_path / "x.db")
     await database.open()
     writes = [asyncio.create_task(database.write(put(str(n)))) for n in range(50)]
     await asyncio.sleep(0)
@@ -89,13 +92,13 @@ async def test_close_commits_what_waits_and_checkpoints(tmp_path: Path) -> None:
     assert len(await asyncio.gather(*writes)) == 50
     wal = tmp_path / "x.db-wal"
     assert not wal.exists() or wal.stat().st_size == 0
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         await database.write(put("late"))
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         await database.read(count)
 
 
-async def test_the_file_is_private(database: Database) -> None:
+async def test_the_file_is_private(database: SqliteStore) -> None:
     """Other users can read neither events nor credentials."""
     assert database.path.stat().st_mode & 0o077 == 0
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
@@ -13,17 +12,18 @@ import pytest
 
 from sidecar.managed.events.log import Draft, EventLog, Head, Preview, to_json
 from sidecar.managed.events.subscription import Subscription
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, StoreError
+from sidecar.store.sqlite import SqliteStore
 
 SESSION = "sesn_1"
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = Database(tmp_path / "x.db", synchronous="NORMAL")
+async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = SqliteStore(tmp_path / "x.db", synchronous="NORMAL")
     await opened.open()
 
-    def insert(connection: sqlite3.Connection) -> None:
+    def insert(connection: Connection) -> None:
         for session in (SESSION, "sesn_2"):
             connection.execute(
                 "INSERT INTO sessions (id, agent_id, agent_version, environment_id, thread_id, "
@@ -38,7 +38,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def log(database: Database) -> EventLog:
+def log(database: SqliteStore) -> EventLog:
     return EventLog(database=database)
 
 
@@ -82,15 +82,15 @@ async def test_events_get_numbers_ids_and_strictly_growing_times(log: EventLog) 
         datetime.fromisoformat(event.body["processed_at"])
 
 
-async def test_a_failed_append_changes_nothing(log: EventLog, database: Database) -> None:
+async def test_a_failed_append_changes_nothing(log: EventLog, database: SqliteStore) -> None:
     """When the accompanying write fails, no event is stored or shown and the head stays."""
     head = Head(0, 0)
 
-    def fails(_connection: sqlite3.Connection) -> None:
-        raise sqlite3.IntegrityError("no")
+    def fails(_connection: Connection) -> None:
+        raise StoreError("no")
 
     with log.subscribe(SESSION, after=0) as reader:
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(StoreError):
             await log.append(SESSION, head, drafts("lost"), also=fails)
         assert head == Head(0, 0)
         await log.append(SESSION, head, drafts("kept"))
@@ -98,7 +98,9 @@ async def test_a_failed_append_changes_nothing(log: EventLog, database: Database
     assert data_of(frame)["type"] == "kept"
 
 
-async def test_an_event_is_stored_before_anybody_is_told(log: EventLog, database: Database) -> None:
+async def test_an_event_is_stored_before_anybody_is_told(
+    log: EventLog, database: SqliteStore
+) -> None:
     """Whoever sees it on the stream finds it in the store."""
     with log.subscribe(SESSION, after=0) as reader:
         appending = asyncio.create_task(log.append(SESSION, Head(0, 0), drafts("a")))

@@ -15,7 +15,7 @@ from sidecar.errors import SettingsError
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import KEY_FILE, Sealer, UnsealError, open_sealer, parse_key
 from sidecar.managed.vaults.vaults import Vaults
-from sidecar.store.database import Database
+from sidecar.store.sqlite import SqliteStore
 from sidecar.wire.vaults import CredentialCreate, VaultCreate
 
 KEY = bytes(range(32))
@@ -23,15 +23,15 @@ OTHER_KEY = base64.b64encode(b"x" * 32).decode()
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     """An empty store."""
-    database = Database(tmp_path / "sidecar.db")
+    database = SqliteStore(tmp_path / "sidecar.db")
     await database.open()
     yield database
     await database.close()
 
 
-async def store_credential(database: Database, sealer: Sealer) -> str:
+async def store_credential(database: SqliteStore, sealer: Sealer) -> str:
     """Store one credential; return its vault's id."""
     vault = await Vaults(database=database, sealer=sealer).create(VaultCreate(display_name="v"))
     auth = {"type": "static_bearer", "mcp_server_url": "https://mcp.example/", "token": "t0p"}
@@ -80,7 +80,7 @@ def test_a_malformed_key_is_refused_without_being_shown(text: str) -> None:
 
 
 async def test_a_key_is_made_once_and_only_its_owner_may_read_it(
-    database: Database, tmp_path: Path
+    database: SqliteStore, tmp_path: Path
 ) -> None:
     """Without a key in the settings one is generated with mode 0600, and used again at the next start."""
     first = await open_sealer(database=database, key=None, data_dir=tmp_path)
@@ -93,7 +93,7 @@ async def test_a_key_is_made_once_and_only_its_owner_may_read_it(
 
 
 async def test_the_settings_key_comes_first_and_leaves_no_file(
-    database: Database, tmp_path: Path
+    database: SqliteStore, tmp_path: Path
 ) -> None:
     """With a key in the settings none is generated."""
     sealer = await open_sealer(database=database, key=OTHER_KEY, data_dir=tmp_path)
@@ -101,7 +101,7 @@ async def test_the_settings_key_comes_first_and_leaves_no_file(
     assert not (tmp_path / KEY_FILE).exists()
 
 
-async def test_a_wrong_key_refuses_to_start(database: Database, tmp_path: Path) -> None:
+async def test_a_wrong_key_refuses_to_start(database: SqliteStore, tmp_path: Path) -> None:
     """Stored secrets and another key: the start fails and says which setting to correct."""
     await store_credential(
         database, await open_sealer(database=database, key=None, data_dir=tmp_path)
@@ -110,7 +110,7 @@ async def test_a_wrong_key_refuses_to_start(database: Database, tmp_path: Path) 
         await open_sealer(database=database, key=OTHER_KEY, data_dir=tmp_path)
 
 
-async def test_a_lost_key_file_refuses_to_start(database: Database, tmp_path: Path) -> None:
+async def test_a_lost_key_file_refuses_to_start(database: SqliteStore, tmp_path: Path) -> None:
     """A missing key file is not replaced by a new one while secrets depend on it."""
     await store_credential(
         database, await open_sealer(database=database, key=None, data_dir=tmp_path)
@@ -122,7 +122,7 @@ async def test_a_lost_key_file_refuses_to_start(database: Database, tmp_path: Pa
 
 
 async def test_the_key_may_change_while_nothing_is_stored(
-    database: Database, tmp_path: Path
+    database: SqliteStore, tmp_path: Path
 ) -> None:
     """Before the first secret another key is simply taken."""
     await open_sealer(database=database, key=None, data_dir=tmp_path)
@@ -133,7 +133,7 @@ async def test_the_key_may_change_while_nothing_is_stored(
     assert secrets.bearer_by_url == {"https://mcp.example/": "t0p"}
 
 
-async def test_secrets_do_not_show_when_printed(database: Database, tmp_path: Path) -> None:
+async def test_secrets_do_not_show_when_printed(database: SqliteStore, tmp_path: Path) -> None:
     """The repr of a session's secrets has names and URLs, no values."""
     sealer = await open_sealer(database=database, key=None, data_dir=tmp_path)
     vault_id = await store_credential(database, sealer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.turns import tool_plan
 from sidecar.naming import ModelRef
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.managed import (
     AgentCreate,
     AgentUpdate,
@@ -63,7 +62,7 @@ class Agent:
 class Agents:
     """Create, read, update and list agents."""
 
-    def __init__(self, *, database: Database, resolve_model: ResolveModel) -> None:
+    def __init__(self, *, database: Store, resolve_model: ResolveModel) -> None:
         self._database = database
         self._resolve_model = resolve_model
 
@@ -73,7 +72,7 @@ class Agents:
         now = timestamps.now()
         agent = Agent(new_id("agent"), 1, now, now, None, model_ref, body)
 
-        def insert(connection: sqlite3.Connection) -> None:
+        def insert(connection: Connection) -> None:
             connection.execute(
                 "INSERT INTO agents (id, version, created_at) VALUES (?, 1, ?)", (agent.id, now)
             )
@@ -85,7 +84,7 @@ class Agents:
     async def get(self, agent_id: str, version: int | None = None) -> Agent:
         """Return the latest or the given version. Raises NotFoundError."""
 
-        def select(connection: sqlite3.Connection) -> Agent:
+        def select(connection: Connection) -> Agent:
             return _select(connection, agent_id, version)
 
         return await self._database.read(select)
@@ -100,7 +99,7 @@ class Agents:
         _check_update(await self.get(agent_id), request)
         ref = await self._resolve_model(request.model.id) if request.model is not None else None
 
-        def write(connection: sqlite3.Connection) -> Agent:
+        def write(connection: Connection) -> Agent:
             # Merged here, so that of updates at the same time none undoes another's fields.
             latest = _select(connection, agent_id, None)
             _check_update(latest, request)
@@ -127,7 +126,7 @@ class Agents:
     async def archive(self, agent_id: str) -> Agent:
         """Make the agent read-only for good; running sessions go on. Idempotent."""
 
-        def write(connection: sqlite3.Connection) -> Agent:
+        def write(connection: Connection) -> Agent:
             connection.execute(
                 "UPDATE agents SET archived_at = coalesce(archived_at, ?) WHERE id = ?",
                 (timestamps.now(), agent_id),
@@ -149,7 +148,7 @@ class Agents:
     async def versions(self, agent_id: str, query: pagination.Query) -> dict[str, Any]:
         """Return a page of all versions, newest first. Raises NotFoundError."""
 
-        def select(connection: sqlite3.Connection) -> pagination.Page:
+        def select(connection: Connection) -> pagination.Page:
             _select(connection, agent_id, None)
             query.select = (
                 "SELECT id, agent_created_at, archived_at, version, updated_at, model_ref, body, "
@@ -166,7 +165,7 @@ class Agents:
     async def model_refs(self) -> set[str]:
         """Return the model refs in use by agents and sessions, for the child's config at start."""
 
-        def select(connection: sqlite3.Connection) -> set[str]:
+        def select(connection: Connection) -> set[str]:
             rows = connection.execute(
                 "SELECT v.model_ref FROM agents a JOIN agent_versions v "
                 "ON v.agent_id = a.id AND v.version = a.version WHERE a.archived_at IS NULL "
@@ -256,14 +255,14 @@ def _check_update(current: Agent, request: AgentUpdate) -> None:
         raise InvalidRequestError(f"agent {current.id} is archived and can no longer be changed")
 
 
-def _insert_version(connection: sqlite3.Connection, agent: Agent) -> None:
+def _insert_version(connection: Connection, agent: Agent) -> None:
     connection.execute(
         "INSERT INTO agent_versions (agent_id, version, updated_at, model_ref, body) VALUES (?,?,?,?,?)",
         (agent.id, agent.version, agent.updated_at, agent.model_ref, json.dumps(agent.body)),
     )
 
 
-def _select(connection: sqlite3.Connection, agent_id: str, version: int | None) -> Agent:
+def _select(connection: Connection, agent_id: str, version: int | None) -> Agent:
     row = connection.execute(
         f"{_LATEST} AND v.version = coalesce(?, a.version) WHERE a.id = ?", (version, agent_id)
     ).fetchone()
@@ -273,7 +272,7 @@ def _select(connection: sqlite3.Connection, agent_id: str, version: int | None) 
     return _from_row(row)
 
 
-def _from_row(row: sqlite3.Row, created: str = "created_at") -> Agent:
+def _from_row(row: Row, created: str = "created_at") -> Agent:
     return Agent(
         row["id"],
         row["version"],

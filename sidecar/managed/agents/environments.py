@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from sidecar.errors import InvalidRequestError, NotFoundError
@@ -10,7 +9,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 from sidecar.wire.managed import CloudConfig, EnvironmentCreate, EnvironmentUpdate
 
 
@@ -25,7 +24,7 @@ class Environment(Stored):
 class Environments:
     """Create, read, update, list, archive and delete environments."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Store) -> None:
         self._database = database
 
     async def create(self, request: EnvironmentCreate) -> Environment:
@@ -49,7 +48,7 @@ class Environments:
     async def update(self, environment_id: str, request: EnvironmentUpdate) -> Environment:
         """Apply an update; the kind of config cannot change. Raises InvalidRequestError."""
 
-        def write(connection: sqlite3.Connection) -> Environment:
+        def write(connection: Connection) -> Environment:
             current = select(connection, environment_id)
             if current.archived_at is not None:
                 raise InvalidRequestError(
@@ -64,7 +63,7 @@ class Environments:
     async def archive(self, environment_id: str) -> Environment:
         """Refuse new sessions on it from now on; existing ones go on. Idempotent."""
 
-        def write(connection: sqlite3.Connection) -> Environment:
+        def write(connection: Connection) -> Environment:
             connection.execute(
                 "UPDATE environments SET archived_at = coalesce(archived_at, ?) WHERE id = ?",
                 (timestamps.now(), environment_id),
@@ -76,7 +75,7 @@ class Environments:
     async def delete(self, environment_id: str) -> None:
         """Delete it. Raises InvalidRequestError while sessions refer to it."""
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             select(connection, environment_id)
             (users,) = connection.execute(
                 "SELECT count(*) FROM sessions WHERE environment_id = ?", (environment_id,)
@@ -95,7 +94,7 @@ class Environments:
         return await Environment.page(self._database, query, include_archived=include_archived)
 
 
-def select(connection: sqlite3.Connection, environment_id: str) -> Environment:
+def select(connection: Connection, environment_id: str) -> Environment:
     """Return the environment. Raises NotFoundError."""
     row = connection.execute(
         "SELECT * FROM environments WHERE id = ?", (environment_id,)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidecar.errors import InvalidRequestError
+from sidecar.store.interface import Connection, Row
 from sidecar.wire.json_text import read_strictly
 
 Order = Literal["asc", "desc"]
@@ -70,16 +70,16 @@ class Query:
 class Page:
     """Rows of one page and the cursors beside it (None at the ends)."""
 
-    rows: Sequence[sqlite3.Row]
+    rows: Sequence[Row]
     next_page: str | None
     prev_page: str | None
 
-    def envelope(self, convert: Callable[[sqlite3.Row], dict[str, Any]]) -> dict[str, Any]:
+    def envelope(self, convert: Callable[[Row], dict[str, Any]]) -> dict[str, Any]:
         """Return `{"data": [...], "next_page": ...}`."""
         return {"data": [convert(row) for row in self.rows], "next_page": self.next_page}
 
 
-def fetch_page(connection: sqlite3.Connection, query: Query) -> Page:
+def fetch_page(connection: Connection, query: Query) -> Page:
     """Run the query. One row more than the limit is read, so that no cursor leads to an empty page."""
     cursor = Cursor.decode(query.page, query.order) if query.page else None
     backward = cursor is not None and cursor.backward
@@ -109,5 +109,5 @@ def fetch_page(connection: sqlite3.Connection, query: Query) -> Page:
     )
 
 
-def _cursor_at(row: sqlite3.Row, order: Order, *, backward: bool = False) -> str:
+def _cursor_at(row: Row, order: Order, *, backward: bool = False) -> str:
     return Cursor(order, row["created_at"], row["id"], backward).encode()

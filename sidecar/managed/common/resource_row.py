@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from sidecar.managed.common import pagination, timestamps
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Row, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class Stored:
         return cls(id=id_, created_at=now, updated_at=now, archived_at=None, body=body, **columns)
 
     @classmethod
-    def from_row(cls, row: sqlite3.Row) -> Self:
+    def from_row(cls, row: Row) -> Self:
         """Read a row of the table."""
         columns = {field.name: row[field.name] for field in dataclasses.fields(cls)}
         return cls(**columns | {"body": json.loads(row["body"])})
@@ -42,14 +41,17 @@ class Stored:
         id_, body = fields.pop("id"), fields.pop("body")
         return {"id": id_, "type": self.type, **body, **fields}
 
-    def insert(self, connection: sqlite3.Connection, **secret_columns: bytes) -> None:
+    def insert(self, connection: Connection, **secret_columns: bytes) -> None:
         """Store it, with columns that are never answered."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         row |= {"body": json.dumps(self.body), **secret_columns}
-        names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
-        connection.execute(f"INSERT INTO {self.table} ({names}) VALUES ({marks})", row)  # noqa: S608  # our names
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        connection.execute(
+            f"INSERT INTO {self.table} ({names}) VALUES ({marks})",  # noqa: S608  # our names
+            list(row.values()),
+        )
 
-    def with_body(self, connection: sqlite3.Connection, body: dict[str, Any]) -> Self:
+    def with_body(self, connection: Connection, body: dict[str, Any]) -> Self:
         """Store another body and return what is stored now."""
         changed = dataclasses.replace(self, body=body, updated_at=timestamps.now())
         connection.execute(
@@ -60,7 +62,7 @@ class Stored:
 
     @classmethod
     async def page(
-        cls, database: Database, query: pagination.Query, *, include_archived: bool
+        cls, database: Store, query: pagination.Query, *, include_archived: bool
     ) -> dict[str, Any]:
         """Return a page of answers; the query may already have conditions."""
         query.select = f"SELECT * FROM {cls.table}"  # noqa: S608  # our name

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.subscription import Subscription
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 
 _TAIL_LENGTH = 256
 """Events per session kept in memory for its readers."""
@@ -101,7 +100,7 @@ class Head:
 class EventLog:
     """Append and read. `append` must be called by one writer per session at a time."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Store) -> None:
         self._database = database
         self._readers: dict[str, set[Subscription]] = {}
         self._tails: dict[str, deque[Event]] = {}
@@ -116,17 +115,17 @@ class EventLog:
         head: Head,
         drafts: Sequence[Draft],
         *,
-        before: Callable[[sqlite3.Connection], None] | None = None,
-        also: Callable[[sqlite3.Connection], None] | None = None,
+        before: Callable[[Connection], None] | None = None,
+        also: Callable[[Connection], None] | None = None,
     ) -> list[Event]:
         """Number, persist and publish the drafts; `before` and `also` run in the same transaction.
 
-        `head` moves with the commit. Raises sqlite3.Error, and then nothing happened; a caller that is
+        `head` moves with the commit. Raises StoreError, and then nothing happened; a caller that is
         cancelled leaves a gap in the numbers at worst, never the same number twice.
         """
         events = list(_number(drafts, head))
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             if before is not None:
                 before(connection)
             connection.executemany(
@@ -235,8 +234,8 @@ class EventLog:
             reader.notify()
 
 
-def _select_after(session_id: str, after: int) -> Callable[[sqlite3.Connection], list[Event]]:
-    def select(connection: sqlite3.Connection) -> list[Event]:
+def _select_after(session_id: str, after: int) -> Callable[[Connection], list[Event]]:
+    def select(connection: Connection) -> list[Event]:
         rows = connection.execute(
             "SELECT seq, id, type, processed_us, body FROM events "
             "WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?",

@@ -6,7 +6,6 @@ Runs under the session's lock, so what is decided here is still true when it is 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from sidecar.managed.sessions.records import QueuedEvent
 from sidecar.managed.sessions.resume import LoggedCall
 from sidecar.managed.turns import status_drafts
 from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
+from sidecar.store.interface import Connection
 from sidecar.wire.sessions import (
     ClientEvent,
     DocumentBlock,
@@ -56,7 +56,7 @@ async def accept(
     limits: TurnSettings,
     modalities_of: ModalitiesOf,
     where: str = "events",
-    before: Callable[[sqlite3.Connection], None] | None = None,
+    before: Callable[[Connection], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Accept a batch: persist it, set things going, return the events as the API answers them.
 
@@ -280,12 +280,10 @@ def _apply_answers(
     actor.begin_resumed(last_answer)
 
 
-def _insert_queued(
-    session_id: str, events: Sequence[QueuedEvent]
-) -> Callable[[sqlite3.Connection], None]:
+def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[Connection], None]:
     rows = [(session_id, e.position, e.id, e.type, e.text) for e in events]
 
-    def insert(connection: sqlite3.Connection) -> None:
+    def insert(connection: Connection) -> None:
         connection.executemany(
             "INSERT INTO queued_events (session_id, position, id, type, body) VALUES (?, ?, ?, ?, ?)",
             rows,

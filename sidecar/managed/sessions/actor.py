@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from sidecar.managed.turns.event_builders import Output, Usage
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import Outcome
 from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.store.interface import Connection, StoreError
 
 INTERRUPT = "user.interrupt"
 SYSTEM = "system.message"
@@ -119,14 +119,14 @@ class SessionActor:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Hold the session's lock. Raises sqlite3.Error while the store cannot be read after a failure."""
+        """Hold the session's lock. Raises StoreError while the store cannot be read after a failure."""
         async with self._lock:
             if self._is_stale:
                 self._take(await self._read_session(self.record.id))
                 self._is_stale = False
             try:
                 yield
-            except sqlite3.Error:
+            except StoreError:
                 self._is_stale = True
                 raise
 
@@ -157,8 +157,8 @@ class SessionActor:
         drafts: Sequence[Draft],
         *,
         used: Sequence[Usage] = (),
-        before: Callable[[sqlite3.Connection], None] | None = None,
-        also: Callable[[sqlite3.Connection], None] | None = None,
+        before: Callable[[Connection], None] | None = None,
+        also: Callable[[Connection], None] | None = None,
     ) -> list[Event]:
         """Append the drafts and store the row's state in one transaction. Needs the lock."""
         for usage in used:
@@ -166,7 +166,7 @@ class SessionActor:
         self.record.updated_at = timestamps.now()
         child_session_id = self.record.child_session_id
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             save_state(connection, self.record)
             if also is not None:
                 also(connection)
@@ -368,10 +368,8 @@ def system_text(fields: Mapping[str, Any]) -> str:
     return "\n".join(block["text"] for block in fields["content"])
 
 
-def _delete_queued(
-    session_id: str, events: Sequence[QueuedEvent]
-) -> Callable[[sqlite3.Connection], None]:
-    def delete(connection: sqlite3.Connection) -> None:
+def _delete_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[Connection], None]:
+    def delete(connection: Connection) -> None:
         connection.executemany(
             "DELETE FROM queued_events WHERE session_id = ? AND id = ?",
             [(session_id, event.id) for event in events],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -35,7 +34,7 @@ from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import ChildLost, Dismissed, InboxItem, Stopping
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.events import ChildGap
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store, StoreError
 from sidecar.tracing import Tracer, set_current_traceparent
 from sidecar.wire.sessions import ClientEvent
 
@@ -53,7 +52,7 @@ class Turns:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Store,
         log: EventLog,
         child_sessions: ChildSessions,
         custom_tools: CustomTools,
@@ -137,7 +136,7 @@ class Turns:
     async def create(
         self,
         record: SessionRecord,
-        insert: Callable[[sqlite3.Connection], None],
+        insert: Callable[[Connection], None],
         events: Sequence[ClientEvent],
     ) -> None:
         """Store a new session with `insert` and accept its `initial_events`, all or nothing."""
@@ -170,7 +169,7 @@ class Turns:
         events: Sequence[ClientEvent],
         *,
         where: str = "events",
-        before: Callable[[sqlite3.Connection], None] | None = None,
+        before: Callable[[Connection], None] | None = None,
     ) -> list[dict[str, Any]]:
         accepted = await acceptance.accept(
             actor,
@@ -219,7 +218,7 @@ class Turns:
         while True:
             try:
                 unfinished = await self._database.read(recovery.unfinished_sessions)
-            except sqlite3.Error as error:
+            except StoreError as error:
                 _log.warning("store failing at recovery", error=str(error))
                 await asyncio.sleep(backoff.next_delay())
             else:
@@ -251,7 +250,7 @@ class Turns:
         return self._adopt(await self._read_session(session_id))
 
     async def _read_session(self, session_id: str) -> StoredSession:
-        def select(connection: sqlite3.Connection) -> StoredSession:
+        def select(connection: Connection) -> StoredSession:
             rows = connection.execute(
                 "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
                 (session_id, SYSTEM),
@@ -321,7 +320,7 @@ class Turns:
         set_current_traceparent(None)
         try:
             await turn.run()
-        except sqlite3.Error as error:
+        except StoreError as error:
             _log.exception("the store failed in a turn", session=session_id, exc_info=error)
             actor.detach(turn)
             recovering = self._recover(session_id, "the sidecar's store failed")
@@ -337,7 +336,7 @@ class Turns:
                 async with self.holding(session_id) as actor:
                     if actor.turn is None:
                         await recovery.recover(actor, self._database, reason)
-            except sqlite3.Error as error:
+            except StoreError as error:
                 _log.warning("store still failing", session=session_id, error=str(error))
                 await asyncio.sleep(backoff.next_delay())
             except NotFoundError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
 from sidecar.managed.sessions.records import select_queue, select_session
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 from sidecar.wire.json_text import read_strictly
 
 EVENT_TYPES = frozenset(
@@ -114,7 +113,7 @@ def _is_number(value: object) -> bool:
     return value is None or (type(value) is int and 0 <= value < 2**63)
 
 
-async def list_events(database: Database, session_id: str, query: EventQuery) -> dict[str, Any]:
+async def list_events(database: Store, session_id: str, query: EventQuery) -> dict[str, Any]:
     """Return `{data, next_page}`; queued client events come last, with `processed_at` null.
 
     One that is processed between two pages is on both of them, with the same id. Raises NotFoundError,
@@ -127,7 +126,7 @@ async def list_events(database: Database, session_id: str, query: EventQuery) ->
 
 
 def _select(
-    connection: sqlite3.Connection, session_id: str, query: EventQuery, start: _Place
+    connection: Connection, session_id: str, query: EventQuery, start: _Place
 ) -> dict[str, Any]:
     select_session(connection, session_id)
     wanted = None if query.limit is None else query.limit + 1
@@ -142,7 +141,7 @@ def _select(
 
 
 def _logged(
-    connection: sqlite3.Connection,
+    connection: Connection,
     session_id: str,
     query: EventQuery,
     start: _Place,
@@ -162,7 +161,7 @@ def _logged(
         parameters.append(microseconds)
     rows = connection.execute(
         f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
-        f"ORDER BY seq {'ASC' if ascending else 'DESC'} LIMIT {-1 if count is None else count}",
+        f"ORDER BY seq {'ASC' if ascending else 'DESC'}{'' if count is None else f' LIMIT {count}'}",
         parameters,
     )
     # In descending order the queue was before the log: it is behind us.
@@ -171,7 +170,7 @@ def _logged(
 
 
 def _queued(
-    connection: sqlite3.Connection,
+    connection: Connection,
     session_id: str,
     query: EventQuery,
     start: _Place,

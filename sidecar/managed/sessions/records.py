@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidecar.errors import NotFoundError
 from sidecar.managed.common import timestamps
 from sidecar.managed.turns.event_builders import Usage
+from sidecar.store.interface import Connection, Row
 
 Status = Literal["idle", "running", "rescheduling", "terminated"]
 
@@ -111,7 +111,7 @@ class SessionRecord:
     body: dict[str, Any]
 
     @classmethod
-    def from_row(cls, row: sqlite3.Row) -> SessionRecord:
+    def from_row(cls, row: Row) -> SessionRecord:
         """Read a row of `sessions`."""
         values: dict[str, Any] = dict(row)
         values["usage"] = Tally(*json.loads(row["usage"]))
@@ -175,7 +175,7 @@ class SessionRecord:
         }
 
 
-def select_session(connection: sqlite3.Connection, session_id: str) -> SessionRecord:
+def select_session(connection: Connection, session_id: str) -> SessionRecord:
     """Return the session. Raises NotFoundError."""
     row = connection.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
     if row is None:
@@ -183,7 +183,7 @@ def select_session(connection: sqlite3.Connection, session_id: str) -> SessionRe
     return SessionRecord.from_row(row)
 
 
-def save_state(connection: sqlite3.Connection, record: SessionRecord) -> None:
+def save_state(connection: Connection, record: SessionRecord) -> None:
     """Write the columns that a turn changes."""
     connection.execute(
         "UPDATE sessions SET status = ?, updated_at = ?, child_session_id = ?, usage = ?, "
@@ -200,7 +200,7 @@ def save_state(connection: sqlite3.Connection, record: SessionRecord) -> None:
     )
 
 
-def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> None:
+def insert_session(connection: Connection, record: SessionRecord) -> None:
     """Write a new row."""
     connection.execute(
         "INSERT INTO sessions (id, agent_id, agent_version, environment_id, thread_id, model_ref, "
@@ -221,7 +221,7 @@ def insert_session(connection: sqlite3.Connection, record: SessionRecord) -> Non
     )
 
 
-def save_body(connection: sqlite3.Connection, record: SessionRecord) -> None:
+def save_body(connection: Connection, record: SessionRecord) -> None:
     """Write what a client can change."""
     connection.execute(
         "UPDATE sessions SET body = ?, updated_at = ?, archived_at = ?, status = ? WHERE id = ?",
@@ -250,7 +250,7 @@ class QueuedEvent:
         return {"id": self.id, "type": self.type, "processed_at": None, **self.fields}
 
 
-def select_queue(connection: sqlite3.Connection, session_id: str) -> list[QueuedEvent]:
+def select_queue(connection: Connection, session_id: str) -> list[QueuedEvent]:
     """Return what waits, in order."""
     rows = connection.execute(
         "SELECT position, id, type, body FROM queued_events WHERE session_id = ? ORDER BY position",

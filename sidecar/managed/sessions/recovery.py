@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,10 +17,10 @@ from sidecar.managed.sessions.resume import (
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import failed
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 
 
-def unfinished_sessions(connection: sqlite3.Connection) -> list[str]:
+def unfinished_sessions(connection: Connection) -> list[str]:
     """Return the sessions that ran, or had something waiting, when the process ended."""
     rows = connection.execute(
         "SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') "
@@ -30,7 +29,7 @@ def unfinished_sessions(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in rows]
 
 
-async def recover(actor: SessionActor, database: Database, reason: str) -> None:
+async def recover(actor: SessionActor, database: Store, reason: str) -> None:
     """Bring one session to a state it can go on from. Needs the actor's lock.
 
     A turn that shows no work is run now, unless the child turns out to have taken its prompt, or it is

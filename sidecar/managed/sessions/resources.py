@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.records import SessionRecord, save_body
 from sidecar.managed.workspaces.repositories import Repositories
+from sidecar.store.interface import Connection
 
 
 class Resources:
@@ -43,7 +43,7 @@ class Resources:
             updated = {**current, "updated_at": timestamps.now()}
             sealed = self._repositories.seal(token, resource_id)
 
-            def write(connection: sqlite3.Connection) -> None:
+            def write(connection: Connection) -> None:
                 connection.execute(
                     "UPDATE session_resources SET secret = ? WHERE id = ?", (sealed, resource_id)
                 )
@@ -56,7 +56,7 @@ class Resources:
         async with self._turns.holding(session_id) as actor:
             _find_changeable(actor.record, resource_id)
 
-            def write(connection: sqlite3.Connection) -> None:
+            def write(connection: Connection) -> None:
                 connection.execute("DELETE FROM session_resources WHERE id = ?", (resource_id,))
 
             await _store(actor, {resource_id: None}, write)
@@ -81,7 +81,7 @@ def _find_changeable(record: SessionRecord, resource_id: str) -> dict[str, Any]:
 async def _store(
     actor: SessionActor,
     changes: dict[str, dict[str, Any] | None],
-    write: Callable[[sqlite3.Connection], None],
+    write: Callable[[Connection], None],
 ) -> None:
     """Replace or (None) drop resources in the session's row, in one transaction with `write`."""
     record = actor.record
@@ -89,7 +89,7 @@ async def _store(
     body = {**record.body, "resources": [item for item in kept if item is not None]}
     record.body = body
 
-    def save(connection: sqlite3.Connection) -> None:
+    def save(connection: Connection) -> None:
         save_body(connection, record)
         write(connection)
 

@@ -9,7 +9,6 @@ repeats it, without asking again and under the event that announced it.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from sidecar.managed.turns.event_builders import (
     request_end_draft,
     tool_result_draft,
 )
+from sidecar.store.interface import Connection
 
 CallKind = Literal["builtin", "mcp", "custom"]
 
@@ -64,7 +64,7 @@ class Resume:
     content: list[dict[str, Any]] = field(default_factory=list)
 
 
-def turn_events(connection: sqlite3.Connection, session_id: str) -> list[dict[str, Any]]:
+def turn_events(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Return the events since the last one that ended a turn for good."""
     rows = connection.execute(
         "SELECT body FROM events WHERE session_id = ?1 AND seq > coalesce(("

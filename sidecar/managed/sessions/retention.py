@@ -8,14 +8,13 @@ are few, and clients keep their ids.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 import structlog
 
 from sidecar.errors import SidecarError
 from sidecar.managed.common import timestamps
 from sidecar.managed.sessions.service import Sessions
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store, StoreError
 
 _PAUSE_SECONDS = 3600.0
 _FIRST_PAUSE_SECONDS = 60.0
@@ -32,7 +31,7 @@ class Retention:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Store,
         sessions: Sessions,
         days: float,
         first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
@@ -52,7 +51,7 @@ class Retention:
         while True:
             try:
                 await self.sweep()
-            except sqlite3.Error as error:  # locked or full: the next time it may not be
+            except StoreError as error:  # locked or full: the next time it may not be
                 _log.warning("nothing aged out, the store fails", error=str(error))
             await asyncio.sleep(self._pause_seconds)
 
@@ -84,7 +83,7 @@ class Retention:
         return True
 
 
-def _old_sessions(connection: sqlite3.Connection, before: str) -> list[str]:
+def _old_sessions(connection: Connection, before: str) -> list[str]:
     rows = connection.execute(
         "SELECT id FROM sessions WHERE updated_at < ? AND turn IS NULL "
         "AND status NOT IN ('running', 'rescheduling') "
@@ -94,7 +93,7 @@ def _old_sessions(connection: sqlite3.Connection, before: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _delete_agents(connection: sqlite3.Connection, before: str) -> int:
+def _delete_agents(connection: Connection, before: str) -> int:
     cursor = connection.execute(
         "DELETE FROM agents WHERE id IN (SELECT a.id FROM agents a JOIN agent_versions v "
         "ON v.agent_id = a.id AND v.version = a.version WHERE v.updated_at < ?) "

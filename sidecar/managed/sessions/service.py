@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ from sidecar.managed.sessions.records import (
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import ModelRef
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 from sidecar.wire.managed import Skill
 from sidecar.wire.sessions import AgentWithOverrides, SessionCreate, SessionUpdate
 
@@ -55,7 +54,7 @@ class Sessions:
     def __init__(
         self,
         *,
-        database: Database,
+        database: Store,
         log: EventLog,
         turns: Turns,
         agents: Agents,
@@ -109,7 +108,7 @@ class Sessions:
             },
         )
 
-        def insert(connection: sqlite3.Connection) -> None:
+        def insert(connection: Connection) -> None:
             _check_environment(connection, request.environment_id)
             insert_session(connection, record)
             plan.insert(connection, record.id)
@@ -209,7 +208,7 @@ class Sessions:
         async with self._turns.holding(session_id) as actor:
             _refuse_while_running(actor.record, "deleted")
 
-            def remove(connection: sqlite3.Connection) -> None:
+            def remove(connection: Connection) -> None:
                 connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
             await self._database.write(remove)
@@ -277,7 +276,7 @@ def _typed_name(model_ref: str) -> str:
     return ref.model_id if ref.provider == "litellm" else model_ref
 
 
-def _check_environment(connection: sqlite3.Connection, environment_id: str) -> None:
+def _check_environment(connection: Connection, environment_id: str) -> None:
     if not is_id(environment_id, "env"):
         raise InvalidRequestError(
             f"environment_id: {environment_id[:80]!r} is not an environment id",

@@ -9,13 +9,13 @@ from sidecar.errors import NotFoundError
 from sidecar.ids import is_id
 from sidecar.managed.sessions.records import select_session
 from sidecar.managed.vaults.vaults import Vaults
-from sidecar.store.database import Database
+from sidecar.store.interface import Store
 
 
 class ShellVariables:
     """Read afresh for every command, so a rotated or archived credential counts at once."""
 
-    def __init__(self, *, database: Database, vaults: Vaults, workspaces_dir: Path) -> None:
+    def __init__(self, *, database: Store, vaults: Vaults, workspaces_dir: Path) -> None:
         self._database = database
         self._vaults = vaults
         self._workspaces_dir = workspaces_dir

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,7 @@ from sidecar.managed.turns.inputs import (
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.naming import ModelRef
 from sidecar.opencode.custom_tools import CustomTools
+from sidecar.store.interface import StoreError
 
 if TYPE_CHECKING:
     from sidecar.managed.sessions.actor import SessionActor
@@ -212,7 +212,7 @@ class Turn:
                 else:
                     self._prepare_again(preparation)
                 raise
-            except (SidecarError, sqlite3.Error) as error:
+            except (SidecarError, StoreError) as error:
                 if isinstance(error, ChildError) and error.upstream_status == 404:
                     raise TurnFailedError(_CONVERSATION_LOST) from error
                 await self._give_up(child)

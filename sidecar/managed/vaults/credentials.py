@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
 from sidecar.managed.vaults import vaults
 from sidecar.managed.vaults.encryption import Sealer
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 from sidecar.wire.vaults import (
     CredentialCreate,
     CredentialUpdate,
@@ -41,7 +40,7 @@ class Credential(Stored):
 class Credentials:
     """Create, read, update, list, archive and delete the credentials of a vault."""
 
-    def __init__(self, *, database: Database, sealer: Sealer) -> None:
+    def __init__(self, *, database: Store, sealer: Sealer) -> None:
         self._database = database
         self._sealer = sealer
 
@@ -60,7 +59,7 @@ class Credentials:
         credential = Credential.new(new_id("vcrd"), body, vault_id=vault_id)
         sealed = self._sealer.seal(secret, bound_to=credential.id)
 
-        def insert(connection: sqlite3.Connection) -> None:
+        def insert(connection: Connection) -> None:
             vaults.select_active(connection, vault_id)
             _refuse_duplicate(connection, vault_id, auth)
             credential.insert(connection, secret=sealed)
@@ -80,7 +79,7 @@ class Credentials:
         Raises InvalidRequestError when archived, or when `auth.type` differs.
         """
 
-        def write(connection: sqlite3.Connection) -> Credential:
+        def write(connection: Connection) -> Credential:
             current = _select(connection, vault_id, credential_id)
             if current.archived_at is not None:
                 raise InvalidRequestError(
@@ -102,7 +101,7 @@ class Credentials:
     async def archive(self, vault_id: str, credential_id: str) -> Credential:
         """Erase the secret and keep the record. Idempotent."""
 
-        def write(connection: sqlite3.Connection) -> Credential:
+        def write(connection: Connection) -> Credential:
             current = _select(connection, vault_id, credential_id)
             if current.archived_at is not None:
                 return current
@@ -118,7 +117,7 @@ class Credentials:
     async def delete(self, vault_id: str, credential_id: str) -> None:
         """Delete it. Raises NotFoundError."""
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             _select(connection, vault_id, credential_id)
             connection.execute("DELETE FROM credentials WHERE id = ?", (credential_id,))
 
@@ -182,7 +181,7 @@ def _merged(body: dict[str, Any], request: CredentialUpdate) -> tuple[dict[str, 
     return merged, secret
 
 
-def _refuse_duplicate(connection: sqlite3.Connection, vault_id: str, auth: dict[str, Any]) -> None:
+def _refuse_duplicate(connection: Connection, vault_id: str, auth: dict[str, Any]) -> None:
     key = "mcp_server_url" if auth["type"] == "static_bearer" else "secret_name"
     rows = connection.execute(
         "SELECT id, body FROM credentials WHERE vault_id = ? AND archived_at IS NULL", (vault_id,)
@@ -200,7 +199,7 @@ def _refuse_duplicate(connection: sqlite3.Connection, vault_id: str, auth: dict[
         )
 
 
-def _select(connection: sqlite3.Connection, vault_id: str, credential_id: str) -> Credential:
+def _select(connection: Connection, vault_id: str, credential_id: str) -> Credential:
     row = connection.execute(
         "SELECT * FROM credentials WHERE id = ? AND vault_id = ?", (credential_id, vault_id)
     ).fetchone()

@@ -12,7 +12,6 @@ import binascii
 import contextlib
 import os
 import secrets
-import sqlite3
 from pathlib import Path
 
 import structlog
@@ -20,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sidecar.errors import SettingsError, SidecarError
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Store
 
 KEY_BYTES = 32
 KEY_FILE = "secret.key"
@@ -79,7 +78,7 @@ def parse_key(text: str, *, source: str) -> bytes:
 _RECIPE = "`openssl rand -base64 32`"
 
 
-async def open_sealer(*, database: Database, key: str | None, data_dir: Path) -> Sealer:
+async def open_sealer(*, database: Store, key: str | None, data_dir: Path) -> Sealer:
     """Return the sealer of this data directory: with `key` (base64), else with the key file.
 
     The file is made on first use, readable by its owner only. Raises SettingsError when the key is not
@@ -96,14 +95,14 @@ async def open_sealer(*, database: Database, key: str | None, data_dir: Path) ->
         check = None
     else:
         raise SettingsError(
-            f"{file} is missing, and {database.path} holds secrets sealed with it: restore the file, "
+            f"{file} is missing, and {database.location} holds secrets sealed with it: restore the file, "
             f"or set {KEY_VARIABLE} to its content"
         )
     sealer = Sealer(found)
     if check is not None and not _opens(sealer, check):
         if not await _is_unused(database):
             raise SettingsError(
-                f"{source} is not the key that the secrets in {database.path} were sealed with; "
+                f"{source} is not the key that the secrets in {database.location} were sealed with; "
                 f"set {KEY_VARIABLE} to the key used before"
             )
         check = None
@@ -147,20 +146,20 @@ def _create(file: Path) -> bytes:
     return key
 
 
-def _select_check(connection: sqlite3.Connection) -> bytes | None:
+def _select_check(connection: Connection) -> bytes | None:
     row = connection.execute("SELECT sealed FROM key_check").fetchone()
     return row["sealed"] if row is not None else None
 
 
-def _replace_check(connection: sqlite3.Connection, sealed: bytes) -> None:
+def _replace_check(connection: Connection, sealed: bytes) -> None:
     connection.execute("DELETE FROM key_check")
     connection.execute("INSERT INTO key_check (sealed) VALUES (?)", (sealed,))
 
 
-async def _is_unused(database: Database) -> bool:
+async def _is_unused(database: Store) -> bool:
     """Whether no secret is stored, so that another key loses nothing."""
 
-    def count(connection: sqlite3.Connection) -> int:
+    def count(connection: Connection) -> int:
         queries = [f"SELECT count(*) FROM {table} WHERE secret IS NOT NULL" for table in _HOLDERS]  # noqa: S608  # our own names
         return sum(connection.execute(query).fetchone()[0] for query in queries)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
 from sidecar.managed.vaults.encryption import Sealer, UnsealError
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.vaults import VaultCreate, VaultUpdate
 
 _log = structlog.get_logger(__name__)
@@ -44,7 +43,7 @@ class SessionSecrets:
 class Vaults:
     """Create, read, update, list, archive and delete vaults; open their secrets for a session."""
 
-    def __init__(self, *, database: Database, sealer: Sealer) -> None:
+    def __init__(self, *, database: Store, sealer: Sealer) -> None:
         self._database = database
         self._sealer = sealer
 
@@ -65,7 +64,7 @@ class Vaults:
     async def update(self, vault_id: str, request: VaultUpdate) -> Vault:
         """Change name or metadata. Raises InvalidRequestError when archived."""
 
-        def write(connection: sqlite3.Connection) -> Vault:
+        def write(connection: Connection) -> Vault:
             current = select_active(connection, vault_id)
             body = dict(current.body)
             if request.display_name is not None:
@@ -79,7 +78,7 @@ class Vaults:
     async def archive(self, vault_id: str) -> Vault:
         """Archive it with all its credentials and erase their secrets. Idempotent."""
 
-        def write(connection: sqlite3.Connection) -> Vault:
+        def write(connection: Connection) -> Vault:
             current = select(connection, vault_id)
             if current.archived_at is not None:
                 return current
@@ -100,7 +99,7 @@ class Vaults:
     async def delete(self, vault_id: str) -> None:
         """Delete it with its credentials. Sessions that name it go on without them."""
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             select(connection, vault_id)
             connection.execute("DELETE FROM vaults WHERE id = ?", (vault_id,))
 
@@ -113,7 +112,7 @@ class Vaults:
     async def check(self, vault_ids: Sequence[str]) -> None:
         """See that a new session may use these vaults. Raises InvalidRequestError for the first bad one."""
 
-        def check(connection: sqlite3.Connection) -> None:
+        def check(connection: Connection) -> None:
             for vault_id in vault_ids:
                 _check_usable(connection, vault_id)
 
@@ -148,7 +147,7 @@ class Vaults:
         return (await self.secrets_for(vault_ids)).bearer_by_url
 
 
-def select(connection: sqlite3.Connection, vault_id: str) -> Vault:
+def select(connection: Connection, vault_id: str) -> Vault:
     """Return the vault. Raises NotFoundError."""
     row = connection.execute("SELECT * FROM vaults WHERE id = ?", (vault_id,)).fetchone()
     if row is None:
@@ -156,7 +155,7 @@ def select(connection: sqlite3.Connection, vault_id: str) -> Vault:
     return Vault.from_row(row)
 
 
-def select_active(connection: sqlite3.Connection, vault_id: str) -> Vault:
+def select_active(connection: Connection, vault_id: str) -> Vault:
     """Return the vault. Raises NotFoundError, and InvalidRequestError when it is archived."""
     vault = select(connection, vault_id)
     if vault.archived_at is not None:
@@ -164,7 +163,7 @@ def select_active(connection: sqlite3.Connection, vault_id: str) -> Vault:
     return vault
 
 
-def _check_usable(connection: sqlite3.Connection, vault_id: str) -> None:
+def _check_usable(connection: Connection, vault_id: str) -> None:
     row = None
     if is_id(vault_id, "vlt"):
         row = connection.execute(
@@ -180,7 +179,7 @@ def _check_usable(connection: sqlite3.Connection, vault_id: str) -> None:
         )
 
 
-def _select_secrets(connection: sqlite3.Connection, vault_ids: Sequence[str]) -> list[sqlite3.Row]:
+def _select_secrets(connection: Connection, vault_ids: Sequence[str]) -> list[Row]:
     """Return the live credentials in the order of the vaults."""
     query = (
         "SELECT id, body, secret FROM credentials "

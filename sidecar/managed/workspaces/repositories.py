@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import Sealer, UnsealError
 from sidecar.managed.workspaces.git import Checkout, CloneError, Git
-from sidecar.store.database import Database
+from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.sessions import GithubRepository
 
 HOSTED_ROOT = "/workspace"
@@ -43,7 +42,7 @@ class Plan:
     answers: list[dict[str, Any]]
     secrets: Sequence[bytes | None]
 
-    def insert(self, connection: sqlite3.Connection, session_id: str) -> None:
+    def insert(self, connection: Connection, session_id: str) -> None:
         """Write the rows; the session's row must be there."""
         connection.executemany(
             "INSERT INTO session_resources (id, session_id, body, secret) VALUES (?, ?, ?, ?)",
@@ -57,7 +56,7 @@ class Plan:
 class Repositories:
     """Plans and clones the repositories of sessions."""
 
-    def __init__(self, *, database: Database, sealer: Sealer, git: Git) -> None:
+    def __init__(self, *, database: Store, sealer: Sealer, git: Git) -> None:
         self._database = database
         self._sealer = sealer
         self._git = git
@@ -135,7 +134,7 @@ class Repositories:
         _log.info("repository cloned", resource=resource["id"], directory=str(target))
 
     async def _mark_done(self, resource_id: str) -> None:
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: Connection) -> None:
             connection.execute(
                 "UPDATE session_resources SET materialised_at = ? WHERE id = ?",
                 (timestamps.now(), resource_id),
@@ -199,7 +198,7 @@ def _check_target(target: Path, directory: Path) -> None:
         raise CloneError("repository_clone_error", "the mount path holds other files already")
 
 
-def _missing(connection: sqlite3.Connection, session_id: str) -> list[sqlite3.Row]:
+def _missing(connection: Connection, session_id: str) -> list[Row]:
     return connection.execute(
         "SELECT id, body, secret FROM session_resources "
         "WHERE session_id = ? AND materialised_at IS NULL ORDER BY id",

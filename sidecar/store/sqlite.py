@@ -13,16 +13,16 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from sidecar.store.interface import Job, StoreError, StoreLockedError
 from sidecar.store.migrations import migrate
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], Any]
 
 _MAX_JOBS_PER_COMMIT = 256
 _BUSY_TIMEOUT_SECONDS = 10.0
@@ -33,7 +33,7 @@ _BUSY_TIMEOUT_SECONDS = 10.0
 class _Write:
     """One job on its way through the writer; its future belongs to the loop."""
 
-    job: Job
+    job: Job[Any]
     future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
@@ -41,6 +41,8 @@ class _Write:
     def run(self, connection: sqlite3.Connection) -> None:
         try:
             self.result = self.job(connection)
+        except sqlite3.Error as error:
+            self.error = _store_error(error)
         except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
             self.error = error
 
@@ -53,12 +55,10 @@ class _Write:
             self.future.set_result(self.result)
 
 
-class Database:
-    """Async front of the SQLite file at `path`.
+class SqliteStore:
+    """Async front of the SQLite file at `path`; see `interface.Store`.
 
-    `await write(job)` returns after the job's changes are committed; `await read(job)` sees every
-    committed write. A job is a function of a `sqlite3.Connection` (rows are `sqlite3.Row`) and must
-    not touch asyncio. Exceptions of a job reach its caller and undo only that job.
+    Jobs get the `sqlite3.Connection` itself: the interface is a subset of it, so nothing is wrapped.
     """
 
     def __init__(self, path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "FULL") -> None:
@@ -75,6 +75,11 @@ class Database:
         return self._path
 
     @property
+    def location(self) -> str:
+        """The file's path, for messages."""
+        return str(self._path)
+
+    @property
     def queued_writes(self) -> int:
         """Jobs that wait for the writer; growth means that the disk does not keep up."""
         return self._jobs.qsize()
@@ -85,10 +90,13 @@ class Database:
         return sum(part.stat().st_size for part in parts if part.exists())
 
     async def open(self) -> None:
-        """Create or migrate the schema and start the threads. Raises sqlite3.Error."""
+        """Create or migrate the schema and start the threads. Raises StoreError, OSError."""
         loop = asyncio.get_running_loop()
-        connection = await loop.run_in_executor(self._reader, self._connect_and_migrate)
-        self._read_connection = await loop.run_in_executor(self._reader, self._connect)
+        try:
+            connection = await loop.run_in_executor(self._reader, self._connect_and_migrate)
+            self._read_connection = await loop.run_in_executor(self._reader, self._connect)
+        except sqlite3.Error as error:
+            raise _store_error(error) from error
         self._writer = threading.Thread(
             target=self._run_writer, args=(connection, loop), name="store-writer", daemon=True
         )
@@ -106,23 +114,26 @@ class Database:
             self._read_connection = None
         self._reader.shutdown()
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, job: Job[T]) -> T:
         """Run `job` in the next transaction; returns its result once committed.
 
         Cancelling the caller does not take the job back: it is committed or refused as a whole.
         """
         if self._writer is None:
-            raise sqlite3.ProgrammingError("the store is closed")
+            raise StoreError("the store is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Write(job, future))
         return await future
 
-    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` on the read connection."""
+    async def read(self, job: Job[T]) -> T:
+        """Run `job` on the read connection; it sees every committed write."""
         connection = self._read_connection
         if connection is None:
-            raise sqlite3.ProgrammingError("the store is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._reader, job, connection)
+            raise StoreError("the store is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, job, connection)
+        except sqlite3.Error as error:
+            raise _store_error(error) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -162,10 +173,13 @@ class Database:
         connection.close()
 
 
-def is_locked(error: Exception) -> bool:
-    """Whether that is because another program has the file locked."""
+def _store_error(error: sqlite3.Error) -> StoreError:
+    """Translate one of SQLite's errors; the original is chained."""
     code = getattr(error, "sqlite_errorcode", None)
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    is_locked = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    translated = StoreLockedError(str(error)) if is_locked else StoreError(str(error))
+    translated.__cause__ = error
+    return translated
 
 
 def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Write]) -> None:
@@ -189,7 +203,7 @@ def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Write]) ->
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         for write in batch:
-            write.error = write.error or error
+            write.error = write.error or _store_error(error)
 
 
 def _resolve_all(writes: Sequence[_Write]) -> None:
