@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.log import Draft
-from sidecar.managed.sessions.records import SessionRecord, Tally, insert_session
+from sidecar.managed.events.event import Draft
+from sidecar.managed.sessions.table import insert_session
+from sidecar.managed.turns.state import SessionRecord
+from sidecar.model_requests import Usage
 from sidecar.store.sqlite import SqliteStore
 
 MESSAGE = Draft("agent.message", {"content": [{"type": "text", "text": "some words " * 20}]})
@@ -29,7 +31,7 @@ async def new_session(database: SqliteStore) -> str:
         last_seq=0,
         last_processed_us=0,
         child_session_id=None,
-        usage=Tally(),
+        usage=Usage(),
         active_us=0,
         turn=None,
         body={"agent": {}, "title": None, "metadata": {}, "resources": [], "vault_ids": []},

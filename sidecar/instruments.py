@@ -18,12 +18,12 @@ from prometheus_client.registry import Collector
 from sidecar import __version__
 from sidecar.gateway.catalogue import Catalogue, CatalogueEntry
 from sidecar.gateway.relay import Relay
-from sidecar.gateway.relay_events import ModelRequestEnded, RelayEvent
-from sidecar.gateway.usage import TokenUsage
+from sidecar.gateway.relay_events import RelayEvent
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.actor import TurnEnded
 from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.turns.state import TurnEnded
 from sidecar.metrics import PREFIX, Metrics
+from sidecar.model_requests import ModelRequestEnded, Usage
 from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.events import EventPump
@@ -96,7 +96,7 @@ def cause(reason: str) -> str:
     return _CAUSES.get(reason, "requested")
 
 
-def tokens(usage: TokenUsage) -> dict[str, int]:
+def tokens(usage: Usage) -> dict[str, int]:
     """Return the tokens by the `kind` label."""
     return {
         "input": usage.input_tokens,
@@ -106,7 +106,7 @@ def tokens(usage: TokenUsage) -> dict[str, int]:
     }
 
 
-def cost_usd(entry: CatalogueEntry, usage: TokenUsage) -> float:
+def cost_usd(entry: CatalogueEntry, usage: Usage) -> float:
     """Return what the tokens cost by the entry's prices; an unknown cache price is the input price."""
     base = entry.input_cost_per_token or 0.0
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-from sidecar.managed.turns.tool_plan import ToolPlan, expand
+from sidecar.managed.agents.toolsets import expand
+from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.model_requests import FailureKind, ModelRequestEnded, RequestFailure, Usage
 from sidecar.wire.managed import AgentCreate
 
 PROMPT, SESSION = "msg_prompt", "ses_1"
@@ -25,6 +27,13 @@ TEXT = st.text("ab \u00e4\u6994\n", max_size=12)
 Event = dict[str, Any]
 News = tuple[str, Any]
 """One arrival: ("child", (type, properties)), ("started", id) or ("ended", (id, is_error))."""
+
+
+def ended(request_id: str, *, is_error: bool | None) -> ModelRequestEnded:
+    """Return the relay's report of a request that took one token; None for one that was cut."""
+    kinds: dict[bool | None, FailureKind] = {True: "failed", None: "cancelled"}
+    failure = None if is_error is False else RequestFailure(kinds[is_error], "no")
+    return ModelRequestEnded(request_id, usage=Usage(input_tokens=1), failure=failure)
 
 
 def make_agent() -> dict[str, Any]:

@@ -23,10 +23,11 @@ from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
-from sidecar.opencode.events import ChildEvent, EventPump
+from sidecar.opencode.events import EventPump
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.shell_environment import ShellEnvironment
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.wire.opencode_events import ChildEvent
 
 MODEL, LATE_MODEL = "vendor/known:1", "vendor/late"
 TOKEN = "relay-token-of-the-laboratory"  # noqa: S105  # good for the scripted gateway only

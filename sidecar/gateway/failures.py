@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sidecar.gateway.relay_events import FailureKind
+from sidecar.model_requests import FailureKind
 
 _BILLING_MARKS = ("insufficient_quota", "billing", "budget", "credit balance")
 _BY_STATUS: dict[int, FailureKind] = {

@@ -20,9 +20,9 @@ from yarl import URL
 from sidecar.aiokit import SilenceBound
 from sidecar.config import GatewaySettings
 from sidecar.gateway.failures import classify, classify_event, error_body, error_event
-from sidecar.gateway.relay_events import Failure, FailureKind
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
-from sidecar.gateway.usage import AnswerTap, TokenUsage
+from sidecar.gateway.usage import AnswerTap
+from sidecar.model_requests import FailureKind, RequestFailure, Usage
 from sidecar.tracing import TRACEPARENT
 from sidecar.wire.json_text import read_leniently
 
@@ -61,7 +61,7 @@ class Call:
     first_byte: float | None = None
     """Seconds from the start."""
     status: int = 0
-    failure: Failure | None = None
+    failure: RequestFailure | None = None
     tap: AnswerTap | None = None
 
     @property
@@ -79,7 +79,7 @@ class Call:
         return self._parsed().get("stream") is True
 
     @property
-    def usage(self) -> TokenUsage | None:
+    def usage(self) -> Usage | None:
         """What the answer told of it."""
         return self.tap.usage if self.tap is not None else None
 
@@ -192,7 +192,7 @@ class Forwarder:
                         kept += chunk
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
-            call.failure = Failure("timeout", message)
+            call.failure = RequestFailure("timeout", message)
             if is_sse:
                 await response.write(error_event(call.path, message))
             else:
@@ -201,11 +201,11 @@ class Forwarder:
             raise  # the child's side: only writing raises it
         except aiohttp.ClientError as error:
             text = excerpt(str(error), self._api_key)
-            call.failure = Failure("failed", f"the gateway dropped the connection: {text}")
+            call.failure = RequestFailure("failed", f"the gateway dropped the connection: {text}")
             _abort(request)
         if upstream.status >= 400 and call.failure is None:
             kind = classify(upstream.status, kept)
-            call.failure = Failure(kind, excerpt(kept, self._api_key))
+            call.failure = RequestFailure(kind, excerpt(kept, self._api_key))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
@@ -226,14 +226,14 @@ class Forwarder:
 
     def _fail(self, call: Call, status: int, kind: FailureKind, message: str) -> web.Response:
         call.status = status
-        call.failure = Failure(kind, message)
+        call.failure = RequestFailure(kind, message)
         return failed_answer(call.path, status, message)
 
-    def _told_by(self, tap: AnswerTap) -> Failure | None:
+    def _told_by(self, tap: AnswerTap) -> RequestFailure | None:
         if tap.error is not None:
             message = excerpt(str(tap.error.get("message") or tap.error), self._api_key)
-            return Failure(classify_event(tap.error), message)
-        return Failure("refusal", "the model refused") if tap.is_refusal else None
+            return RequestFailure(classify_event(tap.error), message)
+        return RequestFailure("refusal", "the model refused") if tap.is_refusal else None
 
 
 def failed_answer(path: str, status: int, message: str) -> web.Response:

@@ -18,14 +18,9 @@ from aiohttp import hdrs, web
 
 from sidecar.config import GatewaySettings
 from sidecar.gateway.forwarding import Call, Forwarder, failed_answer
-from sidecar.gateway.relay_events import (
-    Failure,
-    Listener,
-    Listeners,
-    ModelRequestEnded,
-    ModelRequestStarted,
-)
+from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.ids import new_id
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
 from sidecar.tracing import PassingTracer, Span, Tracer
 
 FORWARDED_PATHS = frozenset(
@@ -133,7 +128,9 @@ class Relay:
         try:
             return await self._forwarder.forward(request, call)
         except (asyncio.CancelledError, ConnectionError):
-            call.failure = call.failure or Failure("cancelled", "the child closed the connection")
+            call.failure = call.failure or RequestFailure(
+                "cancelled", "the child closed the connection"
+            )
             raise
         finally:
             self._forwarder.finish(call)

@@ -5,69 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import structlog
 
-from sidecar.gateway.usage import TokenUsage
-
-FailureKind = Literal[
-    "overloaded",
-    "rate_limited",
-    "authentication",
-    "billing",
-    "refusal",
-    "failed",
-    "timeout",
-    "not_sse",
-    "cancelled",
-]
-"""`cancelled`: the child went away first, as it does when a turn is aborted. `refusal`: the model
-answered, with a refusal."""
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a model request failed; the message is cut and carries no key."""
-
-    kind: FailureKind
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequestStarted:
-    """The child asked for a completion. `started_at` is seconds since the epoch.
-
-    `child_session_id` and `parent_session_id` (sub-agents) are opencode's own session ids, from
-    `x-session-id` and `x-parent-session-id`; empty when the child sent none.
-    """
-
-    request_id: str
-    child_session_id: str
-    parent_session_id: str
-    model: str
-    started_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequestEnded:
-    """The end of one. `status` is what the child was answered, 0 when nothing.
-
-    `first_byte_seconds` is the time to the first body byte, None when there was none.
-    """
-
-    request_id: str
-    child_session_id: str
-    parent_session_id: str
-    model: str
-    status: int
-    usage: TokenUsage | None
-    failure: Failure | None
-    started_at: float
-    first_byte_seconds: float | None
-    seconds: float
 
 
 RelayEvent = ModelRequestStarted | ModelRequestEnded

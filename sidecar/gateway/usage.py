@@ -7,24 +7,16 @@ under `input_tokens`), Anthropic messages (`input_tokens` excludes them), and Li
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
+
+from sidecar.model_requests import Usage
 
 _MAX_HELD_BYTES = 8 * 1024 * 1024
 """An answer without a line end is held for the tap at most up to this size; then it is not tapped."""
 
 _SIGNS = (b'"usage"', b'"error"', b'"refusal"', b'"content_filter"')
 """Only lines with one of these are parsed. Inside a JSON string the quotes would be escaped."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenUsage:
-    """Tokens of one model request. `input_tokens` excludes both cache numbers."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
 
 
 class AnswerTap:
@@ -35,7 +27,7 @@ class AnswerTap:
     """
 
     def __init__(self, *, is_sse: bool) -> None:
-        self.usage: TokenUsage | None = None
+        self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.is_refusal = False
         self._is_sse = is_sse
@@ -101,15 +93,15 @@ class AnswerTap:
             reasons += [_get(choice, "finish_reason") for choice in choices]
         self.is_refusal |= "refusal" in reasons or "content_filter" in reasons
 
-    def _merge(self, new: TokenUsage) -> None:
-        old = self.usage or TokenUsage()
+    def _merge(self, new: Usage) -> None:
+        old = self.usage or Usage()
         # Anthropic's numbers are cumulative over the stream; some gateways send zeros at one end.
-        self.usage = TokenUsage(
-            *(max(getattr(old, name), getattr(new, name)) for name in TokenUsage.__slots__)
+        self.usage = Usage(
+            *(max(getattr(old, f.name), getattr(new, f.name)) for f in fields(Usage))
         )
 
 
-def read_usage(raw: dict[str, Any]) -> TokenUsage:
+def read_usage(raw: dict[str, Any]) -> Usage:
     """Return the usage of any of the formats in one meaning."""
     details = raw.get("prompt_tokens_details") or raw.get("input_tokens_details")
     read = _count(raw, "cache_read_input_tokens") or _count(details, "cached_tokens")
@@ -119,7 +111,7 @@ def read_usage(raw: dict[str, Any]) -> TokenUsage:
         prompt = _count(raw, "input_tokens")
     fresh = max(0, prompt - read - created) if prompt else _count(raw, "input_tokens")
     output = _count(raw, "completion_tokens") or _count(raw, "output_tokens")
-    return TokenUsage(fresh, output, created, read)
+    return Usage(fresh, output, created, read)
 
 
 def _count(holder: Any, name: str) -> int:

@@ -18,8 +18,9 @@ from sidecar.http.answers import (
     query_version,
     read_object,
 )
-from sidecar.managed.sessions.records import SessionRecord
+from sidecar.managed.sessions.representation import thread_to_api
 from sidecar.managed.sessions.service import Filters, Sessions
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.wire.sessions import SessionCreate, SessionUpdate
 
 MAX_THREADS = 1000
@@ -105,11 +106,11 @@ class SessionsApi:
             )
         statuses = _statuses(request)
         shown = not statuses or record.status in statuses
-        return json_response({"data": [record.thread()] if shown else [], "next_page": None})
+        return json_response({"data": [thread_to_api(record)] if shown else [], "next_page": None})
 
     async def thread(self, request: web.Request) -> web.Response:
         """`GET /v1/sessions/{id}/threads/{thread_id}`."""
-        return json_response((await self._record_of_thread(request)).thread())
+        return json_response(thread_to_api(await self._record_of_thread(request)))
 
     async def archive_thread(self, request: web.Request) -> web.Response:
         """`POST /v1/sessions/{id}/threads/{thread_id}/archive`: the thread is archived with its session."""
@@ -120,7 +121,7 @@ class SessionsApi:
                 f"thread {record.thread_id} is the primary thread and cannot be archived alone; "
                 f"archive session {record.id}"
             )
-        return json_response(record.thread())
+        return json_response(thread_to_api(record))
 
     async def _record_of_thread(self, request: web.Request) -> SessionRecord:
         record = await self._sessions.record(path_id(request, "sesn", "session"))

@@ -13,8 +13,7 @@ import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import aiohttp
 import structlog
@@ -23,6 +22,7 @@ from sidecar.aiokit import Backoff, SilenceBound
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
+from sidecar.wire.opencode_events import ChildEvent, ChildGap
 
 _SILENCE_SECONDS = 25.0
 """Two heartbeats missed and some."""
@@ -32,25 +32,6 @@ _TYPE = re.compile(rb'"payload":\s*\{\s*(?:"id":\s*"[^"\\]*",\s*)?"type":\s*"([^
 """The type as opencode writes it, in front. Inside a JSON string the quotes would be escaped."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ChildEvent:
-    """One event of a session. For a sub-agent `session_id` differs from `root_session_id`."""
-
-    type: str
-    properties: dict[str, Any]
-    directory: str | None
-    session_id: str
-    root_session_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChildGap:
-    """Events may have been missed. After `restarted` statuses and open questions of before are void."""
-
-    reason: Literal["reconnected", "restarted"]
-    boot: int
 
 
 EventCallback = Callable[[ChildEvent], None]

@@ -14,7 +14,7 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.relay import Relay
-from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted
+from sidecar.gateway.relay_events import RelayEvent
 from sidecar.managed.agents.agents import Agents
 from sidecar.managed.agents.environments import Environments
 from sidecar.managed.child.mcp_servers import Connections
@@ -25,8 +25,6 @@ from sidecar.managed.sessions.resources import Resources
 from sidecar.managed.sessions.retention import Retention
 from sidecar.managed.sessions.service import Sessions
 from sidecar.managed.sessions.shell_variables import ShellVariables
-from sidecar.managed.turns.event_builders import Usage
-from sidecar.managed.turns.inputs import RequestEnded, RequestStarted
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_sealer
 from sidecar.managed.vaults.vaults import Vaults
@@ -198,21 +196,8 @@ def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
             turns.child_lost(_LOST[state])
             child.instances.forget_all()
 
-    def on_request(event: ModelRequestStarted | ModelRequestEnded) -> None:
-        if isinstance(event, ModelRequestStarted):
-            turns.tell(event.child_session_id, RequestStarted(event.request_id))
-            return
-        is_cut = event.failure is not None and event.failure.kind == "cancelled"
-        has_failed = event.failure is not None and event.failure.kind != "refusal"
-        usage = (
-            Usage(**{name: getattr(event.usage, name) for name in Usage.__slots__})
-            if event.usage
-            else None
-        )
-        turns.tell(
-            event.child_session_id,
-            RequestEnded(event.request_id, None if is_cut else has_failed, usage),
-        )
+    def on_request(event: RelayEvent) -> None:
+        turns.tell(event.child_session_id, event)
 
     child.supervisor.on_state_change(on_state)
     child.pump.on_lost(child.supervisor.suspect)

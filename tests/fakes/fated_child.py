@@ -15,12 +15,13 @@ from sidecar.ids import new_id
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EventQuery, list_events
-from sidecar.managed.sessions.records import SessionRecord
-from sidecar.managed.turns.inputs import ChildLost, RequestStarted
+from sidecar.managed.turns.inputs import ChildLost
+from sidecar.managed.turns.state import SessionRecord
+from sidecar.model_requests import ModelRequestStarted
 from sidecar.opencode.custom_tools import CustomTools
-from sidecar.opencode.events import ChildEvent
 from sidecar.store.sqlite import SqliteStore
 from sidecar.tracing import PassingTracer
+from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
@@ -77,7 +78,7 @@ class FatedChild:
         self._echo(message_id)
         self._status("busy")
         if fate == "dies working":
-            self.tell(RequestStarted("req_1"))
+            self.tell(ModelRequestStarted("req_1"))
         if fate in {"dies", "dies working"}:
             self.tell(ChildLost("died"))
             return

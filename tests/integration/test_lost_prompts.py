@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.turns.inputs import RequestStarted
+from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.sqlite import SqliteStore
 from tests.fakes.fated_child import Fate, FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message
@@ -174,7 +174,7 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
     async with asyncio.timeout(5):
         while not child.prompts:
             await asyncio.sleep(0.01)
-        child.tell(RequestStarted("req_1"))
+        child.tell(ModelRequestStarted("req_1"))
         while "span.model_request_start" not in types_of(await history(database, session_id)):
             await asyncio.sleep(0.01)
     await turns._tasks.close()

@@ -17,10 +17,11 @@ from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
-from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
+from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.wire.opencode_events import ChildEvent, ChildGap
 
 FAKE = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
 A, B = ModelEntry("a"), ModelEntry("b")

@@ -24,11 +24,12 @@ from sidecar.naming import ModelRef
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
-from sidecar.opencode.events import ChildEvent, ChildGap, EventPump
+from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes import orphans
+from sidecar.wire.opencode_events import ChildEvent, ChildGap
 from tests.recordings.mcp_server import McpServer
 
 OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"

@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestServer
 from sidecar.config import GatewaySettings
 from sidecar.demo_gateway import DemoGateway
 from sidecar.gateway.relay import Relay
-from sidecar.gateway.relay_events import ModelRequestEnded, ModelRequestStarted, RelayEvent
-from sidecar.gateway.usage import TokenUsage
+from sidecar.gateway.relay_events import RelayEvent
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
 
 KEY = "real-gateway-key-77"
 MakeRelay = Callable[..., Awaitable[Relay]]
@@ -216,7 +216,7 @@ async def test_events_of_a_request(
     assert ended.failure is None
     assert ended.first_byte_seconds is not None
     assert 0 < ended.first_byte_seconds <= ended.seconds
-    assert isinstance(ended.usage, TokenUsage)
+    assert isinstance(ended.usage, Usage)
     assert (ended.usage.output_tokens, ended.usage.cache_read_input_tokens) == (5, 7)
 
 

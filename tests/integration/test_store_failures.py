@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.turns.inputs import RequestStarted
+from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, StoreError
 from sidecar.store.sqlite import SqliteStore
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
@@ -126,7 +126,7 @@ async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyD
     await started(turns, session_id, child)
     database.is_full = True
     with capture_logs() as logs:
-        child.tell(RequestStarted("req_1"))
+        child.tell(ModelRequestStarted("req_1"))
         async with asyncio.timeout(5):
             while not any(line["event"] == "store still failing" for line in logs):
                 await asyncio.sleep(0.005)

@@ -24,17 +24,17 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EventQuery, list_events
-from sidecar.managed.sessions.records import SessionRecord, Tally, insert_session
-from sidecar.managed.turns.event_builders import Usage
-from sidecar.managed.turns.inputs import RequestEnded, RequestStarted
+from sidecar.managed.sessions.table import insert_session
+from sidecar.managed.turns.state import SessionRecord
+from sidecar.model_requests import ModelRequestStarted, Usage
 from sidecar.opencode.custom_tools import CustomTools
-from sidecar.opencode.events import ChildEvent
 from sidecar.store.sqlite import SqliteStore
 from sidecar.tracing import PassingTracer
+from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 from tests.event_books import check_events
 from tests.harness import types_of, user_message
-from tests.turn_scripts import CLIENT_TOOLS, PROMPT, News, Script, arrivals, make_agent
+from tests.turn_scripts import CLIENT_TOOLS, PROMPT, News, Script, arrivals, ended, make_agent
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 
@@ -105,10 +105,10 @@ class FakeChild:
         for kind, what in self._news:
             self.position += 1
             if kind == "started":
-                self.turns.tell(self.session_id, RequestStarted(what))
+                self.turns.tell(self.session_id, ModelRequestStarted(what))
             elif kind == "ended":
                 request, is_error = what
-                self.turns.tell(self.session_id, RequestEnded(request, is_error, Usage(1)))
+                self.turns.tell(self.session_id, ended(request, is_error=is_error))
             else:
                 type_, given = what
                 properties = json.loads(json.dumps(given).replace(PROMPT, message_id))
@@ -220,7 +220,7 @@ async def new_session(database: SqliteStore) -> str:
         last_seq=0,
         last_processed_us=0,
         child_session_id=None,
-        usage=Tally(),
+        usage=Usage(),
         active_us=0,
         turn=None,
         body={"agent": agent, "title": None, "metadata": {}, "resources": [], "vault_ids": []},

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.events.log import Draft, EventLog, Head, Preview, to_json
+from sidecar.managed.events.event import Draft, Preview, to_json
+from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, StoreError
 from sidecar.store.sqlite import SqliteStore

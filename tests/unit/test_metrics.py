@@ -4,11 +4,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sidecar.gateway.merge import CatalogueEntry
-from sidecar.gateway.usage import TokenUsage
 from sidecar.instruments import cause, cost_usd, tokens
 from sidecar.metrics import MAX_MODELS, OTHER, Metrics
+from sidecar.model_requests import Usage
 
-USAGE = TokenUsage(
+USAGE = Usage(
     input_tokens=100,
     output_tokens=10,
     cache_creation_input_tokens=20,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sidecar.gateway.failures import classify, classify_event
 from sidecar.gateway.upstream import api_root, excerpt
-from sidecar.gateway.usage import AnswerTap, TokenUsage, read_usage
+from sidecar.gateway.usage import AnswerTap, read_usage
+from sidecar.model_requests import Usage
 
 OPENAI = (
     b'data: {"choices":[{"delta":{"content":"say \\"usage\\" {"}}]}\n\n'
@@ -30,8 +31,8 @@ ANTHROPIC = (
 def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
     """However the bytes are cut into chunks, both formats give the same meaning of the numbers."""
     for stream, expected in (
-        (OPENAI, TokenUsage(40, 7, 0, 60)),
-        (ANTHROPIC, TokenUsage(40, 7, 5, 60)),
+        (OPENAI, Usage(40, 7, 0, 60)),
+        (ANTHROPIC, Usage(40, 7, 5, 60)),
     ):
         tap = AnswerTap(is_sse=True)
         edges = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
@@ -46,8 +47,8 @@ def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
-        ({"prompt_tokens": 3, "completion_tokens": 4}, TokenUsage(3, 4)),
-        ({"prompt_tokens": 3.0, "completion_tokens": None}, TokenUsage(3, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 4}, Usage(3, 4)),
+        ({"prompt_tokens": 3.0, "completion_tokens": None}, Usage(3, 0)),
         (
             {
                 "prompt_tokens": 100,
@@ -56,7 +57,7 @@ def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
                 "cache_creation_input_tokens": 30,
                 "prompt_tokens_details": {"cached_tokens": 60},
             },
-            TokenUsage(10, 1, 30, 60),
+            Usage(10, 1, 30, 60),
         ),
         (
             {
@@ -64,16 +65,16 @@ def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
                 "output_tokens": 2,
                 "input_tokens_details": {"cached_tokens": 90},
             },
-            TokenUsage(10, 2, 0, 90),
+            Usage(10, 2, 0, 90),
         ),
         (
             {"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 50},
-            TokenUsage(9, 2, 0, 50),
+            Usage(9, 2, 0, 50),
         ),
-        ({"prompt_tokens": "many", "prompt_tokens_details": None}, TokenUsage()),
+        ({"prompt_tokens": "many", "prompt_tokens_details": None}, Usage()),
     ],
 )
-def test_read_usage(raw: dict[str, object], expected: TokenUsage) -> None:
+def test_read_usage(raw: dict[str, object], expected: Usage) -> None:
     """OpenAI's, Anthropic's and LiteLLM's mixed numbers mean the same: fresh input apart from cache."""
     assert read_usage(raw) == expected
 
@@ -85,7 +86,7 @@ def test_whole_answer_is_read() -> None:
     for at in range(0, len(body), 3):
         tap.feed(body[at : at + 3].encode())
     tap.finish()
-    assert tap.usage == TokenUsage(1, 2)
+    assert tap.usage == Usage(1, 2)
 
 
 @pytest.mark.parametrize(

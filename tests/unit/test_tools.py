@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.turns.tool_plan import CHILD_TOOLS, ToolPlan, expand, sanitise
+from sidecar.managed.agents.toolsets import expand
+from sidecar.managed.turns.tool_plan import CHILD_TOOLS, ToolPlan, sanitise
 from sidecar.wire.managed import AgentCreate
 
 TOOLSET = {"type": "agent_toolset_20260401"}

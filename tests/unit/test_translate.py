@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.turns.event_builders import Output, Usage
-from sidecar.managed.turns.tool_plan import ToolPlan, expand
+from sidecar.managed.agents.toolsets import expand
+from sidecar.managed.turns.event_builders import Output
+from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.turns.translator import TurnTranslator
+from sidecar.model_requests import Usage
 from sidecar.wire.managed import AgentCreate
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"

@@ -7,8 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 
-from sidecar.managed.turns.event_builders import OpenTool, Output, Usage
+from sidecar.managed.turns.event_builders import Output
+from sidecar.managed.turns.tool_calls import OpenTool
 from sidecar.managed.turns.translator import TurnTranslator
+from sidecar.model_requests import Usage
 from tests.event_books import check_events
 from tests.turn_scripts import PROMPT, Event, News, Script, arrivals, make_plan
 

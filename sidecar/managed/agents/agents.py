@@ -9,9 +9,9 @@ from typing import Any
 
 from sidecar.errors import ConflictError, InvalidRequestError, NotFoundError
 from sidecar.ids import new_id
+from sidecar.managed.agents import toolsets
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
-from sidecar.managed.turns import tool_plan
 from sidecar.naming import ModelRef
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.managed import (
@@ -182,7 +182,7 @@ class Agents:
             "model": model_answer(request.model, ref),
             "system": request.system or None,
             "description": request.description or None,
-            "tools": tool_plan.expand(request.tools, request.mcp_servers),
+            "tools": toolsets.expand(request.tools, request.mcp_servers),
             "mcp_servers": [server.model_dump() for server in request.mcp_servers or ()],
             "skills": _skills(request.skills),
             "multiagent": None,
@@ -229,7 +229,7 @@ def merge_tools(
     use_servers = new_servers if "mcp_servers" in sent else parsed.mcp_servers
     servers: list[McpServer] = list(use_servers or ())
     return {
-        "tools": tool_plan.expand(use_tools, servers),
+        "tools": toolsets.expand(use_tools, servers),
         "mcp_servers": [server.model_dump() for server in servers],
     }
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from sidecar.managed.sessions.records import SessionRecord
 from sidecar.managed.turns.failures import Failure, TurnFailedError
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.tool_plan import CUSTOM_SERVER, ToolPlan
 from sidecar.opencode.custom_tools import CustomTools
 

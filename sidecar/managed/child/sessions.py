@@ -15,16 +15,17 @@ from typing import Any, Literal
 
 from sidecar.errors import ChildError
 from sidecar.managed.child.mcp_servers import Connections
-from sidecar.managed.sessions.records import SessionRecord
 from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.child import Child
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
-from sidecar.opencode.events import ChildEvent, EventPump
+from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
+from sidecar.wire.opencode_events import ChildEvent
 
 Sink = Callable[[ChildEvent], None]
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sidecar.managed.events.log import Event, Preview
+from sidecar.managed.events.event import Event, Preview
 
 _BATCH_BYTES = 64 * 1024
 """Events that a reader is given at once, about."""

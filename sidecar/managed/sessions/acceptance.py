@@ -13,12 +13,12 @@ from typing import Any
 from sidecar.config import TurnSettings
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
-from sidecar.managed.events.log import Draft, Event
-from sidecar.managed.sessions.actor import INTERRUPT, SYSTEM, SessionActor
-from sidecar.managed.sessions.records import QueuedEvent
-from sidecar.managed.sessions.resume import LoggedCall
-from sidecar.managed.turns import status_drafts
+from sidecar.managed.common import timestamps
+from sidecar.managed.events.event import Draft, Event
+from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
+from sidecar.managed.turns.state import INTERRUPT, SYSTEM, QueuedEvent
+from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.store.interface import Connection
 from sidecar.wire.sessions import (
     ClientEvent,
@@ -259,25 +259,16 @@ def _apply_answers(
         if answered in plan.answers and draft.id is not None:
             waiting[answered].answer = {"id": draft.id, "type": draft.type, **draft.fields}
             last_answer = draft.id
-    was_paused = bool(turn.blocked)
-    if was_paused:
-        actor.record.status = "running"
-        actor.start_clock()
-        plan.drafts += status_drafts.running(actor.record)
+    now_us, awaited = timestamps.now_us(), list(turn.blocked)
+    plan.drafts += actor.record.take_answer(now_us)
     if actor.turn is not None:
-        turn.blocked = []
         return
-    left = [event_id for event_id in turn.blocked if waiting[event_id].answer is None]
-    turn.blocked = left
+    left = [event_id for event_id in awaited if waiting[event_id].answer is None]
     if left:
-        actor.record.status = "idle"
-        actor.stop_clock()
-        plan.drafts += status_drafts.idle(
-            actor.record, {"stop_reason": {"type": "requires_action", "event_ids": left}}
-        )
-        return
-    plan.is_resumed = True
-    actor.begin_resumed(last_answer)
+        plan.drafts += actor.record.wait(left, now_us)
+    else:
+        plan.is_resumed = True
+        actor.begin_again(last_answer)
 
 
 def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[Connection], None]:
@@ -295,4 +286,4 @@ def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[
 def _answers(acceptance: Acceptance, appended: Sequence[Event]) -> list[dict[str, Any]]:
     stored = {event.id: event for event in appended}
     queued = {event.id: event for event in acceptance.queued}
-    return [stored[id_].body if id_ in stored else queued[id_].answer() for id_ in acceptance.order]
+    return [stored[id_].body if id_ in stored else queued[id_].to_api() for id_ in acceptance.order]

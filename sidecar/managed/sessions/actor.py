@@ -6,51 +6,37 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.log import Draft, Event, EventLog, Head, Preview
+from sidecar.managed.events.event import Draft, Event, Preview
+from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.replay_policy import Attendance
-from sidecar.managed.sessions.records import (
-    QueuedEvent,
-    SessionRecord,
-    TurnRecord,
-    save_body,
-    save_state,
-)
-from sidecar.managed.sessions.resume import (
-    LoggedCall,
-    Resume,
+from sidecar.managed.sessions.table import save_body, save_state
+from sidecar.managed.sessions.turn import Turn
+from sidecar.managed.turns.continuation import (
+    Continuation,
     answered_calls,
     closing_drafts,
+    continuation_of,
     logged_calls,
-    resume_of,
 )
-from sidecar.managed.sessions.turn import Turn
-from sidecar.managed.turns import status_drafts
-from sidecar.managed.turns.event_builders import Output, Usage
+from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import Outcome
+from sidecar.managed.turns.state import (
+    INTERRUPT,
+    SYSTEM,
+    QueuedEvent,
+    SessionRecord,
+    TurnEnded,
+    TurnOutcome,
+)
+from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.model_requests import Usage
 from sidecar.store.interface import Connection, StoreError
-
-INTERRUPT = "user.interrupt"
-SYSTEM = "system.message"
-
-
-TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
-    """A turn got its terminal event. `error` is the type of its `session.error`, or empty."""
-
-    session_id: str
-    outcome: TurnOutcome
-    error: str
-    active_seconds: float
-    """Without the time in which it waited for the client."""
 
 
 class StartTurn(Protocol):
@@ -60,7 +46,7 @@ class StartTurn(Protocol):
         self,
         actor: SessionActor,
         content: Sequence[Mapping[str, Any]],
-        resume: Resume | None,
+        resume: Continuation | None,
         earlier: Failure | None,
         /,
     ) -> Turn: ...
@@ -76,7 +62,7 @@ class StoredSession:
 
 
 class SessionActor:
-    """Serialises everything that changes one session. Methods with `lock` in their doc need `hold()`.
+    """Serialises everything that changes one session: a change needs the lock, see `hold`.
 
     Changes are made in memory and then committed. When a commit fails memory is ahead of the store, and
     the next holder begins by reading the store again.
@@ -95,6 +81,7 @@ class SessionActor:
         on_turn_end: Callable[[TurnEnded], None],
     ) -> None:
         self._lock = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
         self._is_stale = False
         self._take(stored)
         self.turn: Turn | None = None
@@ -107,10 +94,11 @@ class SessionActor:
         self._bind_child = bind_child
         self._on_turn_end = on_turn_end
         self._active_before_us = self.record.active_us
-        self._running_since_us: int | None = None
 
     def _take(self, stored: StoredSession) -> None:
+        was_running_since_us = getattr(getattr(self, "record", None), "running_since_us", None)
         self.record = stored.record
+        self.record.running_since_us = was_running_since_us
         self.queue = list(stored.queue)
         self._system_messages = list(stored.system_messages)
         self.plan = ToolPlan(self.record.agent["tools"], self.record.agent["mcp_servers"])
@@ -124,11 +112,14 @@ class SessionActor:
             if self._is_stale:
                 self._take(await self._read_session(self.record.id))
                 self._is_stale = False
+            self._holder = asyncio.current_task()
             try:
                 yield
             except StoreError:
                 self._is_stale = True
                 raise
+            finally:
+                self._holder = None
 
     @property
     def is_held(self) -> bool:
@@ -143,7 +134,7 @@ class SessionActor:
     @property
     def is_paused(self) -> bool:
         """Whether a turn waits for the client, with or without a live task."""
-        return bool(self.record.turn and self.record.turn.blocked)
+        return self.record.is_waiting
 
     @property
     def last_seq(self) -> int:
@@ -160,9 +151,9 @@ class SessionActor:
         before: Callable[[Connection], None] | None = None,
         also: Callable[[Connection], None] | None = None,
     ) -> list[Event]:
-        """Append the drafts and store the row's state in one transaction. Needs the lock."""
-        for usage in used:
-            self.record.usage.add(usage)
+        """Append the drafts and store the row's state in one transaction."""
+        self._assert_held()
+        self._count(used)
         self.record.updated_at = timestamps.now()
         child_session_id = self.record.child_session_id
 
@@ -176,6 +167,13 @@ class SessionActor:
         )
         self._stored_child_session_id = child_session_id
         return events
+
+    def _assert_held(self) -> None:
+        assert self._holder is asyncio.current_task(), "a change of a session needs its lock"
+
+    def _count(self, used: Sequence[Usage]) -> None:
+        for usage in used:
+            self.record.usage += usage
 
     def preview(self, previews: Sequence[Preview]) -> None:
         """Show previews to the readers that asked for them."""
@@ -192,46 +190,29 @@ class SessionActor:
             self.record.child_session_id = child_session_id
             self._bind_child(child_session_id, self)
             if is_repeated and self.record.turn is not None:
-                self.record.turn.is_repeated = True
+                self.record.note_repeated()
             if is_repeated or child_session_id != self._stored_child_session_id:
                 await self.commit([])
 
     async def pause(self, out: Output, waiting: list[str]) -> None:
-        """The turn waits for the client: idle, with the list of what it waits for. Needs the lock."""
-        assert self.record.turn is not None
-        self.record.turn.blocked = waiting
-        self.record.status = "idle"
-        self.stop_clock()
-        for usage in out.used:
-            self.record.usage.add(usage)
-        stop = {"stop_reason": {"type": "requires_action", "event_ids": waiting}}
-        await self.commit([*out.drafts, *status_drafts.idle(self.record, stop)])
+        """The turn waits for the client: idle, with the list of what it waits for."""
+        self._assert_held()
+        self._count(out.used)
+        await self.commit([*out.drafts, *self.record.wait(waiting, timestamps.now_us())])
 
     async def end_turn(
         self, turn: Turn | None, outcome: Outcome, out: Output, *, is_interrupted: bool = False
     ) -> None:
-        """Write the turn's one terminal, then begin what waits. Needs the lock."""
+        """Write the turn's one terminal event, then begin the next queued message."""
+        self._assert_held()
         if self.turn is not turn:
             return
         self.turn = None
-        self.record.turn = None
-        self.record.status = "terminated" if outcome.is_terminal else "idle"
         self.attendance.turn_finished()
-        self.stop_clock()
-        for usage in out.used:
-            self.record.usage.add(usage)
-        stop: dict[str, Any] = {"stop_reason": dict(outcome.stop_reason)}
-        if outcome.stop_details is not None:
-            stop["stop_details"] = dict(outcome.stop_details)
+        self._count(out.used)
         interrupts = self.take_interrupts()
         echoes = [Draft(event.type, event.fields, event.id) for event in interrupts]
-        errors = [outcome.failure.draft()] if outcome.failure else []
-        end = (
-            status_drafts.terminated(self.record)
-            if outcome.is_terminal
-            else status_drafts.idle(self.record, stop)
-        )
-        drafts = [*out.drafts, *echoes, *errors, *end]
+        drafts = [*out.drafts, *echoes, *self.record.end(outcome, timestamps.now_us())]
         await self.commit(drafts, also=_delete_queued(self.record.id, interrupts))
         if outcome.is_terminal:
             self._log.close_readers(self.record.id)
@@ -248,7 +229,7 @@ class SessionActor:
         return TurnEnded(self.record.id, how, "", active_seconds)
 
     async def start_next(self) -> None:
-        """Begin the next queued message, if any. Needs the lock."""
+        """Begin the next queued message, if any."""
         if self.turn is not None or not self.may_start():
             return
         if self.record.turn is not None or self.record.status == "terminated":
@@ -266,26 +247,26 @@ class SessionActor:
         self.launch(taken[0].fields["content"])
 
     def begin(self, event_id: str, fields: Mapping[str, Any]) -> list[Draft]:
-        """Set the row to running and make the events that open a turn. Needs the lock."""
-        self.record.turn = TurnRecord(event_id, new_id("msg"))
-        self.record.status = "running"
-        self.start_clock()
+        """Set the row to running and return the events that open a turn."""
+        self._assert_held()
         self._active_before_us = self.record.active_us
         self.attendance.turn_began(self._head.seq + 1)
-        return [*status_drafts.running(self.record), Draft("user.message", fields, event_id)]
+        running = self.record.begin(event_id, new_id("msg"), timestamps.now_us())
+        return [*running, Draft("user.message", fields, event_id)]
 
-    def begin_resumed(self, event_id: str) -> None:
-        """Set the row to a turn that goes on after a restart with that answer. Needs the lock."""
-        self.record.turn = TurnRecord(event_id, new_id("msg"))
+    def begin_again(self, event_id: str) -> None:
+        """Set the row to a turn that goes on, after a restart, with the client's answer of that id."""
+        self._assert_held()
+        self.record.begin_again(event_id, new_id("msg"))
 
     def launch(
         self,
         content: Sequence[Mapping[str, Any]],
-        resume: Resume | None = None,
+        resume: Continuation | None = None,
         *,
         earlier: Failure | None = None,
     ) -> None:
-        """Start the task of the turn that `begin` opened, once that is committed. Needs the lock.
+        """Start the task of the turn that `begin` opened, once that is committed.
 
         With `earlier` its prompt may have been sent before; if it was taken, the turn ends with that.
         """
@@ -294,7 +275,7 @@ class SessionActor:
     # -- what waits for the client ------------------------------------------------------------------
 
     async def waiting_calls(self) -> dict[str, LoggedCall]:
-        """Return the calls that wait for the client, by event id. Needs the lock."""
+        """Return the calls that wait for the client, by event id."""
         if self.turn is not None:
             return self.turn.waiting_calls()
         if not self.is_paused:
@@ -304,23 +285,21 @@ class SessionActor:
         return {event_id: calls[event_id] for event_id in self.record.turn.blocked}
 
     async def resume(self) -> None:
-        """Go on with a turn that lost its task and whose calls are all answered now. Needs the lock."""
+        """Go on with a turn that lost its task and whose calls are all answered now."""
         events = await self._read_turn(self.record.id)
-        self.launch([], resume_of(answered_calls(events)))
+        self.launch([], continuation_of(answered_calls(events)))
 
     async def interrupt_waiting(self) -> None:
-        """End a turn that waits without a live task: nobody has to be aborted. Needs the lock."""
+        """End a turn that waits without a live task: nobody has to be aborted."""
         out = Output(drafts=closing_drafts(await self._read_turn(self.record.id)))
         await self.end_turn(None, Outcome(), out, is_interrupted=True)
 
     async def terminate(self) -> None:
-        """Archive the session, and end what waits in it. Needs the lock, and no live turn."""
+        """Archive the session, and end what waits in it. There must be no live turn."""
         was_waiting = self.record.turn is not None
         events = await self._read_turn(self.record.id) if was_waiting else []
-        self.record.turn = None
-        self.record.status = "terminated"
-        self.record.archived_at = timestamps.now()
-        drafts = [*closing_drafts(events), *status_drafts.terminated(self.record)]
+        terminated = self.record.terminate(timestamps.now(), timestamps.now_us())
+        drafts = [*closing_drafts(events), *terminated]
         await self.commit(drafts, also=lambda connection: save_body(connection, self.record))
         self._log.close_readers(self.record.id)
         if was_waiting:
@@ -349,18 +328,6 @@ class SessionActor:
         taken = [event for event in self.queue if event.type == INTERRUPT]
         self.queue = [event for event in self.queue if event.type != INTERRUPT]
         return taken
-
-    # -- active time --------------------------------------------------------------------------------
-
-    def start_clock(self) -> None:
-        """Active time counts from now."""
-        self._running_since_us = timestamps.now_us()
-
-    def stop_clock(self) -> None:
-        """Add the active time since `start_clock`."""
-        if self._running_since_us is not None:
-            self.record.active_us += max(0, timestamps.now_us() - self._running_since_us)
-            self._running_since_us = None
 
 
 def system_text(fields: Mapping[str, Any]) -> str:

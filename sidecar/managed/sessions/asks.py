@@ -7,12 +7,11 @@ held back while other calls of the same request still wait for the client.
 from __future__ import annotations
 
 from sidecar.managed.child.sessions import ChildSession
-from sidecar.managed.sessions.resume import LoggedCall
-from sidecar.managed.turns.event_builders import OpenTool
 from sidecar.managed.turns.inputs import ClientAnswer
+from sidecar.managed.turns.tool_calls import LoggedCall, OpenTool
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.opencode.custom_tools import CustomResult, CustomTools
-from sidecar.opencode.events import ChildEvent
+from sidecar.wire.opencode_events import ChildEvent
 
 _DENIED = "The user did not allow this call."
 

@@ -19,23 +19,18 @@ from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
-from sidecar.managed.sessions.actor import (
-    SYSTEM,
-    SessionActor,
-    StoredSession,
-    TurnEnded,
-    system_text,
-)
-from sidecar.managed.sessions.records import SessionRecord, select_queue, select_session
-from sidecar.managed.sessions.resume import Resume, turn_events
+from sidecar.managed.sessions.actor import SessionActor, StoredSession, system_text
+from sidecar.managed.sessions.table import select_queue, select_session, turn_events
 from sidecar.managed.sessions.turn import Turn
 from sidecar.managed.sessions.turn_spans import TurnTraces
+from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import ChildLost, Dismissed, InboxItem, Stopping
+from sidecar.managed.turns.state import SYSTEM, SessionRecord, TurnEnded
 from sidecar.opencode.custom_tools import CustomTools
-from sidecar.opencode.events import ChildGap
 from sidecar.store.interface import Connection, Store, StoreError
 from sidecar.tracing import Tracer, set_current_traceparent
+from sidecar.wire.opencode_events import ChildGap
 from sidecar.wire.sessions import ClientEvent
 
 _ACTORS_KEPT = 1000
@@ -295,7 +290,7 @@ class Turns:
         self,
         actor: SessionActor,
         content: Sequence[Mapping[str, Any]],
-        resume: Resume | None,
+        resume: Continuation | None,
         earlier: Failure | None,
         /,
     ) -> Turn:

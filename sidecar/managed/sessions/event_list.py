@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
-from sidecar.managed.sessions.records import select_queue, select_session
+from sidecar.managed.sessions.table import select_queue, select_session
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.json_text import read_strictly
 
@@ -189,5 +189,5 @@ def _queued(
             else event.position >= start.position
         )
         if not is_behind and (not query.types or event.type in query.types):
-            found.append((_Place(start.seq, event.position), event.answer()))
+            found.append((_Place(start.seq, event.position), event.to_api()))
     return found[:count]

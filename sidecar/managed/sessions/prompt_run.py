@@ -19,7 +19,7 @@ from sidecar.managed.child.sessions import ChildSession
 from sidecar.managed.common import timestamps
 from sidecar.managed.sessions import asks
 from sidecar.managed.sessions.asks import Asks
-from sidecar.managed.turns import failures, status_drafts
+from sidecar.managed.turns import failures
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import (
@@ -31,13 +31,12 @@ from sidecar.managed.turns.inputs import (
     InboxItem,
     Interrupt,
     Outcome,
-    RequestEnded,
-    RequestStarted,
     Stopping,
     failed,
 )
 from sidecar.managed.turns.translator import TurnTranslator
-from sidecar.opencode.events import ChildEvent, ChildGap
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
+from sidecar.wire.opencode_events import ChildEvent, ChildGap
 
 if TYPE_CHECKING:
     from sidecar.managed.sessions.actor import SessionActor
@@ -150,11 +149,13 @@ class PromptRun:
 
     async def _take(self, item: InboxItem) -> Outcome | None:
         match item:
-            case RequestStarted(request_id):
+            case ModelRequestStarted():
                 self._note_running()
-                self.out.extend(self._translator.request_started(request_id))
-            case RequestEnded(request_id, is_error, usage):
-                ended = self._translator.request_ended(request_id, is_error=is_error, usage=usage)
+                self.out.extend(self._translator.request_started(item.request_id))
+            case ModelRequestEnded():
+                ended = self._translator.request_ended(
+                    item.request_id, is_error=item.is_error, usage=item.usage
+                )
                 self.out.extend(ended)
             case ChildEvent() if item.session_id != self._child.session_id:
                 await asks.refuse_sub_agent(self._child, item)
@@ -201,8 +202,7 @@ class PromptRun:
             wait = float(status.get("next") or 0) / 1000 - timestamps.now_us() / 1_000_000
             if wait >= self._settings.retry_notice_seconds:
                 self._is_rescheduled = True
-                record.status = "rescheduling"
-                self.out.drafts += status_drafts.rescheduled(record)
+                self.out.drafts += record.reschedule(timestamps.now_us())
         elif status["type"] == "busy":
             self._note_running()
         return None
@@ -211,8 +211,7 @@ class PromptRun:
         """The wait for a retry is over; the relay may know it before the child says so."""
         if self._is_rescheduled:
             self._is_rescheduled = False
-            self._actor.record.status = "running"
-            self.out.drafts += status_drafts.running(self._actor.record)
+            self.out.drafts += self._actor.record.run(timestamps.now_us())
 
     async def _on_idle(self) -> Outcome | None:
         # After an abort opencode may say idle once more, when the next prompt has come already.
@@ -330,7 +329,7 @@ class PromptRun:
                 item = await self._inbox.get()
                 if isinstance(item, ChildLost | Stopping):
                     return
-                if isinstance(item, RequestStarted | RequestEnded):
+                if isinstance(item, ModelRequestStarted | ModelRequestEnded):
                     await self._take(item)
                 if isinstance(item, ChildEvent) and item.session_id == self._child.session_id:
                     if _is_idle(item):

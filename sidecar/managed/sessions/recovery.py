@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sidecar.managed.common import timestamps
 from sidecar.managed.sessions.actor import SessionActor
-from sidecar.managed.sessions.resume import (
+from sidecar.managed.sessions.table import turn_events
+from sidecar.managed.turns.continuation import (
     ANSWERS,
     answered_calls,
     closing_drafts,
-    resume_of,
-    turn_events,
+    continuation_of,
 )
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
@@ -46,10 +47,10 @@ async def recover(actor: SessionActor, database: Store, reason: str) -> None:
             return
         # A store that takes nothing yet would fail the turn at once, again and again.
         await actor.commit([])
-        actor.start_clock()
+        record.start_clock(timestamps.now_us())
         earlier = failure if record.child_session_id is not None else None
         if opening["type"] in ANSWERS:
-            actor.launch([], resume_of(answered_calls(events)), earlier=earlier)
+            actor.launch([], continuation_of(answered_calls(events)), earlier=earlier)
         else:
             actor.launch(opening["content"], earlier=earlier)
         return

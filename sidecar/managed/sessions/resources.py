@@ -9,7 +9,8 @@ from sidecar.errors import InvalidRequestError, NotFoundError
 from sidecar.managed.common import timestamps
 from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.records import SessionRecord, save_body
+from sidecar.managed.sessions.table import save_body
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.store.interface import Connection
 

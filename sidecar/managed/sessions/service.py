@@ -17,17 +17,15 @@ from sidecar.managed.agents.agents import Agent, Agents, merge_tools, model_answ
 from sidecar.managed.child.sessions import STALE, ChildSessions
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
-from sidecar.managed.events.log import Draft, EventLog, sse_frame, to_json
+from sidecar.managed.events.event import Draft, sse_frame, to_json
+from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.records import (
-    SessionRecord,
-    Tally,
-    insert_session,
-    save_body,
-    select_session,
-)
+from sidecar.managed.sessions.representation import session_to_api
+from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
+from sidecar.model_requests import Usage
 from sidecar.naming import ModelRef
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.managed import Skill
@@ -96,7 +94,7 @@ class Sessions:
             last_seq=0,
             last_processed_us=0,
             child_session_id=None,
-            usage=Tally(),
+            usage=Usage(),
             active_us=0,
             turn=None,
             body={
@@ -121,7 +119,7 @@ class Sessions:
 
     async def get(self, session_id: str) -> dict[str, Any]:
         """Return the session. Raises NotFoundError."""
-        return (await self.record(session_id)).answer()
+        return session_to_api(await self.record(session_id))
 
     async def record(self, session_id: str) -> SessionRecord:
         """Return the session's committed row. Raises NotFoundError."""
@@ -158,7 +156,7 @@ class Sessions:
                 if body[key] != record.body[key]
             }
             if not changes:
-                return record.answer()
+                return session_to_api(record)
             record.body = body
             actor.plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
             if "agent" in changes:
@@ -166,7 +164,7 @@ class Sessions:
             await actor.commit(
                 [Draft("session.updated", changes)], also=lambda c: save_body(c, record)
             )
-            return record.answer()
+            return session_to_api(record)
 
     async def list(self, query: pagination.Query, filters: Filters) -> dict[str, Any]:
         """Return a page with `next_page` and `prev_page`."""
@@ -182,7 +180,7 @@ class Sessions:
         page = await self._database.read(
             lambda connection: pagination.fetch_page(connection, query)
         )
-        envelope = page.envelope(lambda row: SessionRecord.from_row(row).answer())
+        envelope = page.envelope(lambda row: session_to_api(read_row(row)))
         return {**envelope, "prev_page": page.prev_page}
 
     async def archive(self, session_id: str) -> dict[str, Any]:
@@ -198,7 +196,7 @@ class Sessions:
                 _refuse_while_running(actor.record, "archived")
                 await actor.terminate()
                 await self._release(actor.record)
-            return actor.record.answer()
+            return session_to_api(actor.record)
 
     async def delete(self, session_id: str) -> None:
         """Delete the session, its history and its directory. Raises InvalidRequestError while running."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sidecar.errors import NotFoundError
 from sidecar.ids import is_id
-from sidecar.managed.sessions.records import select_session
+from sidecar.managed.sessions.table import select_session
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.store.interface import Store
 

@@ -20,7 +20,7 @@ from sidecar.errors import ChildError, ChildUnavailableError, SidecarError
 from sidecar.managed.child.sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.sessions.asks import Asks
 from sidecar.managed.sessions.prompt_run import PromptRun
-from sidecar.managed.sessions.resume import LoggedCall, Resume
+from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure, TurnFailedError
 from sidecar.managed.turns.inputs import (
@@ -32,6 +32,7 @@ from sidecar.managed.turns.inputs import (
     Stopping,
     failed,
 )
+from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.naming import ModelRef
 from sidecar.opencode.custom_tools import CustomTools
@@ -65,7 +66,7 @@ class Turn:
         child_sessions: ChildSessions,
         custom_tools: CustomTools,
         content: Sequence[Mapping[str, Any]],
-        resume: Resume | None,
+        resume: Continuation | None,
         earlier: Failure | None,
         message_id: str,
         settings: TurnSettings,

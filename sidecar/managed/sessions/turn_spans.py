@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sidecar.managed.sessions.actor import TurnEnded
+from sidecar.managed.turns.state import TurnEnded
 from sidecar.tracing import Span, Tracer, current_traceparent
 
 _MAX_WAITING = 10_000

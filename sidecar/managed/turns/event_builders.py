@@ -1,34 +1,14 @@
-"""Events about tool calls and model requests, as drafts; and what they are made from."""
+"""The events of a turn, as drafts: tool calls, model requests, and the session's status."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from sidecar.managed.events.log import Draft, Preview
-from sidecar.managed.turns.tool_plan import ToolCall
-
-INTERRUPTED_TEXT = "interrupted before completion"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one model request; input without the cached part."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-    def answer(self) -> dict[str, int]:
-        """Return the API's `model_usage`."""
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cache_creation_input_tokens": self.cache_creation_input_tokens,
-            "cache_read_input_tokens": self.cache_read_input_tokens,
-        }
+from sidecar.managed.events.event import Draft, Preview
+from sidecar.managed.turns.tool_calls import OpenTool
+from sidecar.model_requests import Usage
 
 
 @dataclass(slots=True)
@@ -44,30 +24,6 @@ class Output:
         self.drafts += more.drafts
         self.previews += more.previews
         self.used += more.used
-
-
-@dataclass(slots=True)
-class OpenTool:
-    """A call that has no result yet."""
-
-    event_id: str
-    call_id: str
-    call: ToolCall
-    permission_id: str | None = None
-    is_answered: bool = False
-    """The client has answered, which is accepted once."""
-    is_confirmed: bool = False
-    """The client's answer, or our policy's, was passed on."""
-    is_granted: bool = False
-    """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
-    deny_message: str | None = None
-    is_denial_held: bool = False
-    """Denied, and opencode is told later: with one call it rejects all that still wait for an answer."""
-
-    @property
-    def needs_client(self) -> bool:
-        """Whether the client is to answer at some time: its result, or its word."""
-        return self.call.kind == "custom" or (self.call.policy == "ask" and not self.is_granted)
 
 
 def tool_use_draft(tool: OpenTool) -> Draft:
@@ -105,28 +61,12 @@ def request_end_draft(start_id: str, *, is_error: bool | None, usage: Usage) -> 
     """Make the end of a model request."""
     return Draft(
         "span.model_request_end",
-        {"model_request_start_id": start_id, "is_error": is_error, "model_usage": usage.answer()},
+        {"model_request_start_id": start_id, "is_error": is_error, "model_usage": usage.to_api()},
     )
 
 
-def result_of(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-    if state["status"] == "error":
-        text = str(state.get("error") or "the tool failed")
-        if tool.deny_message is not None:
-            text = f"Call rejected by the user: {tool.deny_message}"
-        elif text == "Tool execution aborted":
-            text = INTERRUPTED_TEXT
-        return [{"type": "text", "text": text}], True
-    content: list[dict[str, Any]] = [{"type": "text", "text": str(state.get("output") or "")}]
-    for file in state.get("attachments") or ():
-        mime, url = str(file.get("mime") or ""), str(file.get("url") or "")
-        if mime.startswith("image/") and url.startswith("data:") and "," in url:
-            source = {"type": "base64", "media_type": mime, "data": url.split(",", 1)[1]}
-            content.append({"type": "image", "source": source})
-    return content, False
-
-
 def step_usage(part: Mapping[str, Any]) -> Usage:
+    """Return the tokens of opencode's `step-finish` part."""
     tokens = part.get("tokens") or {}
     cache = tokens.get("cache") or {}
     return Usage(
@@ -135,3 +75,43 @@ def step_usage(part: Mapping[str, Any]) -> Usage:
         cache_creation_input_tokens=int(cache.get("write") or 0),
         cache_read_input_tokens=int(cache.get("read") or 0),
     )
+
+
+def session_usage(usage: Usage, active_us: int) -> dict[str, Any]:
+    """Return the API's usage object of a session. All cache writes count as the five-minute kind."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_creation_input_tokens,
+            "ephemeral_1h_input_tokens": 0,
+        },
+        "active_seconds": active_us / 1e6,
+    }
+
+
+def status_drafts(
+    thread: Mapping[str, Any], status: Literal["running", "rescheduled"]
+) -> list[Draft]:
+    """Make the pair of events, session and thread, that shows a status.
+
+    `thread` has `session_thread_id` and `agent_name`.
+    """
+    return [Draft(f"session.status_{status}"), Draft(f"session.thread_status_{status}", thread)]
+
+
+def idle_drafts(
+    thread: Mapping[str, Any], usage: Usage, active_us: int, stop: Mapping[str, Any]
+) -> list[Draft]:
+    """Make the three events of a session that stopped; `stop` has `stop_reason`. The status comes last."""
+    return [
+        Draft("session.thread_status_idle", {**thread, **stop}),
+        Draft("session.usage", {"usage": session_usage(usage, active_us), "budget": None}),
+        Draft("session.status_idle", stop),
+    ]
+
+
+def terminated_drafts(thread: Mapping[str, Any]) -> list[Draft]:
+    """Make the two events of a session that has ended for good."""
+    return [Draft("session.thread_status_terminated", thread), Draft("session.status_terminated")]

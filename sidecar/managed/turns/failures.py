@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sidecar.errors import SidecarError
-from sidecar.managed.events.log import Draft
+from sidecar.managed.events.event import Draft
 
 FailureType = Literal[
     "unknown_error",

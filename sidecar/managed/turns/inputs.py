@@ -6,25 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sidecar.managed.turns.event_builders import Usage
 from sidecar.managed.turns.failures import Failure
-from sidecar.opencode.events import ChildEvent, ChildGap
-
-
-@dataclass(frozen=True, slots=True)
-class RequestStarted:
-    """The relay forwards a model request of this session."""
-
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
-    """It is over. `is_error` is None for one that was cut."""
-
-    request_id: str
-    is_error: bool | None
-    usage: Usage | None
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
+from sidecar.wire.opencode_events import ChildEvent, ChildGap
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +47,8 @@ class Dismissed:
 InboxItem: TypeAlias = (
     ChildEvent
     | ChildGap
-    | RequestStarted
-    | RequestEnded
+    | ModelRequestStarted
+    | ModelRequestEnded
     | Interrupt
     | ClientAnswer
     | ChildLost

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sidecar.ids import new_id
-from sidecar.managed.events.log import Draft, Preview, to_json
+from sidecar.managed.events.event import Draft, Preview, to_json
 from sidecar.managed.turns.event_builders import Output
 
 PARAGRAPH = "\n\n"

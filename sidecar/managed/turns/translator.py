@@ -22,21 +22,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.ids import new_id
-from sidecar.managed.events.log import Draft
-from sidecar.managed.sessions.resume import LoggedCall
+from sidecar.managed.events.event import Draft
 from sidecar.managed.turns.event_builders import (
-    INTERRUPTED_TEXT,
-    OpenTool,
     Output,
-    Usage,
     request_end_draft,
-    result_of,
     step_usage,
     tool_result_draft,
     tool_use_draft,
 )
 from sidecar.managed.turns.text_parts import TextParts
+from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, LoggedCall, OpenTool, result_of
 from sidecar.managed.turns.tool_plan import ToolCall, ToolPlan
+from sidecar.model_requests import Usage
 
 _NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
 _TOOL_ENDED = frozenset({"completed", "error"})

@@ -1,9 +1,9 @@
-"""Calls that wait for the client, and how a turn goes on when the child that made them is gone.
+"""How a turn goes on after its child was lost while calls waited for the client.
 
 While the child lives, an answer goes to the call that waits in it. After a restart, of the child or of
-the sidecar, the child knows nothing of the call any more; the log does. The turn then goes on with a
-new prompt that tells the model how each call ended, and a call that was allowed is run when the model
-repeats it, without asking again and under the event that announced it.
+the sidecar, the child no longer knows the call; the log does. The turn then goes on with a new prompt that
+says how each call ended, and a call that was allowed is run when the model repeats it, without asking
+again and under the event that announced it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from sidecar.managed.events.log import Draft
-from sidecar.managed.turns.event_builders import (
-    INTERRUPTED_TEXT,
-    Usage,
-    request_end_draft,
-    tool_result_draft,
-)
-from sidecar.store.interface import Connection
-
-CallKind = Literal["builtin", "mcp", "custom"]
+from sidecar.managed.events.event import Draft
+from sidecar.managed.turns.event_builders import request_end_draft, tool_result_draft
+from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, CallKind, LoggedCall
+from sidecar.model_requests import Usage
 
 CALL_KINDS: Mapping[str, CallKind] = {
     "agent.tool_use": "builtin",
@@ -43,36 +37,12 @@ ANSWERS = frozenset({"user.tool_confirmation", "user.custom_tool_result"})
 
 
 @dataclass(slots=True)
-class LoggedCall:
-    """A call as the log has it: `answer` is the client's event, `has_result` says it is closed."""
-
-    event_id: str
-    kind: CallKind
-    name: str
-    input: dict[str, Any]
-    server: str | None
-    answer: Mapping[str, Any] | None = None
-    has_result: bool = False
-
-
-@dataclass(slots=True)
-class Resume:
+class Continuation:
     """What the next turn must begin with."""
 
     granted: list[LoggedCall] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     content: list[dict[str, Any]] = field(default_factory=list)
-
-
-def turn_events(connection: Connection, session_id: str) -> list[dict[str, Any]]:
-    """Return the events since the last one that ended a turn for good."""
-    rows = connection.execute(
-        "SELECT body FROM events WHERE session_id = ?1 AND seq > coalesce(("
-        "  SELECT max(seq) FROM events WHERE session_id = ?1 AND type = 'session.status_idle'"
-        "  AND json_extract(body, '$.stop_reason.type') <> 'requires_action'), 0) ORDER BY seq",
-        (session_id,),
-    )
-    return [json.loads(row[0]) for row in rows]
 
 
 def logged_calls(events: Iterable[Mapping[str, Any]]) -> dict[str, LoggedCall]:
@@ -105,9 +75,9 @@ def answered_calls(events: Sequence[Mapping[str, Any]]) -> list[LoggedCall]:
     ]
 
 
-def resume_of(calls: Sequence[LoggedCall]) -> Resume:
+def continuation_of(calls: Sequence[LoggedCall]) -> Continuation:
     """Return how a turn goes on whose waiting calls were all answered after a restart."""
-    resume = Resume()
+    continuation = Continuation()
     lines = [_HEADING]
     for call in calls:
         shown = f"{call.name}({json.dumps(call.input)})"
@@ -115,17 +85,17 @@ def resume_of(calls: Sequence[LoggedCall]) -> Resume:
         if call.kind == "custom":
             lines.append(f"- {shown} returned:\n{_plain(answer.get('content') or ())}")
         elif answer.get("result") == "allow":
-            resume.granted.append(call)
+            continuation.granted.append(call)
             lines.append(f"- {shown} was allowed and has not run yet: call it again, unchanged.")
         else:
             text = f"Call rejected by the user: {answer.get('deny_message') or 'no reason given'}"
             content = [{"type": "text", "text": text}]
-            resume.drafts.append(
+            continuation.drafts.append(
                 tool_result_draft(call.event_id, call.kind, content, is_error=True)
             )
             lines.append(f"- {shown} was not run. {text}")
-    resume.content = [{"type": "text", "text": "\n".join(lines)}]
-    return resume
+    continuation.content = [{"type": "text", "text": "\n".join(lines)}]
+    return continuation
 
 
 def _plain(content: Iterable[Mapping[str, Any]]) -> str:

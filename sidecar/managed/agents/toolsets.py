@@ -1,0 +1,83 @@
+"""An agent's `tools` and `mcp_servers` as a client sends them: checked, with every default written out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar.errors import InvalidRequestError
+from sidecar.managed.turns.tool_plan import CHILD_TOOLS
+from sidecar.wire.managed import AgentToolset, CustomTool, McpServer, McpToolset, Tool, ToolDefaults
+
+
+def expand(
+    tools: Sequence[Tool] | None, servers: Sequence[McpServer] | None
+) -> list[dict[str, Any]]:
+    """Return the tools as the API answers them, every default written out.
+
+    Raises InvalidRequestError when toolsets and servers do not fit together.
+    """
+    names = [server.name for server in servers or ()]
+    _refuse_repeats(names, "mcp_servers", "server name")
+    referenced = [t.mcp_server_name for t in tools or () if isinstance(t, McpToolset)]
+    _refuse_repeats(referenced, "tools", "mcp_toolset for server")
+    _refuse_repeats(
+        [t.name for t in tools or () if isinstance(t, CustomTool)], "tools", "custom tool"
+    )
+    _refuse_repeats(
+        [t.type for t in tools or () if isinstance(t, AgentToolset)], "tools", "toolset"
+    )
+    for name in referenced:
+        if name not in names:
+            raise InvalidRequestError(
+                f"tools: mcp_toolset names the server {name!r}, which mcp_servers does not have",
+                field="tools",
+            )
+    for name in names:
+        if name not in referenced:
+            raise InvalidRequestError(
+                f"mcp_servers: {name!r} is used by no mcp_toolset in tools; add one or drop it",
+                field="mcp_servers",
+            )
+    return [_expand_one(tool) for tool in tools or ()]
+
+
+def _expand_one(tool: Tool) -> dict[str, Any]:
+    if isinstance(tool, CustomTool):
+        return tool.model_dump(exclude_none=True)
+    built_in = isinstance(tool, AgentToolset)
+    fallback = "always_allow" if built_in else "always_ask"
+    default = _config(tool.default_config, enabled=True, policy=fallback)
+    _refuse_repeats([c.name for c in tool.configs or ()], "tools", "config for tool")
+    configs = []
+    for config in tool.configs or ():
+        if built_in and config.name not in CHILD_TOOLS:
+            raise InvalidRequestError(
+                f"tools: agent_toolset_20260401 has no tool {config.name!r}; "
+                f"it has {', '.join(CHILD_TOOLS)}",
+                field="tools",
+            )
+        extras = {k: v for k, v in (config.model_extra or {}).items() if k != "type"}
+        shown = _config(
+            config, enabled=default["enabled"], policy=default["permission_policy"]["type"]
+        )
+        typed = {"type": config.name} if built_in else {}
+        configs.append({"name": config.name, **typed, **shown, **extras})
+    server = {} if built_in else {"mcp_server_name": getattr(tool, "mcp_server_name", "")}
+    return {"type": tool.type, **server, "default_config": default, "configs": configs}
+
+
+def _config(given: ToolDefaults | None, *, enabled: bool, policy: str) -> dict[str, Any]:
+    if given is not None and given.enabled is not None:
+        enabled = given.enabled
+    if given is not None and given.permission_policy is not None:
+        policy = given.permission_policy.type
+    return {"enabled": enabled, "permission_policy": {"type": policy}}
+
+
+def _refuse_repeats(names: Sequence[str], field: str, kind: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequestError(
+                f"{field}: {kind} {name!r} appears more than once", field=field
+            )

@@ -1,0 +1,69 @@
+"""An event of a session: as a draft, as it is stored, as it is shown. Pure: no clock, no store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event to be appended. `id` is given when it was announced before (previews, queued events)."""
+
+    type: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A persisted event. `text` is its JSON object, ASCII only, one line."""
+
+    seq: int
+    id: str
+    type: str
+    processed_us: int
+    text: str
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The event as an object."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def frame(self) -> bytes:
+        """The event as one server-sent-events frame."""
+        return sse_frame(self.type, self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A frame that is shown to those who asked for it and never stored."""
+
+    kind: str
+    """`agent.message` or `agent.thinking`: what `event_deltas[]` selects."""
+    event_id: str
+    """The event that is being previewed."""
+    type: str
+    """`event_start` or `event_delta`."""
+    text: str
+
+    @property
+    def frame(self) -> bytes:
+        """The preview as one server-sent-events frame."""
+        return sse_frame(self.type, self.text)
+
+
+def sse_frame(type_: str, text: str) -> bytes:
+    """Return one frame. SDKs drop frames without `event:`; LAP needs ASCII in `data:`."""
+    return f"event: {type_}\ndata: {text}\n\n".encode("ascii")
+
+
+def to_json(body: Mapping[str, Any]) -> str:
+    """Return one line of ASCII JSON."""
+    return _encode(body)

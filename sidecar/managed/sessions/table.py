@@ -1,0 +1,99 @@
+"""The SQL of sessions, of the events queued behind their turns, and of a turn's events in the log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple
+from typing import Any
+
+from sidecar.errors import NotFoundError
+from sidecar.managed.turns.state import QueuedEvent, SessionRecord, TurnRecord
+from sidecar.model_requests import Usage
+from sidecar.store.interface import Connection, Row
+
+
+def read_row(row: Row) -> SessionRecord:
+    """Return a row of `sessions` as a record."""
+    values: dict[str, Any] = dict(row)
+    values["usage"] = Usage(*json.loads(row["usage"]))
+    values["turn"] = TurnRecord.read(row["turn"]) if row["turn"] else None
+    values["body"] = json.loads(row["body"])
+    return SessionRecord(**values)
+
+
+def select_session(connection: Connection, session_id: str) -> SessionRecord:
+    """Return the session. Raises NotFoundError."""
+    row = connection.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"session {session_id} does not exist")
+    return read_row(row)
+
+
+def insert_session(connection: Connection, record: SessionRecord) -> None:
+    """Write a new row."""
+    connection.execute(
+        "INSERT INTO sessions (id, agent_id, agent_version, environment_id, thread_id, model_ref, "
+        "status, created_at, updated_at, usage, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.id,
+            record.agent_id,
+            record.agent_version,
+            record.environment_id,
+            record.thread_id,
+            record.model_ref,
+            record.status,
+            record.created_at,
+            record.updated_at,
+            _usage_text(record.usage),
+            json.dumps(record.body),
+        ),
+    )
+
+
+def save_state(connection: Connection, record: SessionRecord) -> None:
+    """Write the columns that a turn changes."""
+    connection.execute(
+        "UPDATE sessions SET status = ?, updated_at = ?, child_session_id = ?, usage = ?, "
+        "active_us = ?, turn = ? WHERE id = ?",
+        (
+            record.status,
+            record.updated_at,
+            record.child_session_id,
+            _usage_text(record.usage),
+            record.active_us,
+            record.turn.stored() if record.turn else None,
+            record.id,
+        ),
+    )
+
+
+def save_body(connection: Connection, record: SessionRecord) -> None:
+    """Write what a client can change."""
+    connection.execute(
+        "UPDATE sessions SET body = ?, updated_at = ?, archived_at = ?, status = ? WHERE id = ?",
+        (json.dumps(record.body), record.updated_at, record.archived_at, record.status, record.id),
+    )
+
+
+def select_queue(connection: Connection, session_id: str) -> list[QueuedEvent]:
+    """Return the queued events, in order."""
+    rows = connection.execute(
+        "SELECT position, id, type, body FROM queued_events WHERE session_id = ? ORDER BY position",
+        (session_id,),
+    )
+    return [QueuedEvent(r["position"], r["id"], r["type"], r["body"]) for r in rows]
+
+
+def turn_events(connection: Connection, session_id: str) -> list[dict[str, Any]]:
+    """Return the events since the last one that ended a turn for good."""
+    rows = connection.execute(
+        "SELECT body FROM events WHERE session_id = ? AND seq > coalesce(("
+        "  SELECT max(seq) FROM events WHERE session_id = ? AND type = 'session.status_idle'"
+        "  AND json_extract(body, '$.stop_reason.type') <> 'requires_action'), 0) ORDER BY seq",
+        (session_id, session_id),
+    )
+    return [json.loads(row[0]) for row in rows]
+
+
+def _usage_text(usage: Usage) -> str:
+    return json.dumps(astuple(usage))
