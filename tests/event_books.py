@@ -78,7 +78,7 @@ def _check_turns(events: Sequence[Mapping[str, Any]], is_over: bool) -> None:
     for number, event in enumerate(events):
         type_ = event["type"]
         if type_ == "session.status_running":
-            assert state in {"idle", "waiting", "rescheduled"}, f"running while {state}"
+            assert state in {"opened", "waiting", "rescheduled"}, f"running while {state}"
             state = "running"
         elif type_ == "session.status_rescheduled":
             assert state == "running"
@@ -88,7 +88,8 @@ def _check_turns(events: Sequence[Mapping[str, Any]], is_over: bool) -> None:
             state = "waiting" if event["stop_reason"]["type"] == "requires_action" else "idle"
             assert [e["type"] for e in events[number - 2 : number + 1]] == _ENDING
         elif type_ == "user.message":
-            assert state == "running", "a message is echoed when its turn begins"
+            assert state == "idle", "a message opens its turn"
+            state = "opened"
         elif type_.startswith(("agent.", "span.")):
-            assert state != "idle", f"{type_} outside any turn"
+            assert state not in {"idle", "opened"}, f"{type_} outside any turn"
     assert not is_over or state == "idle"

@@ -111,6 +111,9 @@ class TurnSettings(SettingsGroup):
     retry_notice_seconds: Annotated[float, Field(ge=0)] = 2.0
     """A gateway retry that waits at least this long is shown as `session.status_rescheduled`, seconds;
     clients' sample loops stop at any error event, so short hiccups stay silent."""
+    interrupt_wait_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long the answer to `user.interrupt` waits for the end of the turn to be stored, seconds; 0
+    answers at once. A client that sends its next message after that answer reads the next turn only."""
     split_messages: bool = False
     """Emit long answers as several `agent.message` events at paragraph ends, for clients that type as
     they read and know no previews."""

@@ -204,9 +204,9 @@ async def test_a_session_whose_conversation_is_gone_ends_for_good(
         assert refused.status == 409
 
     assert types_of(seen) == [
+        "user.message",
         "session.status_running",
         "session.thread_status_running",
-        "user.message",
         "session.error",
         "session.thread_status_terminated",
         "session.status_terminated",

@@ -20,9 +20,9 @@ LISTED = [
     "openai/gpt-4o-mini",
 ]
 PLAIN_TURN = [
+    "user.message",
     "session.status_running",
     "session.thread_status_running",
-    "user.message",
     "span.model_request_start",
     "agent.message",
     "span.model_request_end",
@@ -31,9 +31,9 @@ PLAIN_TURN = [
     "session.status_idle",
 ]
 TOOL_TURN = [
+    "user.message",
     "session.status_running",
     "session.thread_status_running",
-    "user.message",
     "span.model_request_start",
     "agent.tool_use",
     "span.model_request_end",

@@ -200,9 +200,9 @@ async def test_the_drain_gets_the_whole_turn_though_it_opens_after_the_prompt(la
     session = await lap.new_session()
     seen = await lap.drained_turn(session, "[[bash: echo hi]] [[then]] [[say: done]]")
     assert types_of(seen)[:3] == [
+        "user.message",
         "session.status_running",
         "session.thread_status_running",
-        "user.message",
     ]
     assert [event["id"] for event in seen] == [e["id"] for e in await lap.raw.events(session)]
     (result,) = [event for event in seen if event["type"] == "agent.tool_result"]
@@ -219,7 +219,7 @@ async def test_the_drain_gets_a_turn_that_is_already_over(lap: Lap) -> None:
     async with lap.stream(session) as stream:
         seen = await stream.drain()
     assert shown(seen) == "quick"
-    assert types_of(seen)[0] == "session.status_running"
+    assert types_of(seen)[0] == "user.message"
 
 
 async def test_running_is_stored_before_the_prompt_is_answered(lap: Lap) -> None:
@@ -305,6 +305,20 @@ async def test_an_interrupt_is_answered_with_one_terminal(lap: Lap) -> None:
         assert shown(await stream.drain()) == "next"
     states = [e["type"] for e in await lap.raw.events(session) if e["type"] in TERMINAL]
     assert states == ["session.status_idle"] * 2
+
+
+async def test_the_prompt_behind_an_interrupt_is_read_by_its_own_drain(lap: Lap) -> None:
+    """The answer to the interrupt says that the turn is over: a stream opened after the next POST has
+    nothing of the interrupted turn."""
+    session = await lap.new_session()
+    await lap.raw.send(session, "[[slow: 300x0.1 tick]]")
+    async with lap.stream(session) as stream:
+        await stream.until("span.model_request_start")
+    await lap.raw.interrupt(session)
+    assert await lap.raw.status(session) == "idle"
+    seen = await lap.drained_turn(session, "[[say: next]]")
+    assert shown(seen) == "next"
+    assert "user.interrupt" not in types_of(seen)
 
 
 async def test_a_failed_turn_ends_in_an_error_before_idle(lap: Lap) -> None:

@@ -23,8 +23,8 @@ class Reader:
         self.log: list[Event] = []
         self.previews: list[Any] = []
         self.used: list[Usage] = []
-        self.write("session.status_running")
         self.write("user.message")
+        self.write("session.status_running")
 
     def write(self, type_: str, fields: Any = (), id_: str | None = None) -> None:
         number = len(self.log)

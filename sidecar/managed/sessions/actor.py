@@ -137,6 +137,11 @@ class SessionActor:
         return self.record.is_waiting
 
     @property
+    def interrupted_turn(self) -> Turn | None:
+        """The live turn that a queued interrupt is about to end."""
+        return self.turn if any(event.type == INTERRUPT for event in self.queue) else None
+
+    @property
     def last_seq(self) -> int:
         """The number of the newest event."""
         return self._head.seq
@@ -247,12 +252,16 @@ class SessionActor:
         self.launch(taken[0].fields["content"])
 
     def begin(self, event_id: str, fields: Mapping[str, Any]) -> list[Draft]:
-        """Set the row to running and return the events that open a turn."""
+        """Set the row to running and return the events that open a turn, the message first.
+
+        LAP's page opens an answer at the first `session.status_running`; one that is followed by the
+        question stays empty and waits.
+        """
         self._assert_held()
         self._active_before_us = self.record.active_us
         self.attendance.turn_began(self._head.seq + 1)
         running = self.record.begin(event_id, new_id("msg"), timestamps.now_us())
-        return [*running, Draft("user.message", fields, event_id)]
+        return [Draft("user.message", fields, event_id), *running]
 
     def begin_again(self, event_id: str) -> None:
         """Set the row to a turn that goes on, after a restart, with the client's answer of that id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import OrderedDict
@@ -124,9 +125,20 @@ class Turns:
                     return
 
     async def send(self, session_id: str, events: Sequence[ClientEvent]) -> list[dict[str, Any]]:
-        """Accept a batch of client events, see `acceptance.accept`."""
+        """Accept a batch of client events, see `acceptance.accept`.
+
+        While an interrupt takes effect, return only when the end of that turn is stored, or after
+        `interrupt_wait_seconds`: a client that sends the next message and then opens a stream must not
+        be given the interrupted turn.
+        """
         async with self.holding(session_id) as actor:
-            return await self._accept(actor, events)
+            accepted = await self._accept(actor, events)
+            interrupted = actor.interrupted_turn
+        if interrupted is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.interrupt_wait_seconds):
+                    await interrupted.done.wait()
+        return accepted
 
     async def create(
         self,
