@@ -27,6 +27,9 @@ class HttpSettings(SettingsGroup):
     """Serve a non-loopback address without a key. Only behind something else that authenticates."""
     body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Largest request body, bytes (the hosted API's limit); above it 413."""
+    list_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    """Size at which a page of a list ends, bytes of its stored texts; `next_page` leads to the rest. A
+    list of events without `limit` has no other end."""
     heartbeat_seconds: Seconds = 15.0
     """Longest silence on an event stream, seconds; proxies and SDKs cut longer ones."""
     keepalive_seconds: Seconds = 120.0

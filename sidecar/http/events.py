@@ -17,6 +17,7 @@ from sidecar.http.answers import (
     read_object,
 )
 from sidecar.http.middleware import REQUEST_ID
+from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery, list_events
@@ -49,12 +50,14 @@ class EventsApi:
         turns: Turns,
         heartbeat_seconds: float,
         late_reader_seconds: float,
+        list_bytes: int,
     ) -> None:
         self._database = database
         self._log = log
         self._turns = turns
         self._heartbeat_seconds = heartbeat_seconds
         self._late_reader_seconds = late_reader_seconds
+        self._list_bytes = list_bytes
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; the thread's are the session's under another name.
@@ -75,8 +78,8 @@ class EventsApi:
         body = parse(EventsSend, await read_object(request))
         return json_response({"data": await self._turns.send(session_id, body.events)})
 
-    async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/sessions/{id}/events`; without `limit` everything, because LAP reads one page."""
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/sessions/{id}/events`; without `limit` as much as a page may have: LAP reads one."""
         session_id = await self._session_of(request)
         limit = None
         if "limit" in request.query:
@@ -94,7 +97,8 @@ class EventsApi:
             types=types,
             bounds=date_bounds(request, "created_at"),
         )
-        return json_response(await list_events(self._database, session_id, query))
+        pieces = list_events(self._database, session_id, query, max_chars=self._list_bytes)
+        return await answer_in_pieces(request, pieces)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
@@ -118,7 +122,8 @@ class EventsApi:
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
                 async for frames in reader.batches(self._heartbeat_seconds):
-                    await response.write(b"".join(frames))
+                    for piece in pieces_of(frames):
+                        await response.write(piece)
                 await response.write_eof()
         except ClientConnectionResetError:
             _log.debug("stream closed by its reader", session=session_id)

@@ -51,6 +51,13 @@ def read_leniently(raw: bytes | str) -> Any:
     return _mended(value, MAX_DEPTH) if _is_suspect(text) else value
 
 
+def storable(text: str) -> str:
+    """Return stored JSON as it may be answered: older versions stored halves of surrogate pairs."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return json.dumps(read_leniently(text), separators=(",", ":"))
+
+
 def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str], Any]) -> Any:
     try:
         return json.loads(text, parse_float=number, parse_constant=constant)

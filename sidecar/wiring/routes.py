@@ -44,6 +44,7 @@ def make_routes(
             turns=domain.turns,
             heartbeat_seconds=settings.http.heartbeat_seconds,
             late_reader_seconds=settings.http.late_reader_seconds,
+            list_bytes=settings.http.list_bytes,
         ),
     )
     routes = [route for api in apis for route in api.routes()]

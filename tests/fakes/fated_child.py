@@ -14,7 +14,7 @@ from sidecar.errors import ChildUnavailableError
 from sidecar.ids import new_id
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.event_list import EventQuery, list_events
+from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.turns.inputs import ChildLost
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.model_requests import ModelRequestStarted
@@ -23,6 +23,7 @@ from sidecar.store.sqlite import SqliteStore
 from sidecar.tracing import PassingTracer
 from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
+from tests.event_lists import list_events
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
-from sidecar.managed.sessions.event_list import EventQuery, list_events
+from sidecar.managed.sessions.event_list import EventQuery
+from sidecar.managed.sessions.event_list import list_events as read_pieces
 from sidecar.store.sqlite import SqliteStore
+from tests.event_lists import list_events
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import types_of, user_message
 from tests.integration.test_turn_engine import new_session
@@ -88,3 +91,51 @@ async def test_a_cursor_that_is_none_is_refused(database: SqliteStore, page: str
     session_id = await new_session(database)
     with pytest.raises(InvalidRequestError, match="page"):
         await list_events(database, session_id, EventQuery(page=page))
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("max_chars", [1, 300, 1000, 100_000])
+async def test_a_page_ends_at_its_size(database: SqliteStore, max_chars: int, order: Order) -> None:
+    """Without a limit, too; each page has an event at least, and together they are the whole list."""
+    child = FatedChild("works on")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    await send(turns, session_id, *(user_message(f"{number}") for number in range(6)))
+    whole = await history(database, session_id)
+    found, query = [], EventQuery(order=order)
+    while True:
+        page = await list_events(database, session_id, query, max_chars=max_chars)
+        size = sum(len(json.dumps(event)) for event in page["data"][:-1])
+        assert size <= max_chars * 2 or len(page["data"]) == 1  # stored texts have fewer blanks
+        found += page["data"]
+        if page["next_page"] is None:
+            break
+        query.page = page["next_page"]
+    assert found == (whole if order == "asc" else whole[::-1])
+    await turns.drain(0.1)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
+    database: SqliteStore, order: Order
+) -> None:
+    """A long list is read in several pieces; an event that leaves the queue meanwhile has one place."""
+    child = FatedChild("works on", "works on")
+    turns, session_id = make_turns(database, child), await new_session(database)
+    for number in range(4):  # more than one piece of the log
+        text = user_message("x" * 200_000 + str(number))
+        await send(turns, session_id, text)
+    waiting = await history(database, session_id)
+    pieces = read_pieces(database, session_id, EventQuery(order=order), max_chars=1 << 40)
+    read = [await anext(pieces)]
+    turn = (await turns.actor(session_id)).turn
+    assert turn is not None
+    async with asyncio.timeout(60):
+        while not child.prompts:
+            await asyncio.sleep(0.005)
+    child.finish(child.prompts[0])
+    await turn.done.wait()
+    read += [piece async for piece in pieces]
+    listed = [event["id"] for event in json.loads(b"".join(read))["data"]]
+    assert len(listed) == len(set(listed))
+    assert {event["id"] for event in waiting} <= set(listed)
+    await turns.drain(0.1)

@@ -23,7 +23,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.event_list import EventQuery, list_events
+from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.table import insert_session
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.model_requests import ModelRequestStarted, Usage
@@ -33,6 +33,7 @@ from sidecar.tracing import PassingTracer
 from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 from tests.event_books import check_events
+from tests.event_lists import list_events
 from tests.harness import types_of, user_message
 from tests.turn_scripts import CLIENT_TOOLS, PROMPT, News, Script, arrivals, ended, make_agent
 

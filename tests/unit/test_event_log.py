@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -243,3 +245,28 @@ async def test_what_is_there_together_comes_as_one_batch(log: EventLog) -> None:
         log.close()
         sizes = [len(batch) async for batch in reader.batches(10)]
     assert sizes == [6, 2, 1]
+
+
+async def test_readers_of_a_large_event_share_one_copy(log: EventLog) -> None:
+    """However many streams are at a large event, it is in memory once, encoded once."""
+    await log.append(SESSION, Head(0, 0), [Draft("e", {"text": "x" * 2_000_000})])
+    with ExitStack() as stack:
+        readers = [stack.enter_context(log.subscribe(SESSION, after=0)) for _ in range(5)]
+        reading = [reader.batches(10) for reader in readers]
+        batches = [await anext(batches) for batches in reading]
+        assert len({id(frame) for batch in batches for frame in batch}) == 1
+
+
+async def test_what_is_kept_for_readers_is_bounded_by_its_size(log: EventLog) -> None:
+    """Large events that no reader holds leave the memory, and are read from the disk again."""
+    head = Head(0, 0)
+    with log.subscribe(SESSION, after=0) as reader:
+        kept = []
+        for _ in range(20):
+            kept += [
+                weakref.ref(event)
+                for event in await log.append(SESSION, head, [Draft("e", {"text": "x" * 400_000})])
+            ]
+        assert sum(event() is not None for event in kept) <= 3
+        log.close()
+        assert len([frame async for frame in reader.frames(10)]) == 20

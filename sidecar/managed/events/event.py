@@ -19,7 +19,7 @@ class Draft:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
     """A persisted event. `text` is its JSON object, ASCII only, one line."""
 
@@ -28,6 +28,7 @@ class Event:
     type: str
     processed_us: int
     text: str
+    _frame: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -37,8 +38,11 @@ class Event:
 
     @property
     def frame(self) -> bytes:
-        """The event as one server-sent-events frame."""
-        return sse_frame(self.type, self.text)
+        """The event as one server-sent-events frame, encoded once for all readers."""
+        if self._frame is None:
+            object.__setattr__(self, "_frame", sse_frame(self.type, self.text))
+        assert self._frame is not None
+        return self._frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
@@ -23,8 +24,36 @@ from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store
 
 _TAIL_LENGTH = 256
-"""Events per session kept in memory for its readers."""
+_TAIL_CHARS = 1_000_000
+"""Events per session kept in memory for its readers, and the length of their texts together."""
 _READ_BATCH = 500
+_READ_CHARS = 256 * 1024
+"""Events that one read fetches, and the length of their texts after which it stops."""
+
+
+class _Tail:
+    """The newest events of a session that has readers, bounded by number and size."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._chars = 0
+        self._last_seq = 0
+
+    def extend(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._events.append(event)
+            self._chars += len(event.text)
+            self._last_seq = event.seq
+        while self._events and (len(self._events) > _TAIL_LENGTH or self._chars > _TAIL_CHARS):
+            self._chars -= len(self._events.popleft().text)
+
+    def after(self, seq: int) -> list[Event] | None:
+        """Return the events with a higher number, None when some of them are only on disk."""
+        if seq >= self._last_seq > 0:
+            return []  # most often: only previews are new
+        if not self._events or self._events[0].seq > seq + 1:
+            return None
+        return [event for event in self._events if event.seq > seq]
 
 
 @dataclass(slots=True)
@@ -41,7 +70,9 @@ class EventLog:
     def __init__(self, *, database: Store) -> None:
         self._database = database
         self._readers: dict[str, set[Subscription]] = {}
-        self._tails: dict[str, deque[Event]] = {}
+        self._tails: dict[str, _Tail] = {}
+        self._in_use: WeakValueDictionary[str, Event] = WeakValueDictionary()
+        """Events that a reader holds, by id: readers of the same large event share one copy."""
         self.events_appended = 0
         self.appends = 0
         self.append_seconds = 0.0
@@ -148,38 +179,46 @@ class EventLog:
     async def events_after(self, session_id: str, after: int) -> AsyncIterator[Event]:
         """Yield persisted events with a higher number, from memory when they are all there."""
         tail = self._tails.get(session_id)
-        if tail and tail[0].seq <= after + 1:
-            if tail[-1].seq <= after:
-                return  # most often: only previews are new
-            for event in [event for event in tail if event.seq > after]:
+        if tail is not None and (recent := tail.after(after)) is not None:
+            for event in recent:
                 yield event
             return
         while True:
-            batch = await self._database.read(_select_after(session_id, after))
-            for event in batch:
+            batch, is_last = await self._database.read(_select_after(session_id, after))
+            shared = [self._in_use.setdefault(event.id, event) for event in batch]
+            del batch  # the copies that were not needed
+            for event in shared:
                 yield event
-            if len(batch) < _READ_BATCH:
+            if is_last:
                 return
-            after = batch[-1].seq
+            after = shared[-1].seq
 
     def _publish(self, session_id: str, events: Sequence[Event]) -> None:
         readers = self._readers.get(session_id)
         if not readers:
             return
-        tail = self._tails.setdefault(session_id, deque(maxlen=_TAIL_LENGTH))
+        tail = self._tails.setdefault(session_id, _Tail())
         tail.extend(events)
         for reader in readers:
             reader.notify()
 
 
-def _select_after(session_id: str, after: int) -> Callable[[Connection], list[Event]]:
-    def select(connection: Connection) -> list[Event]:
+def _select_after(session_id: str, after: int) -> Callable[[Connection], tuple[list[Event], bool]]:
+    """Return the job that reads the next events; its second result says that these were the last."""
+
+    def select(connection: Connection) -> tuple[list[Event], bool]:
         rows = connection.execute(
             "SELECT seq, id, type, processed_us, body FROM events "
             "WHERE session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
             (session_id, after, _READ_BATCH),
         )
-        return [Event(*row) for row in rows]
+        found, chars = [], 0
+        for row in rows:
+            found.append(Event(*row))
+            chars += len(found[-1].text)
+            if chars >= _READ_CHARS:
+                return found, False
+        return found, len(found) < _READ_BATCH
 
     return select
 

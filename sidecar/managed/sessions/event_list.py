@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
 from sidecar.managed.sessions.table import select_queue, select_session
+from sidecar.managed.turns.state import QueuedEvent
 from sidecar.store.interface import Connection, Store
-from sidecar.wire.json_text import read_strictly
+from sidecar.wire.json_text import read_strictly, storable
+
+_PIECE_CHARS = 256 * 1024
+"""Size of a piece, about."""
+_READ_ROWS = 500
+_HIGHEST_SEQ = 2**63 - 1
 
 EVENT_TYPES = frozenset(
     {
@@ -113,81 +118,122 @@ def _is_number(value: object) -> bool:
     return value is None or (type(value) is int and 0 <= value < 2**63)
 
 
-async def list_events(database: Store, session_id: str, query: EventQuery) -> dict[str, Any]:
-    """Return `{data, next_page}`; queued client events come last, with `processed_at` null.
+async def list_events(
+    store: Store, session_id: str, query: EventQuery, *, max_chars: int
+) -> AsyncIterator[bytes]:
+    """Yield the JSON document `{"data": [...], "next_page": ...}` in pieces, as it is read.
 
-    One that is processed between two pages is on both of them, with the same id. Raises NotFoundError,
-    InvalidRequestError.
+    The stored texts are passed on as they are; at any time one piece is in memory, about 256 KiB or one
+    event. A page ends at `query.limit`, or when its events have `max_chars` characters. Queued client
+    events come last, with `processed_at` null. One that is processed between two pages is on both of them,
+    with the same id. Raises NotFoundError and InvalidRequestError before the first piece.
     """
-    start = _Place.of_start(query.order)
-    if query.page:
-        start = _Place.decode(query.page, query.order)
-    return await database.read(lambda connection: _select(connection, session_id, query, start))
+    reader = _Reader(session_id, query, max_chars=max_chars)
+    text, is_last = '{"data":[', False
+    while not is_last:
+        texts, is_last = await store.read(reader.read)
+        text += ",".join(texts)
+        if is_last:
+            text += f'],"next_page":{json.dumps(reader.next_page)}}}'
+        yield text.encode()
+        text = ","
 
 
-def _select(
-    connection: Connection, session_id: str, query: EventQuery, start: _Place
-) -> dict[str, Any]:
-    select_session(connection, session_id)
-    wanted = None if query.limit is None else query.limit + 1
-    parts = [_logged, _queued] if query.order == "asc" else [_queued, _logged]
-    found: list[tuple[_Place, dict[str, Any]]] = []
-    for part in parts:
-        left = None if wanted is None else wanted - len(found)
-        found += part(connection, session_id, query, found[-1][0] if found else start, left)
-    page = found if query.limit is None else found[: query.limit]
-    next_page = page[-1][0].encode(query.order) if len(found) > len(page) else None
-    return {"data": [event for _, event in page], "next_page": next_page}
+class _Reader:
+    """Reads one page in as many jobs as it has pieces; between them it is a place in the list.
 
+    Events move from the queue to the log meanwhile, never back. The queue is therefore always read in one
+    job together with the log's end that is next to it: the last part of the log when ascending, the first
+    when descending. So none is missed, and none is seen twice.
+    """
 
-def _logged(
-    connection: Connection,
-    session_id: str,
-    query: EventQuery,
-    start: _Place,
-    count: int | None,
-) -> list[tuple[_Place, dict[str, Any]]]:
-    conditions: list[str] = ["session_id = ?"]
-    parameters: list[str | int] = [session_id]
-    ascending = query.order == "asc"
-    if start.seq is not None:
-        conditions.append("seq > ?" if ascending else "seq < ?")
-        parameters.append(start.seq)
-    if query.types:
-        conditions.append(f"type IN ({','.join('?' * len(query.types))})")
-        parameters += query.types
-    for operator, microseconds in query.bounds:
-        conditions.append(f"processed_us {operator} ?")
-        parameters.append(microseconds)
-    rows = connection.execute(
-        f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
-        f"ORDER BY seq {'ASC' if ascending else 'DESC'}{'' if count is None else f' LIMIT {count}'}",
-        parameters,
-    )
-    # In descending order the queue was before the log: it is behind us.
-    position = start.position if ascending else 0
-    return [(_Place(row["seq"], position), json.loads(row["body"])) for row in rows]
+    def __init__(self, session_id: str, query: EventQuery, *, max_chars: int) -> None:
+        self._session_id = session_id
+        self._query = query
+        self._max_chars = max_chars
+        self._place = _Place.of_start(query.order)
+        if query.page:
+            self._place = _Place.decode(query.page, query.order)
+        self._count = 0
+        self._chars = 0
+        self.next_page: str | None = None
 
+    def read(self, connection: Connection) -> tuple[list[str], bool]:
+        """Return the next texts, and whether the page ends with them; otherwise at least one follows."""
+        select_session(connection, self._session_id)
+        texts: list[str] = []
+        chars, was_logged = 0, False
+        for place, text, is_logged in self._rest(connection):
+            if self._is_full():
+                self.next_page = self._place.encode(self._query.order)
+                break
+            if was_logged and is_logged and chars >= _PIECE_CHARS:
+                return texts, False
+            self._place = place
+            self._count += 1
+            self._chars += len(text)
+            chars += len(text)
+            texts.append(text)
+            was_logged = is_logged
+        return texts, True
 
-def _queued(
-    connection: Connection,
-    session_id: str,
-    query: EventQuery,
-    start: _Place,
-    count: int | None,
-) -> list[tuple[_Place, dict[str, Any]]]:
-    if query.bounds:
-        return []  # they have no time yet
-    events = select_queue(connection, session_id)
-    if query.order == "desc":
-        events.reverse()
-    found = []
-    for event in events:
-        is_behind = start.position is not None and (
-            event.position <= start.position
-            if query.order == "asc"
-            else event.position >= start.position
+    def _is_full(self) -> bool:
+        if self._count == 0:
+            return False
+        limit = self._query.limit
+        return (limit is not None and self._count >= limit) or self._chars >= self._max_chars
+
+    def _rest(self, connection: Connection) -> Iterator[tuple[_Place, str, bool]]:
+        """Yield (place, text, whether it is of the log) from here on, in the list's order."""
+        is_logged = self._query.order == "asc"
+        for part in (is_logged, not is_logged):
+            select = self._logged if part else self._queued
+            for place, text in select(connection):
+                yield place, text, part
+
+    def _logged(self, connection: Connection) -> Iterator[tuple[_Place, str]]:
+        query, is_ascending = self._query, self._query.order == "asc"
+        conditions: list[str] = ["session_id = ?", f"seq {'>' if is_ascending else '<'} ?"]
+        filters: list[str | int] = []
+        if query.types:
+            conditions.append(f"type IN ({','.join('?' * len(query.types))})")
+            filters += query.types
+        for operator, microseconds in query.bounds:
+            conditions.append(f"processed_us {operator} ?")
+            filters.append(microseconds)
+        select = (
+            f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
+            f"ORDER BY seq {'ASC' if is_ascending else 'DESC'} LIMIT {_READ_ROWS}"
         )
-        if not is_behind and (not query.types or event.type in query.types):
-            found.append((_Place(start.seq, event.position), event.to_api()))
-    return found[:count]
+        # In descending order the queue was before the log: it is behind us.
+        position = self._place.position if is_ascending else 0
+        seq, count = self._place.seq, _READ_ROWS
+        while count == _READ_ROWS:
+            count = 0
+            after = _HIGHEST_SEQ if seq is None else seq
+            for row in connection.execute(select, (self._session_id, after, *filters)):
+                seq, count = row["seq"], count + 1
+                yield _Place(seq, position), storable(row["body"])
+
+    def _queued(self, connection: Connection) -> Iterator[tuple[_Place, str]]:
+        query, start = self._query, self._place
+        if query.bounds:
+            return  # they have no time yet
+        events = select_queue(connection, self._session_id)
+        if query.order == "desc":
+            events.reverse()
+        for event in events:
+            is_behind = start.position is not None and (
+                event.position <= start.position
+                if query.order == "asc"
+                else event.position >= start.position
+            )
+            if not is_behind and (not query.types or event.type in query.types):
+                yield _Place(start.seq, event.position), _text_of(event)
+
+
+def _text_of(event: QueuedEvent) -> str:
+    """Return what `event.to_api()` is as JSON, without reading the stored text."""
+    known = json.dumps({"id": event.id, "type": event.type, "processed_at": None})
+    others = storable(event.text).strip()
+    return known if others == "{}" else f"{known[:-1]},{others[1:]}"

@@ -1,0 +1,70 @@
+"""Answers that are written in pieces, so that a slow reader costs one piece of memory and not all of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from aiohttp import ClientConnectionResetError, hdrs, web
+
+from sidecar.http.middleware import REQUEST_ID
+
+_PIECE_BYTES = 64 * 1024
+"""The writer waits for the client when so much is not sent yet."""
+
+
+async def answer_in_pieces(
+    request: web.Request, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    """Answer 200 with a JSON document that comes in pieces, in one when there is only one.
+
+    An error before the first piece is raised and becomes an answer; a later one cuts the connection,
+    because the status is sent already.
+    """
+    first = await anext(pieces)
+    second = await anext(pieces, None)
+    if second is None or request.method == hdrs.METH_HEAD:
+        return web.Response(body=first, content_type="application/json", charset="utf-8")
+    response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
+    response.headers["request-id"] = request[REQUEST_ID]
+    await response.prepare(request)
+    try:
+        for begun in (first, second):
+            await _write(response, begun)
+        del first, second, begun
+        async for piece in pieces:
+            await _write(response, piece)
+    except ClientConnectionResetError:
+        return response
+    except BaseException:
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+    await response.write_eof()
+    return response
+
+
+def pieces_of(frames: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+    """Yield the frames in writes of about 64 KiB; long ones are not copied, their readers share them."""
+    short: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if len(frame) > _PIECE_BYTES:
+            if short:
+                yield b"".join(short)
+                short, size = [], 0
+            view = memoryview(frame)
+            for start in range(0, len(frame), _PIECE_BYTES):
+                yield view[start : start + _PIECE_BYTES]
+            continue
+        short.append(frame)
+        size += len(frame)
+        if size >= _PIECE_BYTES:
+            yield b"".join(short)
+            short, size = [], 0
+    if short:
+        yield b"".join(short)
+
+
+async def _write(response: web.StreamResponse, piece: bytes) -> None:
+    for part in pieces_of([piece]):
+        await response.write(part)
