@@ -109,6 +109,43 @@ class SingleFlight(Generic[T]):
     async def _call(self) -> T:
         return await self._run()
 
+    async def until_idle(self) -> None:
+        """Wait for the end of a run that is under way, whatever its result."""
+        while self._current is not None and not self._current.done():
+            await asyncio.wait({self._current})
+
+
+class NextFlight(Generic[T]):
+    """Callers share the next run of `flight` that starts after their call, never one under way.
+
+    Runs that start here are at least `pause_seconds` apart, however many callers wait for them.
+    """
+
+    def __init__(
+        self, owner: TaskOwner, name: str, flight: SingleFlight[T], *, pause_seconds: float
+    ) -> None:
+        self._owner = owner
+        self._name = name
+        self._flight = flight
+        self._pause_seconds = pause_seconds
+        self._waiting: asyncio.Task[T] | None = None
+        self._earliest = 0.0
+
+    async def __call__(self) -> T:
+        if self._waiting is None:
+            self._waiting = self._owner.start(self._name, self._run_next(), is_awaited=True)
+        return await asyncio.shield(self._waiting)
+
+    async def _run_next(self) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(max(0.0, self._earliest - loop.time()))
+            await self._flight.until_idle()
+        finally:
+            self._waiting = None  # callers from here on came after the start: theirs is the next
+        self._earliest = loop.time() + self._pause_seconds
+        return await self._flight()
+
 
 class SilenceBound:
     """A block that ends with TimeoutError when one of its `wait`s takes longer than `seconds`.

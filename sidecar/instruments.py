@@ -185,6 +185,12 @@ class StateCollector(Collector):
             )
             failed = len(snapshot.failed_sources)
             yield _gauge("catalogue_failed_sources", "Sources that failed last time.", failed)
+            yield _labelled(
+                "catalogue_skipped",
+                "Items and fields of the gateway's lists that could not be read.",
+                "source",
+                dict(snapshot.skipped_counts),
+            )
         is_fresh = catalogue.snapshot is not None and catalogue.stale_seconds is None
         yield _gauge("catalogue_fresh", "1 when the last refresh succeeded.", is_fresh)
         yield _counter("catalogue_refreshes", "Reads of the gateway's lists.", catalogue.refreshes)

@@ -15,6 +15,17 @@ GATEWAY_PROVIDER = "litellm"
 """The provider entry in opencode's config behind which all gateway models stand."""
 
 _PREFIX = f"{GATEWAY_PROVIDER}/"
+_RESERVED = frozenset(
+    {
+        *("constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable"),
+        *("toLocaleString", "toString", "valueOf", "__proto__"),
+        *("__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__"),
+    }
+)
+"""What every JavaScript object has. opencode 1.18.33 looks models up in plain objects, so that one model
+of such an id makes every directory unloadable (test_odd_models)."""
+STAND_IN = "sidecar:"
+"""Stands before an id that opencode cannot hold as it is."""
 _MAX_SUGGESTIONS = 3
 _SUGGESTION_CUTOFF = 0.5
 
@@ -50,6 +61,28 @@ class UnknownModelError(LookupError):
         return (
             f"{field}: {self.name!r} is not offered by the gateway.{hint} GET /v1/models lists all."
         )
+
+
+def child_id(model_id: str) -> str:
+    """Return the id under which opencode holds a gateway model: the same, unless opencode cannot hold it.
+
+    Reversible without any table: `gateway_id` is its inverse.
+    """
+    return f"{STAND_IN}{model_id}" if _needs_stand_in(model_id) else model_id
+
+
+def gateway_id(child_id: str) -> str:
+    """Return the gateway's id of a model that opencode calls `child_id`."""
+    rest = child_id.removeprefix(STAND_IN)
+    return rest if rest != child_id and _needs_stand_in(rest) else child_id
+
+
+def _needs_stand_in(model_id: str) -> bool:
+    """Whether opencode cannot hold the id, or the id looks like the stand-in of one that it cannot."""
+    rest = model_id
+    while rest.startswith(STAND_IN):
+        rest = rest.removeprefix(STAND_IN)
+    return rest in _RESERVED
 
 
 def look_up(

@@ -17,6 +17,7 @@ from sidecar.gateway.catalogue import CatalogueSnapshot
 from sidecar.gateway.failures import classify
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.naming import GATEWAY_PROVIDER
+from sidecar.wire.litellm import Listing
 
 _COMPLETION_SECONDS = 60.0
 _COMPLETION_TOKENS = 16
@@ -71,7 +72,7 @@ class GatewayChecks:
             )
         url = without_password(self._access.url)
         try:
-            models = await self._client.list_models()
+            models = (await self._client.list_models()).items
         except GatewayAuthenticationError as error:
             has_key = self._access.key is not None
             fix = "set LITELLM_API_KEY to a key of that gateway"
@@ -89,9 +90,11 @@ class GatewayChecks:
         key = "accepts the key" if self._access.key else "wants no key"
         return ok(f"{url} answers, {key}, lists {len(models)} models")
 
-    async def _richer_source(self, path: str, ask: Callable[[], Awaitable[list[Any]]]) -> Finding:
+    async def _richer_source(
+        self, path: str, ask: Callable[[], Awaitable[Listing[Any]]]
+    ) -> Finding:
         try:
-            items = await ask()
+            items = (await ask()).items
         except SidecarError as error:
             return warning(
                 f"{path}: {error.message}",
@@ -116,6 +119,13 @@ class GatewayChecks:
             self.snapshot.entries[i].max_input_tokens is None for i in self.snapshot.listed
         )
         text = f"{listed} models listed, {hidden} hidden"
+        skipped = [skip for skips in self.snapshot.skipped.values() for skip in skips]
+        if skipped:
+            return warning(
+                f"{text}; {sum(self.snapshot.skipped_counts.values())} items or fields cannot be read, "
+                f"first {skipped[0].item} {skipped[0].field}: {skipped[0].reason}",
+                "correct them in LiteLLM's model_info, or override them in SIDECAR_GATEWAY_OVERRIDES",
+            )
         if unknown:
             return warning(
                 f"{text}; the context of {unknown} is not known and taken to be 128000 tokens",

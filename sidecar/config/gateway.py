@@ -27,8 +27,9 @@ class GatewaySettings(SettingsGroup):
     """Model for opencode's own default and small calls. Unset: the first listed model."""
     refresh_seconds: Seconds = 60.0
     """Age at which the catalogue is read again, seconds."""
-    miss_refresh_seconds: Seconds = 3.0
-    """An unknown model name forces one refresh if the catalogue is older than this, seconds."""
+    miss_refresh_seconds: Seconds = 1.0
+    """Shortest time between two reads of the gateway's lists for unknown model names, seconds. A name is
+    refused only by a list that was read after its request came; all who wait share one read."""
     connect_timeout_seconds: Seconds = 5.0
     """Bound for connecting to the gateway, seconds."""
     list_timeout_seconds: Seconds = 20.0

@@ -15,20 +15,19 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import structlog
-from pydantic import ValidationError
 
-from sidecar.aiokit import Backoff, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.aiokit import Backoff, NextFlight, SingleFlight, TaskOwner, cancel_and_wait
 from sidecar.config import GatewaySettings
 from sidecar.errors import (
     GatewayError,
     GatewayUnavailableError,
     InvalidRequestError,
-    SettingsError,
     SidecarError,
 )
 from sidecar.gateway import catalogue_file, merge
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.merge import CatalogueEntry, Override, Rules
+from sidecar.gateway.merge import CatalogueEntry
+from sidecar.gateway.rules import rules_of
 from sidecar.naming import (
     GATEWAY_PROVIDER,
     ModelRef,
@@ -36,6 +35,7 @@ from sidecar.naming import (
     look_up,
     qualify,
 )
+from sidecar.wire.litellm import Listing, Skip
 
 __all__ = ["Catalogue", "CatalogueEntry", "CatalogueSnapshot"]
 
@@ -54,7 +54,8 @@ class CatalogueSnapshot:
 
     `entries` has hidden models too, `listed` the ids to show in their order. `fetched_at` is seconds
     since the epoch. `generation` changes only when `entries` do. `failed_sources` tells per source why
-    it failed in the last refresh.
+    it failed in the last refresh, `skipped` what could not be read in its answer; `skipped_counts` has the
+    number, of which the first are named.
     """
 
     entries: Mapping[str, CatalogueEntry]
@@ -64,6 +65,8 @@ class CatalogueSnapshot:
     generation: int
     failed_sources: Mapping[str, str]
     origin: Origin
+    skipped: Mapping[str, tuple[Skip, ...]]
+    skipped_counts: Mapping[str, int]
 
     @property
     def age_seconds(self) -> float:
@@ -97,12 +100,19 @@ class Catalogue:
         self._file = file
         self._tasks = tasks
         self._child_models = child_models
-        self._rules = _rules(settings)
+        self._rules = rules_of(settings)
         self._snapshot: CatalogueSnapshot | None = None
         self._facts: dict[str, SourceFacts] = {}
+        self._skipped: dict[str, Listing[Any]] = {}
         self._saved: dict[str, SourceFacts] | None = None
         self._callbacks: list[ChangeCallback] = []
         self._flight = SingleFlight(tasks, "refresh", self._refresh_once)
+        self._next_flight = NextFlight(
+            tasks,
+            "refresh after a miss",
+            self._flight,
+            pause_seconds=settings.miss_refresh_seconds,
+        )
         self._timer: asyncio.Task[None] | None = None
         self._last_error: SidecarError | None = None
         self._has_answered_empty = False
@@ -168,9 +178,10 @@ class Catalogue:
     ) -> tuple[ModelRef, CatalogueEntry | None]:
         """Return the model that a client's name means; its entry is None for a provider of the child.
 
-        An unknown name forces one refresh when the catalogue is not brand new. Raises
-        InvalidRequestError that names `field` and near matches, and GatewayUnavailableError while the
-        gateway has never answered.
+        A name is refused only by a list that was read after this call: an unknown one waits for the next
+        refresh, which all callers share. Raises InvalidRequestError that names `field` and near matches,
+        also for a model that no request can name, and GatewayUnavailableError while the gateway does not
+        answer.
         """
         snapshot = self._snapshot
         if snapshot is not None:
@@ -181,14 +192,16 @@ class Catalogue:
                 child_models=self._child_models,
             )
             if ref is not None:
-                return ref, _entry(snapshot, ref)
-        if snapshot is None or snapshot.age_seconds > self._settings.miss_refresh_seconds:
-            await self._flight()
-            snapshot = self._snapshot
-        return self._resolve_last(name, field, snapshot)
+                return ref, _usable(name, field, _entry(snapshot, ref))
+        error = await self._next_flight()
+        return self._resolve_last(name, field, self._snapshot, error)
 
     def _resolve_last(
-        self, name: str, field: str, snapshot: CatalogueSnapshot | None
+        self,
+        name: str,
+        field: str,
+        snapshot: CatalogueSnapshot | None,
+        refresh_error: SidecarError | None,
     ) -> tuple[ModelRef, CatalogueEntry | None]:
         entries: Mapping[str, CatalogueEntry] = snapshot.entries if snapshot else {}
         try:
@@ -200,15 +213,15 @@ class Catalogue:
                 suggest_from=snapshot.listed if snapshot else (),
             )
         except UnknownModelError as error:
-            if snapshot is not None and snapshot.origin != "fallback":
+            if refresh_error is None:
                 raise InvalidRequestError(error.sentence(field), field=field) from error
-            why = f": {self._last_error.message}" if self._last_error else ""
             raise GatewayUnavailableError(
-                f"{field}: the gateway has not told its models yet{why}",
+                f"{field}: {name[:200]!r} is in no list that was read so far, and the gateway's list cannot "
+                f"be read now: {refresh_error.message}",
                 field=field,
                 retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
             ) from error
-        return ref, _entry(snapshot, ref)
+        return ref, _usable(name, field, _entry(snapshot, ref))
 
     async def _run_timer(self) -> None:
         backoff = Backoff(first=1.0, longest=self._settings.refresh_seconds)
@@ -245,20 +258,22 @@ class Catalogue:
         return None
 
     async def _read_gateway(self) -> None:
-        asked: dict[str, Awaitable[SourceFacts]] = {
-            "models": _told(self._client.list_models, merge.facts_of_list),
-            "model_group_info": _told(self._client.model_group_info, merge.facts_of_groups),
-            "model_info": _told(self._client.model_info, merge.facts_of_deployments),
+        asked: dict[str, Awaitable[tuple[Listing[Any], SourceFacts]]] = {
+            "models": _read(self._client.list_models, merge.facts_of_list),
+            "model_group_info": _read(self._client.model_group_info, merge.facts_of_groups),
+            "model_info": _read(self._client.model_info, merge.facts_of_deployments),
         }
         answers = dict(
             zip(asked, await asyncio.gather(*asked.values(), return_exceptions=True), strict=True)
         )
-        models = answers["models"]
-        if isinstance(models, BaseException):
-            raise models
+        answer_of_models = answers["models"]
+        if isinstance(answer_of_models, BaseException):
+            raise answer_of_models
+        models = answer_of_models[1]
         self._check_empty(models)
         failed = {}
         facts: dict[str, SourceFacts] = {}
+        skipped: dict[str, Listing[Any]] = {}
         for name, answer in answers.items():
             if isinstance(answer, GatewayError):
                 failed[name] = answer.message
@@ -267,10 +282,11 @@ class Catalogue:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                facts[name] = answer
+                skipped[name], facts[name] = answer
             facts[name] = {model: facts[name][model] for model in models if model in facts[name]}
         self._log_sources(failed)
-        self._facts = facts
+        self._log_skipped(skipped)
+        self._facts, self._skipped = facts, skipped
         self._publish(fetched_at=time.time(), origin="gateway", failed=failed)
         await self._save()
 
@@ -302,6 +318,8 @@ class Catalogue:
             generation=generation + 1 if has_changed else generation,
             failed_sources=MappingProxyType(dict(failed)),
             origin=origin,
+            skipped={name: listing.skipped for name, listing in self._skipped.items()},
+            skipped_counts={name: listing.skipped_count for name, listing in self._skipped.items()},
         )
         self._snapshot = snapshot
         if not has_changed:
@@ -316,6 +334,18 @@ class Catalogue:
         before = self._snapshot.failed_sources if self._snapshot else {}
         for name in failed.keys() - before.keys():
             _log.warning("catalogue source failed", catalogue_source=name, error=failed[name])
+
+    def _log_skipped(self, skipped: Mapping[str, Listing[Any]]) -> None:
+        for name, listing in skipped.items():
+            before = self._skipped.get(name)
+            if listing.skipped and (before is None or before.skipped != listing.skipped):
+                first = listing.skipped[0]
+                _log.warning(
+                    "catalogue items or fields skipped",
+                    catalogue_source=name,
+                    count=listing.skipped_count,
+                    first=f"{first.item} {first.field}: {first.reason}",
+                )
 
     async def _save(self) -> None:
         if self._facts == self._saved:
@@ -341,28 +371,17 @@ def _entry(snapshot: CatalogueSnapshot | None, ref: ModelRef) -> CatalogueEntry 
     return snapshot.entries[ref.model_id]
 
 
-async def _told(
-    ask: Callable[[], Awaitable[list[Any]]], read: Callable[[list[Any]], SourceFacts]
-) -> SourceFacts:
-    return read(await ask())
+def _usable(name: str, field: str, entry: CatalogueEntry | None) -> CatalogueEntry | None:
+    """Return the entry. Raises InvalidRequestError for a model that no request can name."""
+    if entry is not None and not entry.is_usable:
+        raise InvalidRequestError(
+            f"{field}: {name[:200]!r} cannot be used: {entry.hidden_because}", field=field
+        )
+    return entry
 
 
-def _rules(settings: GatewaySettings) -> Rules:
-    overrides = {}
-    for model_id, raw in settings.overrides.items():
-        try:
-            overrides[model_id] = Override.model_validate(raw)
-        except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in (model_id, *problem["loc"]))
-            raise SettingsError(
-                f"SIDECAR_GATEWAY_OVERRIDES: {where}: {problem['msg']}; known fields: "
-                f"{', '.join(Override.model_fields)}"
-            ) from error
-    return Rules(
-        include=settings.include,
-        exclude=settings.exclude,
-        overrides=overrides,
-        claude_wire=settings.claude_wire,
-        default_wire=settings.default_wire,
-    )
+async def _read(
+    ask: Callable[[], Awaitable[Listing[Any]]], read: Callable[[list[Any]], SourceFacts]
+) -> tuple[Listing[Any], SourceFacts]:
+    listing = await ask()
+    return listing, read(listing.items)

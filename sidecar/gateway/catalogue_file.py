@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from sidecar.gateway.rules import within_bounds
 from sidecar.store import kept_file
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +34,7 @@ def load(file: Path, *, gateway_url: str) -> SavedCatalogue | None:
         return None
     try:
         facts = {
-            str(source): {str(model): dict(said) for model, said in by_id.items()}
+            str(source): {str(model): within_bounds(said) for model, said in by_id.items()}
             for source, by_id in kept.content.items()
         }
     except (ValueError, TypeError, AttributeError) as error:

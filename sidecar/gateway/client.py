@@ -13,7 +13,7 @@ from sidecar.errors import GatewayAuthenticationError, GatewayError, GatewayUnav
 from sidecar.gateway.failures import classify
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.wire.json_text import read_leniently
-from sidecar.wire.litellm import Deployment, ListedModel, ModelGroup, read_items
+from sidecar.wire.litellm import Deployment, ListedModel, Listing, ModelGroup, read_items
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,22 +40,22 @@ class GatewayClient:
         self._settings = settings
         self._api_key = api_key
         self._session = session
-        self._last: dict[str, tuple[bytes, list[Any]]] = {}
+        self._last: dict[str, tuple[bytes, Listing[Any]]] = {}
 
-    async def list_models(self) -> list[ListedModel]:
+    async def list_models(self) -> Listing[ListedModel]:
         """Return `GET /v1/models`: what this key may call."""
         # Without `anthropic-version`: only the OpenAI shape carries `mode`.
         return await self._list("/v1/models", ListedModel)
 
-    async def model_group_info(self) -> list[ModelGroup]:
+    async def model_group_info(self) -> Listing[ModelGroup]:
         """Return `GET /model_group/info`: limits and abilities per public name."""
         return await self._list("/model_group/info", ModelGroup)
 
-    async def model_info(self) -> list[Deployment]:
+    async def model_info(self) -> Listing[Deployment]:
         """Return `GET /v1/model/info`: the same per deployment; some gateways refuse ordinary keys."""
         return await self._list("/v1/model/info", Deployment)
 
-    async def _list(self, path: str, kind: type[M]) -> list[M]:
+    async def _list(self, path: str, kind: type[M]) -> Listing[M]:
         body = await self._get(path)
         # The answers are megabytes for hundreds of models and seldom change: parsing one again would
         # hold up every running turn for nothing.
@@ -64,16 +64,16 @@ class GatewayClient:
         if last is not None and last[0] == digest:
             return last[1]
         try:
-            items = read_items(kind, read_leniently(body))
+            listing = read_items(kind, read_leniently(body))
         except ValueError:
-            items = None
-        if items is None:
+            listing = None
+        if listing is None:
             raise GatewayUnavailableError(
                 f"the gateway's {path} is not a list of models: {excerpt(body, self._api_key)}",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
-        self._last[path] = (digest, items)
-        return items
+        self._last[path] = (digest, listing)
+        return listing
 
     async def _get(self, path: str) -> bytes:
         timeout = aiohttp.ClientTimeout(

@@ -6,35 +6,18 @@ source knows stays None: inventing a limit is the business of whoever needs one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from sidecar.gateway.rules import Override, Rules, Wire, why_hidden
 from sidecar.wire.litellm import Deployment, Facts, ListedModel, ModelGroup
+from sidecar.wire.model_bounds import why_unusable
 
-Wire = Literal["messages", "chat"]
 SOURCES = ("models", "model_group_info", "model_info")
 """From the poorest, which alone decides what exists, to the richest."""
 
 EPOCH = "1970-01-01T00:00:00Z"
-
-_CHAT_MODES = frozenset({"chat", "responses"})
-_LITELLM_CREATED = 1677610602
-"""LiteLLM answers this constant for every model, so it says nothing."""
-
-_NOT_CHAT = re.compile(
-    r"(^|[-_./:@])"
-    r"(embed(ding)?s?|e5|bge|gte|tts|stt|speech|whisper|transcri(be|ption)|dall-?e|images?|imagen|"
-    r"stable-diffusion|sdxl|flux|sora|veo|video|rerank(er)?|moderations?|realtime|ocr)"
-    r"(?=$|[-_./:@]|\d)",
-    re.IGNORECASE,
-)
-"""Names of models that do not chat; asked only when no source tells the mode."""
 
 _MESSAGES_PROVIDERS = frozenset({"anthropic", "azure_ai", "bedrock", "vertex_ai"})
 """LiteLLM providers that take Anthropic's messages without translation."""
@@ -44,34 +27,12 @@ Layers = Mapping[str, Mapping[str, Any]]
 """Source name -> what it says of one model, in the fields of CatalogueEntry."""
 
 
-class Override(BaseModel):
-    """An operator's word on one model; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    display_name: str | None = None
-    created_at: datetime | None = None
-    mode: str | None = None
-    listed: bool | None = None
-    max_input_tokens: int | None = None
-    max_output_tokens: int | None = None
-    input_modalities: tuple[Literal["text", "image", "pdf"], ...] | None = None
-    supports_tools: bool | None = None
-    supports_reasoning: bool | None = None
-    supports_structured_outputs: bool | None = None
-    reasoning_efforts: tuple[str, ...] | None = None
-    input_cost_per_token: float | None = None
-    output_cost_per_token: float | None = None
-    cache_read_cost_per_token: float | None = None
-    cache_write_cost_per_token: float | None = None
-    wire: Wire | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """One model of the gateway. None is unknown; costs are USD per token.
 
-    `listed` False hides it from the list (`hidden_because` says why) but it may still be named.
+    `listed` False hides it from the list (`hidden_because` says why) but it may still be named, unless
+    `is_usable` is False too.
     `created_at` is RFC 3339, the epoch when unknown. `sources` tells who said each known field.
     """
 
@@ -81,6 +42,7 @@ class CatalogueEntry:
     mode: str | None = None
     listed: bool = True
     hidden_because: str | None = None
+    is_usable: bool = True
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
     input_modalities: tuple[str, ...] = ("text",)
@@ -96,24 +58,12 @@ class CatalogueEntry:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The operator's part of the merge."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    overrides: Mapping[str, Override] = field(default_factory=dict)
-    claude_wire: Wire = "messages"
-    default_wire: Wire = "chat"
-
-
 def facts_of_list(models: Iterable[ListedModel]) -> dict[str, dict[str, Any]]:
     """Return what `/v1/models` says, by model id."""
     facts = {}
     for model in models:
         known = _known(model)
-        created_at = _created_at(model)
-        if created_at is not None:
+        if created_at := model.created_at or model.created:
             known["created_at"] = created_at
         if model.display_name:
             known["display_name"] = model.display_name
@@ -138,11 +88,11 @@ def facts_of_deployments(deployments: Iterable[Deployment]) -> dict[str, dict[st
     facts: dict[str, dict[str, Any]] = {}
     for deployment in deployments:
         known = _known(deployment.model_info)
-        target = deployment.litellm_params.model
-        if target is not None:
-            known[_SPEAKS_MESSAGES] = target.partition("/")[0] in _MESSAGES_PROVIDERS
-        held = facts.get(deployment.model_name)
-        facts[deployment.model_name] = known if held is None else _common(held, known)
+        if deployment.provider is not None:
+            known[_SPEAKS_MESSAGES] = deployment.provider in _MESSAGES_PROVIDERS
+        for name in deployment.names:
+            held = facts.get(name)
+            facts[name] = known if held is None else _common(held, known)
     return facts
 
 
@@ -158,26 +108,11 @@ def listed_order(entries: Collection[CatalogueEntry]) -> tuple[str, ...]:
     return tuple(sorted(listed, key=created.__getitem__, reverse=True))
 
 
-def why_hidden(model_id: str, mode: str | None, rules: Rules) -> str | None:
-    """Return why a model is not listed, None when it is."""
-    if "*" in model_id:
-        return "wildcard"
-    if mode is not None and mode not in _CHAT_MODES:
-        return f"mode {mode}"
-    if mode is None and (match := _NOT_CHAT.search(model_id)):
-        return f"no mode, and its name says {match.group(2).lower()}"
-    if any(fnmatchcase(model_id, glob) for glob in rules.exclude):
-        return "excluded by SIDECAR_GATEWAY_EXCLUDE"
-    if rules.include and not any(fnmatchcase(model_id, glob) for glob in rules.include):
-        return "not in SIDECAR_GATEWAY_INCLUDE"
-    return None
-
-
 def _entry(model_id: str, layers: Layers, rules: Rules) -> CatalogueEntry:
     override = rules.overrides.get(model_id, Override())
     said = override.model_dump(exclude_none=True)
     if override.created_at is not None:
-        said["created_at"] = _rfc3339(override.created_at)
+        said["created_at"] = override.created_at.strftime("%Y-%m-%dT%H:%M:%SZ")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     ordered = [*((name, layers.get(name, {})) for name in SOURCES), ("override", said)]
@@ -189,9 +124,14 @@ def _entry(model_id: str, layers: Layers, rules: Rules) -> CatalogueEntry:
     sources.pop(_SPEAKS_MESSAGES, None)
     values.setdefault("display_name", model_id)
     hidden_because = why_hidden(model_id, values.get("mode"), rules)
-    if override.listed is not None:
+    unusable = why_unusable(model_id)
+    if override.listed is not None and unusable is None:
         hidden_because = None if override.listed else "hidden by SIDECAR_GATEWAY_OVERRIDES"
-    values |= {"listed": hidden_because is None, "hidden_because": hidden_because}
+    values |= {
+        "listed": hidden_because is None,
+        "hidden_because": hidden_because,
+        "is_usable": unusable is None,
+    }
     return CatalogueEntry(id=model_id, sources=sources, **values)
 
 
@@ -246,25 +186,3 @@ def _common(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         else:
             common[name] = a[name]
     return common
-
-
-def _created_at(model: ListedModel) -> str | None:
-    if model.created_at:
-        try:
-            moment = datetime.fromisoformat(model.created_at)
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    elif model.created:
-        try:
-            moment = datetime.fromtimestamp(model.created, UTC)
-        except (ValueError, OverflowError, OSError):
-            return None
-    else:
-        return None
-    return None if moment.timestamp() in {0, _LITELLM_CREATED} else _rfc3339(moment)
-
-
-def _rfc3339(moment: datetime) -> str:
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 
 from sidecar.config import GatewaySettings
 from sidecar.gateway.forwarding import Call, Forwarder, failed_answer
+from sidecar.gateway.model_ids import with_gateway_id
 from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.ids import new_id
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
@@ -104,7 +105,7 @@ class Relay:
             return failed_answer(path, 401, "the relay's token is missing or of an earlier boot")
         if path not in FORWARDED_PATHS:
             return failed_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
-        call = Call(path, await request.read())
+        call = Call(path, with_gateway_id(await request.read()))
         if request.method == hdrs.METH_POST:
             return await self._observed(request, call)
         return await self._forwarder.forward(request, call)

@@ -79,6 +79,7 @@ class AdminApi:
                 "config": {
                     "generation": sources.config_file.generation,
                     "models": sorted(sources.config_file.entries()),
+                    "refused": dict(sources.config_file.refused),
                 },
                 "instances": {
                     "loaded": instances.loaded(),
@@ -102,7 +103,11 @@ class AdminApi:
         )
 
     async def catalogue(self, request: web.Request) -> web.Response:
-        """`GET /admin/catalogue[?model=]`: every model, who said what of it, why it is hidden."""
+        """`GET /admin/catalogue[?model=]`: every model, who said what of it, why it is hidden.
+
+        `skipped` has per source the number of items and fields that could not be read, and names the
+        first of them.
+        """
         snapshot = self._sources.catalogue.snapshot
         if snapshot is None:
             return json_response({**self._catalogue_state(), "models": []})
@@ -115,6 +120,13 @@ class AdminApi:
             {
                 **self._catalogue_state(),
                 "aliases": dict(snapshot.aliases),
+                "skipped": {
+                    source: {
+                        "count": count,
+                        "first": [asdict(skip) for skip in snapshot.skipped.get(source, ())],
+                    }
+                    for source, count in snapshot.skipped_counts.items()
+                },
                 "models": [
                     _shown(item, self._sources.config_file.knows(item.id)) for item in entries
                 ],

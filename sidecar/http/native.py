@@ -22,7 +22,7 @@ from aiohttp import hdrs, web
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from sidecar.http.answers import read_body
 from sidecar.http.middleware import REQUEST_ID
-from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef, child_id, gateway_id
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
 
@@ -177,15 +177,17 @@ class NativeApi:
         model = document.get("model")
         if isinstance(model, str) and model:
             ref = await self._resolve_model(model)
-            document["model"] = str(ref)
+            document["model"] = str(ModelRef(ref.provider, child_id(ref.model_id)))
             return ref
         holder = model if isinstance(model, dict) else document
         provider, model_id = holder.get("providerID"), holder.get("modelID")
         if not isinstance(model_id, str) or not model_id:
             return None
         is_ours = provider in {None, "", GATEWAY_PROVIDER}
-        ref = await self._resolve_model(model_id if is_ours else f"{provider}/{model_id}")
-        holder["providerID"], holder["modelID"] = ref.provider, ref.model_id
+        ref = await self._resolve_model(
+            gateway_id(model_id) if is_ours else f"{provider}/{model_id}"
+        )
+        holder["providerID"], holder["modelID"] = ref.provider, child_id(ref.model_id)
         return ref
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 
 from sidecar.errors import ChildError
-from sidecar.naming import ModelRef
+from sidecar.naming import ModelRef, child_id
 from sidecar.opencode.transport import UNBOUNDED, Transport, as_object, as_objects, field_of
 
 PermissionRule = Mapping[str, str]
@@ -106,7 +106,7 @@ class ChildClient:
         """
         body: dict[str, Any] = {
             "messageID": message_id,
-            "model": {"providerID": model.provider, "modelID": model.model_id},
+            "model": {"providerID": model.provider, "modelID": child_id(model.model_id)},
             "agent": agent,
             "parts": [dict(part) for part in parts],
         }

@@ -19,14 +19,16 @@ import structlog
 from pydantic import ValidationError
 
 from sidecar.errors import ChildError
-from sidecar.naming import GATEWAY_PROVIDER, ModelRef
+from sidecar.naming import GATEWAY_PROVIDER, ModelRef, child_id
 from sidecar.opencode.provider import (
     RELAY_TOKEN_REFERENCE,
     RELAY_URL_REFERENCE,
     ModelEntry,
+    model_config,
     provider_config,
 )
 from sidecar.wire import opencode as wire
+from sidecar.wire.model_bounds import why_unusable
 
 AGENT = "sidecar"
 """The one agent of all prompts. What differs (model, system prompt, permissions, tools) travels with the
@@ -52,13 +54,17 @@ _log = structlog.get_logger(__name__)
 
 
 class ConfigFile:
-    """Renders, validates and replaces the file. `generation` counts the writes of this process."""
+    """Renders, validates and replaces the file. `generation` counts the writes of this process.
+
+    `refused` says, per gateway model that the last list had and the file has not, why it was left out.
+    """
 
     def __init__(self, path: Path, *, plugins: Sequence[Path] = ()) -> None:
         self._path = path
         self._plugins = plugins
         self._lock = asyncio.Lock()
         self._models: Mapping[str, ModelEntry] = {}
+        self.refused: Mapping[str, str] = {}
         self._default_model: str | None = None
         self._written = b""
         self.generation = 0
@@ -76,10 +82,20 @@ class ConfigFile:
     ) -> int:
         """Make `models` the whole list; return the generation that has it. Equal content writes nothing.
 
-        `default_model` serves opencode's own small calls (titles, summaries); without it the first does.
-        Raises ChildError when the result would not be a valid config; the old file then stays.
+        A model that opencode could not read is left out and noted in `refused`. `default_model` serves
+        opencode's own small calls (titles, summaries); without it, or where it is left out, the first
+        model does. Raises ChildError when the result would not be a valid config, and OSError when it
+        cannot be written; the old file and its models then stay.
         """
-        return await self._replace(dict(models), default_model)
+        refused = {
+            name: why for name, entry in models.items() if (why := _why_refused(entry)) is not None
+        }
+        if refused.items() - self.refused.items():
+            _log.warning("models left out of opencode's config", refused=refused)
+        kept = {name: entry for name, entry in models.items() if name not in refused}
+        generation = await self._replace(kept, default_model if default_model in kept else None)
+        self.refused = refused
+        return generation
 
     async def rewrite(self) -> int:
         """Write the file anew even if nothing changed; return the generation."""
@@ -125,20 +141,32 @@ def render(
     if default_model is None and models:
         default_model = min(models)
     if default_model is not None:
-        ref = str(ModelRef(GATEWAY_PROVIDER, default_model))
+        ref = str(ModelRef(GATEWAY_PROVIDER, child_id(default_model)))
         document |= {"model": ref, "small_model": ref}
     content = _dump(document)
     try:
         wire.Config.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ChildError(
-            f"the model list makes no valid config: {where}: {first['msg']}"
-        ) from error
+        raise ChildError(f"the model list makes no valid config: {_first_of(error)}") from error
     if len(content) > MAX_BYTES:
         raise ChildError(f"the model list makes a config of more than {MAX_BYTES} bytes")
     return content
+
+
+def _why_refused(entry: ModelEntry) -> str | None:
+    """Return why opencode could not read the model's entry, None when it can."""
+    if (unusable := why_unusable(entry.id)) is not None:
+        return unusable
+    try:
+        wire.Model.model_validate(model_config(entry))
+    except ValidationError as error:
+        return _first_of(error)
+    return None
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
 
 def _dump(document: dict[str, Any]) -> bytes:

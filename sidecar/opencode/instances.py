@@ -237,7 +237,8 @@ class Instances:
             await self._tell_loaded(instance, client, on_loaded)
             return True
         if not (model_id is None or self._config_file.knows(model_id)):
-            raise ChildError(f"the model {model_id!r} is not in opencode's config")
+            why = self._config_file.refused.get(model_id, "it is in no list that was read")
+            raise ChildError(f"the model {model_id[:200]!r} is not in opencode's config: {why}")
         if instance.loaded_by is client:
             if instance.is_busy or await self._has_turns(instance, client):
                 # Usable though not the newest (a limit or a price changed) is good enough here.

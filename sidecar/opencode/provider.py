@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sidecar.naming import GATEWAY_PROVIDER
+from sidecar.naming import GATEWAY_PROVIDER, child_id
 from sidecar.opencode.environment import RELAY_TOKEN_VARIABLE, RELAY_URL_VARIABLE
 
 CHAT_PACKAGE = "@ai-sdk/openai-compatible"
@@ -57,7 +57,7 @@ class ModelEntry:
 
 
 def model_config(entry: ModelEntry) -> dict[str, Any]:
-    """Return the value of `provider.litellm.models[entry.id]`."""
+    """Return the value of `provider.litellm.models[child_id(entry.id)]`."""
     inputs = [kind for kind in _MODALITIES if kind == "text" or kind in entry.input_modalities]
     config: dict[str, Any] = {
         "name": entry.display_name or entry.id,
@@ -89,6 +89,6 @@ def provider_config(models: Mapping[str, ModelEntry]) -> dict[str, Any]:
             "name": "LiteLLM",
             "npm": CHAT_PACKAGE,
             "options": {"baseURL": RELAY_URL_REFERENCE, "apiKey": RELAY_TOKEN_REFERENCE},
-            "models": {model_id: model_config(models[model_id]) for model_id in sorted(models)},
+            "models": {child_id(name): model_config(models[name]) for name in sorted(models)},
         }
     }

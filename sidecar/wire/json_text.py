@@ -1,7 +1,8 @@
 """Reading JSON that others wrote, so that what was read can be stored, answered, and read again.
 
 `json.loads` takes more than that: halves of surrogate pairs, which UTF-8 cannot hold; numbers that no
-float holds, which come out as `Infinity`; and any depth for which the stack suffices at that moment.
+float holds, which come out as `Infinity` or as an integer of any length; and any depth for which the
+stack suffices at that moment.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from typing import Any
 
 MAX_DEPTH = 128
 """Arrays and objects inside each other. Nobody writes as many, and the stack holds several times this."""
+
+_LONGEST_INTEGER = 308
+"""Digits that every double holds."""
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+"""What decides the depth of JSON: strings, whose brackets do not count, and brackets."""
 
 _HALF = re.compile(r"[\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
@@ -42,12 +49,13 @@ def read_strictly(raw: bytes) -> Any:
 
 
 def read_leniently(raw: bytes | str) -> Any:
-    """Return what opencode or the gateway sent, mended where it cannot be stored. Raises ValueError.
+    """Return what opencode, a gateway or a vendor sent, mended where it cannot be stored. Raises ValueError.
 
-    Halves of pairs become U+FFFD, numbers out of range null, and what is nested too deeply a remark.
+    Halves of pairs become U+FFFD, numbers out of range null, and what is nested too deeply a remark: one
+    odd value costs that value, never the document.
     """
     text = raw if isinstance(raw, str) else raw.decode("utf-8-sig", errors="replace")
-    value = _loads(text, number=_finite_or_none, constant=_no_constant)
+    value = _loads_leniently(text)
     return _mended(value, MAX_DEPTH) if _is_suspect(text) else value
 
 
@@ -65,6 +73,39 @@ def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str],
         raise UnstorableError(
             "", f"the JSON is nested more than {MAX_DEPTH} levels deep"
         ) from error
+
+
+def _loads_leniently(text: str) -> Any:
+    def load(text: str) -> Any:
+        return json.loads(
+            text,
+            parse_float=_finite_or_none,
+            parse_int=_integer_or_none,
+            parse_constant=_no_constant,
+        )
+
+    try:
+        return load(text)
+    except RecursionError:
+        return load(_without_depths(text))
+
+
+def _without_depths(text: str) -> str:
+    """Return the JSON text with every array and object below MAX_DEPTH replaced by a remark."""
+    kept: list[str] = []
+    depth = copied = 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                kept += (text[copied : token.start()], json.dumps(_CUT))
+        elif token[0] in "]}":
+            if depth == MAX_DEPTH + 1:
+                copied = token.end()
+            depth -= 1
+    if depth > MAX_DEPTH:
+        raise ValueError("the JSON ends inside an array or object")
+    return "".join(kept) + text[copied:]
 
 
 def _refuse_constant(name: str) -> None:
@@ -85,6 +126,12 @@ def _finite(text: str) -> float:
 def _finite_or_none(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def _integer_or_none(text: str) -> int | None:
+    """An integer that no double holds counts as not sent, as a float does; Python itself refuses 4301
+    digits with an error that would cost the whole document."""
+    return int(text) if len(text) <= _LONGEST_INTEGER else None
 
 
 def _is_suspect(text: str) -> bool:

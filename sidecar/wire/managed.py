@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from sidecar.wire.model_bounds import MAX_TYPED_NAME_CHARS
+
 MAX_TOOLS = 256
 MAX_MCP_SERVERS = 20
 MAX_SYSTEM_CHARS = 100_000
@@ -92,7 +94,7 @@ def _effort_object(value: Any) -> Any:
 class ModelConfig(Body):
     """A model with options; a bare string is taken as its id."""
 
-    id: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TYPED_NAME_CHARS)]
     effort: Annotated[Effort | None, BeforeValidator(_effort_object)] = None
     speed: Literal["standard", "fast"] | None = None
     inference_geo: str | None = None

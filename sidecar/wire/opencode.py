@@ -9,6 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sidecar.wire.model_bounds import (
+    MAX_NAME_CHARS,
+    MAX_TOKENS,
+    MAX_TYPED_NAME_CHARS,
+    MAX_USD_PER_MILLION,
+)
+
 
 class Strict(BaseModel):
     """Our own config file: a field that we did not mean is a mistake."""
@@ -16,9 +23,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
-Tokens = Annotated[int, Field(gt=0, le=2**53)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Tokens = Annotated[int, Field(gt=0, le=MAX_TOKENS)]
+Price = Annotated[float, Field(ge=0, le=MAX_USD_PER_MILLION, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TYPED_NAME_CHARS)]
 
 
 class Limit(Strict):
@@ -53,7 +61,7 @@ class Package(Strict):
 class Model(Strict):
     """One model of a provider."""
 
-    name: Text
+    name: Name
     limit: Limit
     tool_call: bool
     reasoning: bool

@@ -316,19 +316,72 @@ async def test_resolve_forces_one_refresh_for_a_miss(
     assert len([r for r in list(demo.requests)[asked:] if r.path == "/v1/models"]) == 1
 
 
-async def test_a_miss_on_a_new_catalogue_asks_nobody(
+async def test_a_name_is_refused_only_by_a_list_that_was_read_after_the_request(
     fixed: FixedGateway, make: MakeCatalogue
 ) -> None:
-    """While the catalogue is younger than the setting, unknown names cost the gateway nothing."""
+    """However new the catalogue is: a model added a moment after it was read is found."""
     fixed.answers["/v1/models"] = model_list("openai/gpt-4o", "hidden-embed")
-    catalogue = make(fixed.url, miss_refresh_seconds=60)
+    catalogue = make(fixed.url, miss_refresh_seconds=0.2)
     await catalogue.refresh()
+    fixed.answers["/v1/models"] = model_list("openai/gpt-4o", "a-moment-later")
+    ref, _ = await catalogue.resolve("a-moment-later")
+    assert ref == ModelRef("litellm", "a-moment-later")
     with pytest.raises(InvalidRequestError) as caught:
         await catalogue.resolve("gpt-4o", "model.id")
-    assert fixed.hits["/v1/models"] == 1
+    assert fixed.hits["/v1/models"] == 3
     assert caught.value.field == "model.id"
     assert caught.value.message.startswith("model.id: 'gpt-4o' is not offered")
     assert "openai/gpt-4o" in caught.value.message
+
+
+async def test_a_miss_does_not_share_a_read_that_began_before_it(
+    fixed: FixedGateway, make: MakeCatalogue
+) -> None:
+    """A read under way may have passed the model already: the miss waits for the next one."""
+    fixed.answers["/v1/models"] = model_list("old")
+    catalogue = make(fixed.url, miss_refresh_seconds=0.001)
+    await catalogue.refresh()
+    fixed.is_open.clear()
+    under_way = asyncio.create_task(catalogue.refresh())
+    while fixed.hits["/v1/models"] < 2:
+        await asyncio.sleep(0)
+    asked = asyncio.create_task(catalogue.resolve("new"))
+    fixed.is_open.set()
+    await under_way
+    fixed.answers["/v1/models"] = model_list("old", "new")
+    assert (await asked)[0] == ModelRef("litellm", "new")
+    assert fixed.hits["/v1/models"] == 3
+
+
+async def test_misses_are_bounded_by_rate_and_share_reads(
+    fixed: FixedGateway, make: MakeCatalogue
+) -> None:
+    """Many unknown names in a row cost one read per pause, however many callers there are."""
+    fixed.answers["/v1/models"] = model_list("m")
+    catalogue = make(fixed.url, miss_refresh_seconds=0.3)
+    await catalogue.refresh()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(3):
+        misses = (catalogue.resolve(f"unknown-{n}") for n in range(20))
+        errors = await asyncio.gather(*misses, return_exceptions=True)
+        assert {type(error) for error in errors} == {InvalidRequestError}
+    assert fixed.hits["/v1/models"] == 4
+    assert loop.time() - began >= 2 * 0.3
+
+
+async def test_an_unknown_name_while_the_gateway_is_away_is_not_refused(
+    fixed: FixedGateway, make: MakeCatalogue
+) -> None:
+    """An old list cannot say that a model does not exist: 503 and retry, known names still resolve."""
+    fixed.answers["/v1/models"] = model_list("m")
+    catalogue = make(fixed.url)
+    await catalogue.refresh()
+    fixed.answers["/v1/models"] = Fixed("down", 500, "text/plain")
+    with pytest.raises(GatewayUnavailableError) as caught:
+        await catalogue.resolve("new")
+    assert caught.value.retry_after_seconds is not None
+    assert (await catalogue.resolve("m"))[0] == ModelRef("litellm", "m")
 
 
 async def test_resolve_without_any_catalogue(make: MakeCatalogue) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.gateway import merge
-from sidecar.gateway.merge import CatalogueEntry, Override, Rules
+from sidecar.gateway.merge import CatalogueEntry
+from sidecar.gateway.rules import Override, Rules
 from sidecar.wire.litellm import Deployment, ListedModel, ModelGroup, read_items
 
 RECORDINGS = Path(__file__).parents[1] / "recordings" / "litellm"
@@ -26,11 +27,11 @@ def layers() -> dict[str, dict[str, Any]]:
     assert groups
     assert deployments
     facts = {
-        "models": merge.facts_of_list(listed),
-        "model_group_info": merge.facts_of_groups(groups),
-        "model_info": merge.facts_of_deployments(deployments),
+        "models": merge.facts_of_list(listed.items),
+        "model_group_info": merge.facts_of_groups(groups.items),
+        "model_info": merge.facts_of_deployments(deployments.items),
     }
-    return {m.id: {s: f[m.id] for s, f in facts.items() if m.id in f} for m in listed}
+    return {m.id: {s: f[m.id] for s, f in facts.items() if m.id in f} for m in listed.items}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_deployments_of_one_name_promise_what_all_can() -> None:
     }
     deployments = read_items(Deployment, body)
     assert deployments is not None
-    entry = one("m", model_info=merge.facts_of_deployments(deployments)["m"])
+    entry = one("m", model_info=merge.facts_of_deployments(deployments.items)["m"])
     assert (entry.max_input_tokens, entry.max_output_tokens) == (5, 7)
     assert entry.input_modalities == ("text",)
     assert entry.supports_reasoning is None
@@ -179,7 +180,7 @@ def test_newest_first_then_by_id() -> None:
     body = {"data": [{"id": i, "created": c} for i, c in created.items()]}
     listed = read_items(ListedModel, body)
     assert listed is not None
-    facts = merge.facts_of_list(listed)
+    facts = merge.facts_of_list(listed.items)
     entries = merge.merge({i: {"models": f} for i, f in facts.items()}, Rules())
     assert merge.listed_order(entries.values()) == ("z", "a", "b", "lit", "old")
     assert entries["z"].created_at == "2025-10-09T08:53:20Z"
@@ -193,22 +194,25 @@ def test_newest_first_then_by_id() -> None:
         ({"models": [{"id": "a", "max_input_tokens": "soon", "mode": 3}]}, ["a"]),
         ({"data": []}, []),
         ({"data": "none"}, None),
-        (["a"], None),
+        (["a"], ["a"]),
         ("text", None),
     ],
 )
 def test_odd_lists(body: Any, ids: list[str] | None) -> None:
     """An odd item or field hides only itself; what is no list at all is told apart from an empty one."""
-    items = read_items(ListedModel, body)
-    assert ids == (items if items is None else [item.id for item in items])
+    listing = read_items(ListedModel, body)
+    assert ids == (listing if listing is None else [item.id for item in listing.items])
 
 
-@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), True, "many", [], None])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 0, float("nan"), float("inf"), True, "many", [], None, 10**320, "9" * 400, 2**63 - 1],
+)
 def test_senseless_limits_are_unknown(value: Any) -> None:
     """A limit that is no positive number is no limit, not a crash and not zero."""
-    items = read_items(ListedModel, {"data": [{"id": "a", "max_input_tokens": value}]})
-    assert items is not None
-    assert items[0].max_input_tokens is None
+    listing = read_items(ListedModel, {"data": [{"id": "a", "max_input_tokens": value}]})
+    assert listing is not None
+    assert listing.items[0].max_input_tokens is None
 
 
 def test_anthropic_page_is_understood() -> None:
@@ -219,7 +223,7 @@ def test_anthropic_page_is_understood() -> None:
     }  # fmt: skip
     listed = read_items(ListedModel, {"data": [item]})
     assert listed is not None
-    entry = one("m", models=merge.facts_of_list(listed)["m"])
+    entry = one("m", models=merge.facts_of_list(listed.items)["m"])
     assert (entry.display_name, entry.created_at) == ("M", "2025-09-29T00:00:00Z")
     assert (entry.max_input_tokens, entry.max_output_tokens) == (10, 5)
 

@@ -86,5 +86,14 @@ def test_what_a_model_wrote_is_mended() -> None:
     cut = json.dumps(read_leniently(nested(500)))
     assert cut.count("[") == MAX_DEPTH
     assert "too deeply" in cut
-    with pytest.raises(ValueError, match="nested"):
-        read_leniently(nested(100_000))
+
+
+def test_one_odd_value_costs_that_value() -> None:
+    """Integers that no double holds and what is nested beyond the stack leave the rest of the document."""
+    deep = nested(100_000).decode()
+    document = f'{{"a": {deep}, "b": {"9" * 5000}, "c": [1, -{"9" * 320}, {2**63}], "d": "[[{{"}}'
+    read = read_leniently(document)
+    assert json.dumps(read.pop("a")).count("[") < MAX_DEPTH
+    assert read == {"b": None, "c": [1, None, 2**63], "d": "[[{"}
+    with pytest.raises(ValueError, match="ends inside"):
+        read_leniently("[" * 100_000)

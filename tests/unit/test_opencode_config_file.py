@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.errors import ChildError
 from sidecar.opencode.config_file import AGENT, ConfigFile, render
 from sidecar.opencode.provider import Costs, ModelEntry, model_config
 
@@ -148,20 +147,25 @@ async def test_a_vanished_file_is_written_again(tmp_path: Path) -> None:
         ModelEntry("m", max_input_tokens=-5),
         ModelEntry("m", costs=Costs(float("nan"))),
         ModelEntry("m", costs=Costs(-1.0)),
+        ModelEntry("m", max_output_tokens=2**63 - 1),
+        ModelEntry("m", costs=Costs(1e300)),
         ModelEntry("m", display_name="x" * 5000),
+        ModelEntry("m" * 1025),
+        ModelEntry("line\nbreak"),
     ],
 )
-async def test_nonsense_is_refused_and_the_old_file_stays(
+async def test_a_model_that_makes_no_valid_entry_is_left_out_alone(
     tmp_path: Path, entry: ModelEntry
 ) -> None:
-    """A list that would make a broken file is refused, and file, generation and models stay."""
+    """An odd model costs itself: the file has the others, also when the odd one was to be the default."""
     path = tmp_path / "opencode.json"
     file = ConfigFile(path)
-    await file.register({"good": ModelEntry("good")})
-    before = path.read_bytes()
-    with pytest.raises(ChildError):
-        await file.register({"m": entry})
-    assert path.read_bytes() == before
-    assert file.generation == 1
+    models = {"good": ModelEntry("good"), entry.id: entry}
+    await file.register(models, default_model=entry.id)
+    document = json.loads(path.read_bytes())
+    assert list(document["provider"]["litellm"]["models"]) == ["good"]
+    assert document["small_model"] == "litellm/good"
     assert file.knows("good")
-    assert not file.knows("m")
+    assert file.refused.keys() == {entry.id}
+    await file.register({"good": ModelEntry("good")})
+    assert file.refused == {}

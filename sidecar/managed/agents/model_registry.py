@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
+from sidecar.errors import InvalidRequestError
 from sidecar.gateway.catalogue import Catalogue, CatalogueEntry, CatalogueSnapshot
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.config_file import ConfigFile
@@ -38,22 +40,27 @@ class ModelRegistry:
     async def resolve(self, name: str) -> ModelRef:
         """Return the model that a client's name means, and see that the child can use it.
 
-        Raises InvalidRequestError for a name nobody offers (with near matches) and
-        GatewayUnavailableError while no list of models was ever seen.
+        Raises InvalidRequestError for a name that no list has (with near matches) or a model that opencode
+        could not read, and GatewayUnavailableError while no list can be had that may have it.
         """
         ref, entry = await self._catalogue.resolve(name)
-        if ref.provider == GATEWAY_PROVIDER and not self._is_current(ref.model_id, entry):
-            self._in_use.add(ref.model_id)
+        if ref.provider == GATEWAY_PROVIDER and not self._is_registered(ref.model_id, entry):
             async with self._lock:
-                # Whoever held the lock before may have written this model with its own.
-                if not self._is_current(ref.model_id, entry):
-                    await self._write()
+                # The holder of the lock before may have written this model with its own.
+                if not self._is_registered(ref.model_id, entry):
+                    await self._write(self._in_use | {ref.model_id})
+                    if why := self._config_file.refused.get(ref.model_id):
+                        raise InvalidRequestError(
+                            f"model: {name[:200]!r} cannot be given to opencode: {why}",
+                            field="model",
+                        )
+                    self._in_use.add(ref.model_id)  # not before: a model that failed stays out
         return ref
 
     async def update(self) -> None:
         """Write the config for the models in use as the catalogue has them now."""
         async with self._lock:
-            await self._write()
+            await self._write(self._in_use)
 
     def modalities_of(self, model_ref: str) -> frozenset[str] | None:
         """Return what the model takes (`text`, `image`, `pdf`); None when nobody can tell."""
@@ -61,14 +68,16 @@ class ModelRegistry:
         entry = self._config_file.entries().get(ref.model_id)
         return entry.input_modalities if ref.provider == GATEWAY_PROVIDER and entry else None
 
-    async def _write(self) -> None:
+    async def _write(self, in_use: AbstractSet[str]) -> None:
         snapshot = self._catalogue.snapshot
         default = self._default(snapshot)
-        wanted = self._in_use | ({default} if default else set())
+        wanted = in_use | ({default} if default else set())
         models = {name: self._entry(name, snapshot) for name in wanted}
         await self._config_file.register(models, default_model=default)
 
-    def _is_current(self, model_id: str, entry: CatalogueEntry | None) -> bool:
+    def _is_registered(self, model_id: str, entry: CatalogueEntry | None) -> bool:
+        if model_id not in self._in_use:
+            return False  # the default, which may become another one
         wanted = model_entry(entry) if entry is not None else ModelEntry(model_id)
         return self._config_file.entries().get(model_id) == wanted
 
@@ -83,7 +92,7 @@ class ModelRegistry:
         if snapshot is None:
             return self._default_model
         name = (self._default_model or "").removeprefix(f"{GATEWAY_PROVIDER}/")
-        if name in snapshot.entries:
+        if name in snapshot.entries and snapshot.entries[name].is_usable:
             return name
         return next(iter(snapshot.listed), None)
 
