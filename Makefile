@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: help setup setup-dev postgres run test e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -19,7 +19,10 @@ setup-dev: ## The same with the test and lint tools
 run: setup ## Serve: on LITELLM_BASE_URL if it is set, else on the embedded demo gateway
 	@exec $(BIN)/opencode-sidecar serve $(ARGS)
 
-test: setup-dev ## Unit, integration and end-to-end tests with the real opencode
+postgres: ## Install Debian's PostgreSQL server for the tests, unless there is one (root or sudo)
+	@tools/setup.sh postgres
+
+test: setup-dev postgres ## Unit, integration and end-to-end tests with the real opencode
 	@exec $(BIN)/pytest $(ARGS)
 
 e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (installs about 750 MB)
@@ -53,7 +56,7 @@ lock: ## Make requirements/*.lock again from pyproject.toml
 		{ python3 -m venv --clear .cache/uv && .cache/uv/bin/pip install --quiet uv==$(UV_VERSION); }
 	$(COMPILE) --group build pyproject.toml -o requirements/run.lock
 	$(COMPILE) --group build --group test --group lint -c requirements/run.lock pyproject.toml -o requirements/dev.lock
-	$(COMPILE) --group build --extra otel -c requirements/dev.lock pyproject.toml -o requirements/image.lock
+	$(COMPILE) --group build --extra otel --extra postgres -c requirements/dev.lock pyproject.toml -o requirements/image.lock
 	$(COMPILE) --group build --group test --group lint --group deploy -c requirements/dev.lock pyproject.toml -o requirements/deploy.lock
 	$(COMPILE) --group litellm -o requirements/litellm.lock
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -212,6 +212,38 @@ def config(
         lambda: command.main(as_markdown=markdown, as_schema=schema, as_json=as_json),
         as_json=as_json,
     )
+
+
+store = typer.Typer(no_args_is_help=True, help="Move or back up everything that is stored.")
+app.add_typer(store, name="store")
+
+
+@store.command("copy")
+def store_copy(
+    target: Annotated[
+        Literal["postgres", "sqlite"],
+        typer.Argument(help="Where to: `postgres` is DATABASE_URL, `sqlite` the file in DATA_DIR."),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Copy everything between the data directory's SQLite and PostgreSQL. The target must be empty.
+
+    No sidecar may run on either meanwhile. Files of sessions, and what opencode keeps, stay where they are.
+    """
+    from sidecar.commands import store as command  # noqa: PLC0415  # see serve
+
+    output.finish(lambda: command.copy_main(target=target, as_json=as_json), as_json=as_json)
+
+
+@store.command("backup")
+def store_backup(
+    target: Annotated[Path, typer.Argument(help="The file to make.")], *, as_json: AsJson = False
+) -> None:
+    """Make a consistent copy of the SQLite file, also while a server runs on it."""
+    from sidecar.commands import store as command  # noqa: PLC0415  # see serve
+
+    output.finish(lambda: command.backup_main(target=target, as_json=as_json), as_json=as_json)
 
 
 @app.command("child-env")

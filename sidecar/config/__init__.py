@@ -8,6 +8,7 @@ config --markdown`).
 """
 
 from sidecar.config.base import SettingsGroup, env_name, is_secret
+from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
     RepositorySettings,
@@ -22,6 +23,7 @@ from sidecar.config.loading import Settings, meanings, variables
 __all__ = [
     "AdminSettings",
     "ChildSettings",
+    "ClusterSettings",
     "GatewaySettings",
     "HttpSettings",
     "LogSettings",

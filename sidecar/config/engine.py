@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import Seconds, SettingsGroup, Url
+from sidecar.errors import SettingsError
 
 
 def _default_data_dir() -> Path:
@@ -18,12 +19,18 @@ def _default_data_dir() -> Path:
 
 
 class StorageSettings(SettingsGroup):
-    """Where durable things are. A restart needs only this directory."""
+    """Where durable things are. A restart needs only this directory, or the database and the key."""
 
     model_config = SettingsConfigDict(env_prefix="SIDECAR_STORAGE_")
 
     data_dir: Path = Field(default_factory=_default_data_dir, validation_alias="DATA_DIR")
     """Directory of everything durable. Default: the user's state directory; `/data` in the image."""
+    database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
+    """PostgreSQL instead of the SQLite file: `postgresql://user:password@host:5432/database`. Several
+    sidecars may then serve one API (docs/scale.md). Needs the extra `postgres`, `SIDECAR_VAULT_KEY` and
+    `SIDECAR_CLUSTER_KEY`."""
+    database_patience_seconds: Seconds = 10.0
+    """How long an unreachable PostgreSQL is waited for before a request or a turn fails, seconds."""
     db_path: Path | None = Field(None, validation_alias="DB_PATH")
     """SQLite file. Default `<DATA_DIR>/sidecar.db`."""
     workdir: Path | None = Field(None, validation_alias="WORKDIR")
@@ -31,6 +38,14 @@ class StorageSettings(SettingsGroup):
     synchronous: Literal["NORMAL", "FULL"] = "FULL"
     """SQLite's `synchronous`. FULL survives power loss; NORMAL survives a crash of the process and is
     about twice as fast per commit."""
+
+    def check(self) -> None:
+        """Raise SettingsError for a database that is no PostgreSQL."""
+        url = self.database_url.get_secret_value() if self.database_url else None
+        if url is not None and not url.startswith(("postgresql://", "postgres://")):
+            raise SettingsError(
+                "DATABASE_URL: must begin with postgresql://; without it the store is SQLite"
+            )
 
     @property
     def database_file(self) -> Path:

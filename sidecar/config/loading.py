@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
+from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
     RepositorySettings,
@@ -41,6 +42,7 @@ class Settings(BaseModel):
     child: ChildSettings
     turn: TurnSettings
     runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     vault: VaultSettings = Field(default_factory=VaultSettings)
     repository: RepositorySettings = Field(default_factory=RepositorySettings)
     log: LogSettings
@@ -61,7 +63,23 @@ class Settings(BaseModel):
         settings.admin.check()
         settings.gateway.check()
         settings.check_attached()
+        settings.check_database()
         return settings
+
+    def check_database(self) -> None:
+        """Raise SettingsError when several pods could not share what these settings say."""
+        self.storage.check()
+        self.cluster.check()
+        if self.storage.database_url is None:
+            return
+        for name, is_given, why in (
+            ("SIDECAR_VAULT_KEY", self.vault.key, "every pod must open the stored secrets"),
+            ("SIDECAR_CLUSTER_KEY", self.cluster.key, "pods show it to each other"),
+        ):
+            if not is_given:
+                raise SettingsError(
+                    f"DATABASE_URL needs {name}: {why}; make one with `openssl rand -base64 32`"
+                )
 
     def check_attached(self) -> None:
         """Raise SettingsError when an attached opencode could not work with these settings."""

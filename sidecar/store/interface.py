@@ -68,6 +68,13 @@ class Connection(Protocol):
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Cursor:
         """Run one statement for each set of parameters."""
 
+    def lock_row(self, table: str, id_: str, *, is_shared: bool = False) -> None:
+        """Keep others from changing that row until the transaction ends.
+
+        For jobs that read, check and then write. With `is_shared` others may lock it so, too. SQLite has
+        one writer and needs nothing.
+        """
+
 
 Job = Callable[[Connection], T]
 

@@ -107,7 +107,24 @@ CREATE TABLE key_check (
 ) STRICT;
 """
 
-MIGRATIONS: Sequence[str] = (_V1,)
+_V2 = """
+ALTER TABLE events ADD COLUMN ends_turn INTEGER NOT NULL DEFAULT 0;
+UPDATE events SET ends_turn = 1 WHERE type = 'session.status_idle'
+    AND json_extract(body, '$.stop_reason.type') <> 'requires_action';
+CREATE INDEX events_ending_turns ON events (session_id, seq) WHERE ends_turn = 1;
+
+CREATE TABLE child_events (
+    session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    aggregate  TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
+    id         TEXT NOT NULL,
+    type       TEXT NOT NULL,
+    data       TEXT NOT NULL,
+    PRIMARY KEY (session_id, aggregate, seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Sequence[str] = (_V1, _V2)
 """`MIGRATIONS[n]` takes schema version n to n + 1; `PRAGMA user_version` holds the version."""
 
 

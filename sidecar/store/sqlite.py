@@ -38,7 +38,7 @@ class _Write:
     result: Any = None
     error: Exception | None = None
 
-    def run(self, connection: sqlite3.Connection) -> None:
+    def run(self, connection: SqliteConnection) -> None:
         try:
             self.result = self.job(connection)
         except sqlite3.Error as error:
@@ -55,10 +55,17 @@ class _Write:
             self.future.set_result(self.result)
 
 
+class SqliteConnection(sqlite3.Connection):
+    """What jobs get: SQLite's own connection, and what PostgreSQL needs besides."""
+
+    def lock_row(self, table: str, id_: str, *, is_shared: bool = False) -> None:
+        """Nothing to do: the file has one writer."""
+
+
 class SqliteStore:
     """Async front of the SQLite file at `path`; see `interface.Store`.
 
-    Jobs get the `sqlite3.Connection` itself: the interface is a subset of it, so nothing is wrapped.
+    Jobs get SQLite's own connection: nearly all of the interface is a subset of it, so nothing is wrapped.
     """
 
     def __init__(self, path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "FULL") -> None:
@@ -67,7 +74,7 @@ class SqliteStore:
         self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
-        self._read_connection: sqlite3.Connection | None = None
+        self._read_connection: SqliteConnection | None = None
 
     @property
     def path(self) -> Path:
@@ -126,21 +133,24 @@ class SqliteStore:
         return await future
 
     async def read(self, job: Job[T]) -> T:
-        """Run `job` on the read connection; it sees every committed write."""
+        """Run `job` on one snapshot of what is committed."""
         connection = self._read_connection
         if connection is None:
             raise StoreError("the store is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, job, connection)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._reader, _read, job, connection
+            )
         except sqlite3.Error as error:
             raise _store_error(error) from error
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> SqliteConnection:
         connection = sqlite3.connect(
             self._path,
             timeout=_BUSY_TIMEOUT_SECONDS,
             isolation_level=None,
             check_same_thread=False,
+            factory=SqliteConnection,
         )
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
@@ -148,7 +158,7 @@ class SqliteStore:
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
-    def _connect_and_migrate(self) -> sqlite3.Connection:
+    def _connect_and_migrate(self) -> SqliteConnection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
             self._path.touch(mode=0o600)
@@ -156,7 +166,7 @@ class SqliteStore:
         migrate(connection)
         return connection
 
-    def _run_writer(self, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def _run_writer(self, connection: SqliteConnection, loop: asyncio.AbstractEventLoop) -> None:
         open_for_jobs = True
         while open_for_jobs:
             batch = [self._jobs.get()]
@@ -182,7 +192,16 @@ def _store_error(error: sqlite3.Error) -> StoreError:
     return translated
 
 
-def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Write]) -> None:
+def _read(job: Job[T], connection: SqliteConnection) -> T:
+    """Run a job on one snapshot: between two statements of it the writer may commit."""
+    connection.execute("BEGIN")
+    try:
+        return job(connection)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _commit_together(connection: SqliteConnection, batch: Sequence[_Write]) -> None:
     """Run the jobs in one transaction; afterwards each has its result or its error."""
     if not batch:
         return

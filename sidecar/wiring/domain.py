@@ -26,7 +26,7 @@ from sidecar.managed.sessions.retention import Retention
 from sidecar.managed.sessions.service import Sessions
 from sidecar.managed.sessions.shell_variables import ShellVariables
 from sidecar.managed.vaults.credentials import Credentials
-from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.vaults.encryption import open_sealer, open_shared_sealer
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Repositories
@@ -85,11 +85,14 @@ async def open_secrets(
 ) -> Secrets:
     """Find the key, and let the child ask for the variables of its shells."""
     key = settings.vault.key
-    sealer = await open_sealer(
-        database=database,
-        key=key.get_secret_value() if key else None,
-        data_dir=settings.storage.data_dir,
-    )
+    if settings.storage.database_url is not None and key is not None:
+        sealer = await open_shared_sealer(database=database, key=key.get_secret_value())
+    else:
+        sealer = await open_sealer(
+            database=database,
+            key=key.get_secret_value() if key else None,
+            data_dir=settings.storage.data_dir,
+        )
     vaults = Vaults(database=database, sealer=sealer)
     variables = ShellVariables(
         database=database,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-from sidecar.config import Settings
+from sidecar.config import Settings, StorageSettings
 from sidecar.errors import SettingsError
 from sidecar.store.interface import Store, StoreError, StoreLockedError
 from sidecar.store.lock import DirectoryInUseError, DirectoryLock
 from sidecar.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from sidecar.store.postgres import PostgresStore
 
 _LOCKED = "another program keeps it locked (a backup, a shell of sqlite3); end that and start again"
 
@@ -25,6 +29,17 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
             f"DATA_DIR: cannot use {error.filename}: {error.strerror}; set DATA_DIR (and WORKDIR) to "
             "writable directories"
         ) from error
+    lock_data_dir(storage, stack)
+    if storage.database_url is not None:
+        database: Store = await open_postgres(storage)
+    else:
+        database = await open_sqlite(storage)
+    stack.push_async_callback(database.close)
+    return database
+
+
+def lock_data_dir(storage: StorageSettings, stack: AsyncExitStack) -> None:
+    """Keep other sidecars off the data directory. Raises SettingsError when one has it."""
     lock = DirectoryLock(storage.data_dir)
     try:
         lock.acquire()
@@ -34,6 +49,10 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
             "another DATA_DIR"
         ) from error
     stack.callback(lock.release)
+
+
+async def open_sqlite(storage: StorageSettings) -> Store:
+    """Return the open file of the data directory. Raises SettingsError."""
     database = SqliteStore(storage.database_file, synchronous=storage.synchronous)
     try:
         await database.open()
@@ -41,5 +60,38 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
         name = "DB_PATH" if storage.db_path else "DATA_DIR"
         problem = _LOCKED if isinstance(error, StoreLockedError) else str(error)
         raise SettingsError(f"{name}: cannot use {storage.database_file}: {problem}") from error
-    stack.push_async_callback(database.close)
     return database
+
+
+async def open_postgres(storage: StorageSettings) -> PostgresStore:
+    """Return the open database. Raises SettingsError, which never shows the password."""
+    try:
+        from sidecar.store.postgres import (  # noqa: PLC0415  # SQLite costs not one import more
+            PostgresStore,
+        )
+    except ImportError as error:
+        raise SettingsError(
+            "DATABASE_URL: needs the extra `postgres`: pip install 'opencode-sidecar[postgres]'"
+        ) from error
+    assert storage.database_url is not None
+    where = ""
+    try:
+        database = PostgresStore(
+            storage.database_url.get_secret_value(),
+            patience_seconds=storage.database_patience_seconds,
+        )
+        where = f"cannot use {database.location}: "
+        await database.open()
+    except StoreError as error:
+        raise SettingsError(f"DATABASE_URL: {where}{error}") from error
+    return database
+
+
+async def refuse_live_pods(database: Store) -> None:
+    """Raise SettingsError while a sidecar works on that PostgreSQL."""
+    query = "SELECT pod FROM boots WHERE expires_at > clock_timestamp() ORDER BY pod"
+    pods = await database.read(lambda connection: [row[0] for row in connection.execute(query)])
+    if pods:
+        raise SettingsError(
+            f"DATABASE_URL: {database.location} is in use by {', '.join(pods)}; stop those first"
+        )

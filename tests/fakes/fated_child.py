@@ -19,7 +19,7 @@ from sidecar.managed.turns.inputs import ChildLost
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.opencode.custom_tools import CustomTools
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Store
 from sidecar.tracing import PassingTracer
 from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
@@ -126,7 +126,7 @@ class FatedChild:
             self._say("message.part.updated", part={"messageID": "msg_a", **part})
 
 
-def make_turns(database: SqliteStore, child: FatedChild, **settings: Any) -> Turns:
+def make_turns(database: Store, child: FatedChild, **settings: Any) -> Turns:
     """Return the engine over that child."""
     as_child_sessions: Any = child
     turns = Turns(
@@ -147,6 +147,6 @@ async def send(turns: Turns, session_id: str, *events: dict[str, Any]) -> None:
     await turns.send(session_id, [EVENTS.validate_python(event) for event in events])
 
 
-async def history(database: SqliteStore, session_id: str) -> list[dict[str, Any]]:
+async def history(database: Store, session_id: str) -> list[dict[str, Any]]:
     """Return the session's events."""
     return list((await list_events(database, session_id, EventQuery()))["data"])

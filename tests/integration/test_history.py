@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,22 +12,14 @@ from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
 from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.event_list import list_events as read_pieces
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Store
 from tests.event_lists import list_events
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import types_of, user_message
 from tests.integration.test_turn_engine import new_session
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "db.sqlite", synchronous="NORMAL")
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-async def pages(database: SqliteStore, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:
+async def pages(database: Store, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:
     """Return all pages."""
     found, page = [], None
     while True:
@@ -42,9 +32,7 @@ async def pages(database: SqliteStore, session_id: str, **query: Any) -> list[li
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 100])
-async def test_pages_hold_what_was_asked_for(
-    database: SqliteStore, limit: int, order: Order
-) -> None:
+async def test_pages_hold_what_was_asked_for(database: Store, limit: int, order: Order) -> None:
     """Waiting events count as all others do; together the pages are the whole list, in order."""
     child = FatedChild("works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -65,7 +53,7 @@ async def test_pages_hold_what_was_asked_for(
     await turns.drain(0.1)
 
 
-async def test_what_is_processed_between_two_pages_is_not_missed(database: SqliteStore) -> None:
+async def test_what_is_processed_between_two_pages_is_not_missed(database: Store) -> None:
     """It moves from the queue to the log while somebody reads: on a later page it is there."""
     child = FatedChild("works on", "works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -86,7 +74,7 @@ async def test_what_is_processed_between_two_pages_is_not_missed(database: Sqlit
 
 
 @pytest.mark.parametrize("page", ["x", "WyJhc2MiLCAiMSIsIDBd", "WyJhc2MiLCAxZTk5OSwgMF0", "W10"])
-async def test_a_cursor_that_is_none_is_refused(database: SqliteStore, page: str) -> None:
+async def test_a_cursor_that_is_none_is_refused(database: Store, page: str) -> None:
     """Text, numbers that are none, too few of them."""
     session_id = await new_session(database)
     with pytest.raises(InvalidRequestError, match="page"):
@@ -95,7 +83,7 @@ async def test_a_cursor_that_is_none_is_refused(database: SqliteStore, page: str
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("max_chars", [1, 300, 1000, 100_000])
-async def test_a_page_ends_at_its_size(database: SqliteStore, max_chars: int, order: Order) -> None:
+async def test_a_page_ends_at_its_size(database: Store, max_chars: int, order: Order) -> None:
     """Without a limit, too; each page has an event at least, and together they are the whole list."""
     child = FatedChild("works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -116,7 +104,7 @@ async def test_a_page_ends_at_its_size(database: SqliteStore, max_chars: int, or
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
-    database: SqliteStore, order: Order
+    database: Store, order: Order
 ) -> None:
     """A long list is read in several pieces; an event that leaves the queue meanwhile has one place."""
     child = FatedChild("works on", "works on")

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
 
 from sidecar.managed.sessions.engine import Turns
 from sidecar.model_requests import ModelRequestStarted
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Connection, Store
 from tests.fakes.fated_child import Fate, FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message
 from tests.integration.test_turn_engine import new_session
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "db.sqlite", synchronous="NORMAL")
-    await opened.open()
-    yield opened
-    await opened.close()
-
-
-async def run_turn(database: SqliteStore, child: FatedChild) -> list[dict[str, Any]]:
+async def run_turn(database: Store, child: FatedChild) -> list[dict[str, Any]]:
     """Send one message and return the turn's events."""
     session_id = await new_session(database)
     turns = make_turns(database, child)
@@ -38,9 +29,7 @@ async def run_turn(database: SqliteStore, child: FatedChild) -> list[dict[str, A
 
 
 @pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_a_prompt_that_came_to_nothing_is_sent_again(
-    database: SqliteStore, fate: Fate
-) -> None:
+async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store, fate: Fate) -> None:
     """Same message id, in a directory that was loaded anew; the client sees one clean turn."""
     child = FatedChild(fate, "answers")
     events = await run_turn(database, child)
@@ -53,7 +42,7 @@ async def test_a_prompt_that_came_to_nothing_is_sent_again(
 
 
 @pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_it_is_sent_twice_at_most(database: SqliteStore, fate: Fate) -> None:
+async def test_it_is_sent_twice_at_most(database: Store, fate: Fate) -> None:
     """A child that loses it again may be dying of it: the turn ends with an error."""
     child = FatedChild(fate, fate)
     events = await run_turn(database, child)
@@ -62,7 +51,7 @@ async def test_it_is_sent_twice_at_most(database: SqliteStore, fate: Fate) -> No
     assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
 
 
-async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: SqliteStore) -> None:
+async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: Store) -> None:
     """Tools may have run: the turn is cut, with an error."""
     child = FatedChild("dies working")
     events = await run_turn(database, child)
@@ -70,7 +59,7 @@ async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: SqliteSto
     assert types_of(events).count("session.error") == 1
 
 
-async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: SqliteStore) -> None:
+async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: Store) -> None:
     """The request failed and the prompt had arrived: opencode is stopped and the turn is cut."""
     child = FatedChild("unreachable", has_taken=True)
     events = await run_turn(database, child)
@@ -79,7 +68,7 @@ async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: Sql
     assert types_of(events).count("session.error") == 1
 
 
-async def test_an_idle_of_the_turn_before_ends_nothing(database: SqliteStore) -> None:
+async def test_an_idle_of_the_turn_before_ends_nothing(database: Store) -> None:
     """After an abort opencode says idle twice; the second may come after the next prompt."""
     child = FatedChild("idle of before")
     events = await run_turn(database, child)
@@ -87,7 +76,7 @@ async def test_an_idle_of_the_turn_before_ends_nothing(database: SqliteStore) ->
     assert len(child.prompts) == 1
 
 
-async def lose_one(database: SqliteStore, child: FatedChild) -> tuple[str, Turns]:
+async def lose_one(database: Store, child: FatedChild) -> tuple[str, Turns]:
     """Start a turn whose prompt is lost, and that waits for the next boot of the child."""
     child.is_back.clear()
     session_id, turns = await new_session(database), make_turns(database, child)
@@ -99,7 +88,7 @@ async def lose_one(database: SqliteStore, child: FatedChild) -> tuple[str, Turns
 
 
 async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_running(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """Nobody knows whether it was taken: the child is told to stop whatever it does."""
     child = FatedChild("unreachable")
@@ -114,9 +103,7 @@ async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_
     assert (len(child.prompts), child.aborts) == (1, 1)
 
 
-async def start_again(
-    database: SqliteStore, session_id: str, child: FatedChild
-) -> list[dict[str, Any]]:
+async def start_again(database: Store, session_id: str, child: FatedChild) -> list[dict[str, Any]]:
     """Recover as the next process does; return the session's events when its turn is over."""
     turns = make_turns(database, child)
     await turns.recover()
@@ -127,7 +114,7 @@ async def start_again(
     return await history(database, session_id)
 
 
-async def test_a_lost_prompt_is_sent_by_the_next_start(database: SqliteStore) -> None:
+async def test_a_lost_prompt_is_sent_by_the_next_start(database: Store) -> None:
     """With the same id, in a directory loaded anew, once the child says that it has not taken it."""
     child = FatedChild("unreachable")
     session_id, turns = await lose_one(database, child)
@@ -141,7 +128,7 @@ async def test_a_lost_prompt_is_sent_by_the_next_start(database: SqliteStore) ->
     assert "session.error" not in types_of(events)
 
 
-async def killed_after_the_prompt(database: SqliteStore, child: FatedChild) -> str:
+async def killed_after_the_prompt(database: Store, child: FatedChild) -> str:
     """Begin a turn and lose the sidecar as SIGKILL would, once the child has the prompt."""
     session_id, turns = await new_session(database), make_turns(database, child)
     await send(turns, session_id, user_message("go"))
@@ -153,7 +140,7 @@ async def killed_after_the_prompt(database: SqliteStore, child: FatedChild) -> s
 
 
 async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """Its tools may have run, whatever the log shows: the turn is cut, and the error says why."""
     session_id = await killed_after_the_prompt(database, FatedChild("works on"))
@@ -165,7 +152,7 @@ async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(
 
 
 async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """The child is not even asked: it may have lost its own history."""
     child = FatedChild("works on")
@@ -185,17 +172,21 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
 
 
 async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """Its rows say `is_prompted`, and it never sent twice."""
     session_id = await killed_after_the_prompt(database, FatedChild("works on"))
-    await database.write(
-        lambda connection: connection.execute(
-            "UPDATE sessions SET turn = json_set(json_remove(turn, '$.is_repeated'), "
-            "'$.is_prompted', json('true')) WHERE id = ?",
-            (session_id,),
+
+    def rewrite(connection: Connection) -> None:
+        query = "SELECT turn FROM sessions WHERE id = ?"
+        turn = json.loads(connection.execute(query, (session_id,)).fetchone()[0])
+        del turn["is_repeated"]
+        connection.execute(
+            "UPDATE sessions SET turn = ? WHERE id = ?",
+            (json.dumps(turn | {"is_prompted": True}), session_id),
         )
-    )
+
+    await database.write(rewrite)
     again = FatedChild("answers")
     events = await start_again(database, session_id, again)
     assert again.reloads == []
@@ -203,7 +194,7 @@ async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
 
 
 async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """It may be what kills them."""
     first = FatedChild("works on")
@@ -222,7 +213,7 @@ async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
 
 
 async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(
-    database: SqliteStore,
+    database: Store,
 ) -> None:
     """The sidecar is stopped while it waits for the child: nothing is lost."""
     child = FatedChild()

@@ -20,7 +20,7 @@ from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import open_sealer
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Plan, Repositories
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Store
 from sidecar.wire.sessions import GithubRepository
 from tests.fakes.git_server import GitServer, git, make_repository
 
@@ -31,7 +31,7 @@ TOKEN = "ghp_the-token-of-the-tests"
 class Bench:
     """A store, a git host with one repository in each room, and one session."""
 
-    database: SqliteStore
+    database: Store
     server: GitServer
     directory: Path
     commits: dict[str, str]
@@ -56,9 +56,9 @@ class Bench:
 
         def insert(connection: Any) -> None:
             connection.execute(
-                "INSERT OR IGNORE INTO sessions (id, agent_id, agent_version, environment_id, "
+                "INSERT INTO sessions (id, agent_id, agent_version, environment_id, "
                 "thread_id, model_ref, status, created_at, updated_at, body) "
-                "VALUES (?, 'a', 1, 'e', 't', 'm', 'idle', '', '', '{}')",
+                "VALUES (?, 'a', 1, 'e', 't', 'm', 'idle', '', '', '{}') ON CONFLICT DO NOTHING",
                 (self.session_id,),
             )
             plan.insert(connection, self.session_id)
@@ -74,7 +74,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database: Store, tmp_path: Path) -> AsyncIterator[Bench]:
     """Everything, and nothing left behind."""
     commits = {}
     for room in ("public", "private"):
@@ -82,14 +82,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         commits = make_repository(tmp_path / "host" / room / "app.git")
     server = GitServer(tmp_path / "host", token=TOKEN)
     await server.start()
-    database = SqliteStore(tmp_path / "data" / "sidecar.db")
-    await database.open()
+    (tmp_path / "data").mkdir()
     directory = tmp_path / "session"
     directory.mkdir()
     tasks = TaskOwner("test")
     yield Bench(database, server, directory, commits, tasks, tmp_path / "data")
     await tasks.close()
-    await database.close()
     await server.close()
 
 

@@ -12,47 +12,50 @@ from structlog.testing import capture_logs
 
 from sidecar.managed.sessions.engine import Turns
 from sidecar.model_requests import ModelRequestStarted
-from sidecar.store.interface import Connection, StoreError
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Connection, Store, StoreError
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
 from tests.harness import text_of, types_of, user_message
 from tests.integration.test_turn_engine import new_session
+from tests.stores import ENGINES, open_store
 
 T = TypeVar("T")
 
 
-class FlakyDatabase(SqliteStore):
-    """Answers nothing while it is told to fail, and takes nothing while it is full."""
+class FlakyStore:
+    """A store that answers nothing while `is_failing`, and takes nothing while `is_full`."""
 
-    is_failing = False
-    is_full = False
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.is_failing = False
+        self.is_full = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """Write, or raise what a locked database raises."""
         self._check()
         if self.is_full:
             raise StoreError("database or disk is full")
-        return await super().write(job)
+        return await self._store.write(job)
 
     async def read(self, job: Callable[[Connection], T]) -> T:
         """Read, likewise."""
         self._check()
-        return await super().read(job)
+        return await self._store.read(job)
 
     def _check(self) -> None:
         if self.is_failing:
             raise StoreError("database is locked")
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[FlakyDatabase]:
-    opened = FlakyDatabase(tmp_path / "db.sqlite", synchronous="NORMAL")
-    await opened.open()
-    yield opened
-    await opened.close()
+@pytest.fixture(params=ENGINES)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FlakyStore]:
+    async with open_store(request, tmp_path) as opened:
+        yield FlakyStore(opened)
 
 
-async def until_idle(database: SqliteStore, session_id: str, count: int) -> list[dict[str, Any]]:
+async def until_idle(database: Store, session_id: str, count: int) -> list[dict[str, Any]]:
     """Wait for that many turns to end; return the session's events."""
     async with asyncio.timeout(20):
         while True:
@@ -70,7 +73,7 @@ async def started(turns: Turns, session_id: str, child: FatedChild) -> None:
 
 
 async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
-    database: FlakyDatabase,
+    database: FlakyStore,
 ) -> None:
     """The refused message is gone, the turn ends once, and what is sent later is processed in order."""
     child = FatedChild("works on", "answers")
@@ -93,7 +96,7 @@ async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
     assert "session.error" not in types_of(events)
 
 
-async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: FlakyDatabase) -> None:
+async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: FlakyStore) -> None:
     """It has exactly one end, an error; a message that waits is processed after it."""
     child = FatedChild("works on", "answers")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -118,7 +121,7 @@ async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: Flak
     assert said == ["first", "second"]
 
 
-async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyDatabase) -> None:
+async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyStore) -> None:
     """Its work can be read, not written: the child is left alone until the error can be stored."""
     child = FatedChild("works on")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -139,7 +142,7 @@ async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyD
     assert len(child.prompts) == 1
 
 
-async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyDatabase) -> None:
+async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyStore) -> None:
     """The session goes on as before."""
     child = FatedChild("answers")
     turns, session_id = make_turns(database, child), await new_session(database)
@@ -156,7 +159,7 @@ async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyDa
 
 
 async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_others(
-    database: FlakyDatabase,
+    database: FlakyStore,
 ) -> None:
     """Sessions that an earlier process left running are settled one by one, as soon as it is possible."""
     before = make_turns(database, FatedChild("works on", "works on", "works on"))
@@ -186,7 +189,7 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
     await after.drain(0.1)
 
 
-async def test_a_message_never_overtakes_those_that_wait(database: FlakyDatabase) -> None:
+async def test_a_message_never_overtakes_those_that_wait(database: FlakyStore) -> None:
     """What arrives while the sidecar drains goes behind what is queued; the next start keeps the order."""
     child = FatedChild("works on")
     turns, session_id = make_turns(database, child), await new_session(database)

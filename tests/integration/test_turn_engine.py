@@ -28,13 +28,14 @@ from sidecar.managed.sessions.table import insert_session
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.model_requests import ModelRequestStarted, Usage
 from sidecar.opencode.custom_tools import CustomTools
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Store
 from sidecar.tracing import PassingTracer
 from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 from tests.event_books import check_events
 from tests.event_lists import list_events
 from tests.harness import types_of, user_message
+from tests.stores import ENGINES, open_store
 from tests.turn_scripts import CLIENT_TOOLS, PROMPT, News, Script, arrivals, ended, make_agent
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
@@ -196,15 +197,15 @@ def _needs_client(event: Mapping[str, Any]) -> bool:
     return event["type"] == "agent.custom_tool_use" or event.get("evaluated_permission") == "ask"
 
 
-@pytest.fixture(scope="module")
-async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path_factory.mktemp("engine") / "db.sqlite", synchronous="NORMAL")
-    await opened.open()
-    yield opened
-    await opened.close()
+@pytest.fixture(scope="module", params=ENGINES)
+async def database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Store]:
+    async with open_store(request, tmp_path_factory.mktemp("engine")) as opened:
+        yield opened
 
 
-async def new_session(database: SqliteStore) -> str:
+async def new_session(database: Store) -> str:
     now = timestamps.now()
     agent = {"name": "a", "model": {"id": "m"}, "system": None, **make_agent()}
     record = SessionRecord(
@@ -231,7 +232,7 @@ async def new_session(database: SqliteStore) -> str:
 
 
 async def play(
-    database: SqliteStore,
+    database: Store,
     news: list[News],
     answers: list[str],
     *,
@@ -282,7 +283,7 @@ async def play(
     st.none() | st.integers(0, 40),
 )
 async def test_any_turn_ends_once_and_its_books_balance(
-    database: SqliteStore,
+    database: Store,
     drawn: tuple[list[News], Script],
     answers: list[str],
     is_eager: bool,

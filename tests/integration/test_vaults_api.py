@@ -16,7 +16,7 @@ from sidecar.http.vaults import VaultsApi
 from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
 from sidecar.managed.vaults.encryption import open_sealer
 from sidecar.managed.vaults.vaults import Vaults
-from sidecar.store.interface import Connection
+from sidecar.store.interface import Connection, Store
 from sidecar.store.sqlite import SqliteStore
 
 URL = "https://mcp.example/mcp?session_id=1"
@@ -29,15 +29,14 @@ VARIABLE = {"type": "environment_variable", "secret_name": "DEPLOY_KEY", "secret
 class Server:
     """A server with only the vaults, on a real socket."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, database: Store, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.database = SqliteStore(data_dir / "sidecar.db")
+        self.database = database
         self.vaults: Vaults
         self.url = ""
 
     async def start(self) -> None:
-        """Open the store and listen."""
-        await self.database.open()
+        """Listen."""
         sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
         self.vaults = Vaults(database=self.database, sealer=sealer)
         credentials = Credentials(database=self.database, sealer=sealer)
@@ -49,15 +48,14 @@ class Server:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def close(self) -> None:
-        """Stop and close the store."""
+        """Stop."""
         await self._runner.cleanup()
-        await self.database.close()
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
+async def server(database: Store, tmp_path: Path) -> AsyncIterator[Server]:
     """A running server."""
-    server = Server(tmp_path)
+    server = Server(database, tmp_path)
     await server.start()
     yield server
     await server.close()
@@ -187,16 +185,20 @@ async def test_values_are_never_answered_and_never_stored_in_clear(
 
 async def test_secrets_survive_a_restart_with_only_the_data_directory(tmp_path: Path) -> None:
     """A second process on the same directory opens what the first one stored."""
-    first = Server(tmp_path)
+    first = Server(SqliteStore(tmp_path / "sidecar.db"), tmp_path)
+    await first.database.open()
     await first.start()
     async with ClientSession(first.url) as http:
         vault_id = await new_vault(http)
         await post_auth(http, vault_id, BEARER)
     await first.close()
-    second = Server(tmp_path)
+    await first.database.close()
+    second = Server(SqliteStore(tmp_path / "sidecar.db"), tmp_path)
+    await second.database.open()
     await second.start()
     secrets = await second.vaults.secrets_for([vault_id])
     await second.close()
+    await second.database.close()
     assert dict(secrets.bearer_by_url) == {URL: TOKEN}
 
 

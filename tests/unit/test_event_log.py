@@ -15,17 +15,14 @@ import pytest
 from sidecar.managed.events.event import Draft, Preview, to_json
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.subscription import Subscription
-from sidecar.store.interface import Connection, StoreError
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Connection, Store, StoreError
+from tests.stores import ENGINES, open_store
 
 SESSION = "sesn_1"
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = SqliteStore(tmp_path / "x.db", synchronous="NORMAL")
-    await opened.open()
-
+@pytest.fixture(params=ENGINES)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     def insert(connection: Connection) -> None:
         for session in (SESSION, "sesn_2"):
             connection.execute(
@@ -35,13 +32,13 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteStore]:
                 (session,),
             )
 
-    await opened.write(insert)
-    yield opened
-    await opened.close()
+    async with open_store(request, tmp_path) as opened:
+        await opened.write(insert)
+        yield opened
 
 
 @pytest.fixture
-def log(database: SqliteStore) -> EventLog:
+def log(database: Store) -> EventLog:
     return EventLog(database=database)
 
 
@@ -85,7 +82,7 @@ async def test_events_get_numbers_ids_and_strictly_growing_times(log: EventLog) 
         datetime.fromisoformat(event.body["processed_at"])
 
 
-async def test_a_failed_append_changes_nothing(log: EventLog, database: SqliteStore) -> None:
+async def test_a_failed_append_changes_nothing(log: EventLog, database: Store) -> None:
     """When the accompanying write fails, no event is stored or shown and the head stays."""
     head = Head(0, 0)
 
@@ -101,9 +98,7 @@ async def test_a_failed_append_changes_nothing(log: EventLog, database: SqliteSt
     assert data_of(frame)["type"] == "kept"
 
 
-async def test_an_event_is_stored_before_anybody_is_told(
-    log: EventLog, database: SqliteStore
-) -> None:
+async def test_an_event_is_stored_before_anybody_is_told(log: EventLog, database: Store) -> None:
     """Whoever sees it on the stream finds it in the store."""
     with log.subscribe(SESSION, after=0) as reader:
         appending = asyncio.create_task(log.append(SESSION, Head(0, 0), drafts("a")))

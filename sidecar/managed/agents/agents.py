@@ -101,6 +101,7 @@ class Agents:
 
         def write(connection: Connection) -> Agent:
             # Merged here, so that of updates at the same time none undoes another's fields.
+            connection.lock_row("agents", agent_id)
             latest = _select(connection, agent_id, None)
             _check_update(latest, request)
             changed, model_ref = _merged(latest, request, ref)
@@ -137,7 +138,7 @@ class Agents:
 
     async def list(self, query: pagination.Query, *, include_archived: bool) -> dict[str, Any]:
         """Return a page of latest versions."""
-        query.select = f"SELECT * FROM ({_LATEST} AND v.version = a.version)"  # noqa: S608  # a constant
+        query.select = f"SELECT * FROM ({_LATEST} AND v.version = a.version) AS latest"  # noqa: S608  # a constant
         if not include_archived:
             query.where("archived_at IS NULL")
         page = await self._database.read(
@@ -153,8 +154,11 @@ class Agents:
             query.select = (
                 "SELECT id, agent_created_at, archived_at, version, updated_at, model_ref, body, "
                 "created_at FROM (SELECT a.id, a.created_at AS agent_created_at, a.archived_at, "
-                "v.version, v.updated_at, v.model_ref, v.body, printf('%012d', v.version) AS created_at "
-                "FROM agents a JOIN agent_versions v ON v.agent_id = a.id)"
+                "v.version, v.updated_at, v.model_ref, v.body, "
+                # The cursor's text, twelve digits: zeros in front, and as many characters less.
+                "substr('000000000000' || CAST(v.version AS TEXT), "
+                "length(CAST(v.version AS TEXT)) + 1) AS created_at "
+                "FROM agents a JOIN agent_versions v ON v.agent_id = a.id) AS versions"
             )
             query.where("id = ?", agent_id)
             return pagination.fetch_page(connection, query)

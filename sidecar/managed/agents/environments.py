@@ -49,6 +49,7 @@ class Environments:
         """Apply an update; the kind of config cannot change. Raises InvalidRequestError."""
 
         def write(connection: Connection) -> Environment:
+            connection.lock_row("environments", environment_id)
             current = select(connection, environment_id)
             if current.archived_at is not None:
                 raise InvalidRequestError(
@@ -76,6 +77,7 @@ class Environments:
         """Delete it. Raises InvalidRequestError while sessions refer to it."""
 
         def write(connection: Connection) -> None:
+            connection.lock_row("environments", environment_id)
             select(connection, environment_id)
             (users,) = connection.execute(
                 "SELECT count(*) FROM sessions WHERE environment_id = ?", (environment_id,)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+IDLE = "session.status_idle"
+
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
@@ -18,6 +20,12 @@ class Draft:
     fields: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
 
+    @property
+    def ends_turn(self) -> bool:
+        """Whether it ends a turn for good: idle, and not to wait for the client."""
+        stop = self.fields.get("stop_reason") if self.type == IDLE else None
+        return stop is not None and stop["type"] != "requires_action"
+
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
@@ -28,6 +36,8 @@ class Event:
     type: str
     processed_us: int
     text: str
+    ends_turn: bool = False
+    """As its draft says; not read back."""
     _frame: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

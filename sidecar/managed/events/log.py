@@ -98,9 +98,12 @@ class EventLog:
             if before is not None:
                 before(connection)
             connection.executemany(
-                "INSERT INTO events (session_id, seq, id, type, processed_us, body) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                [(session_id, e.seq, e.id, e.type, e.processed_us, e.text) for e in events],
+                "INSERT INTO events (session_id, seq, id, type, processed_us, body, ends_turn) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (session_id, e.seq, e.id, e.type, e.processed_us, e.text, int(e.ends_turn))
+                    for e in events
+                ],
             )
             if events:
                 connection.execute(
@@ -234,4 +237,4 @@ def _number(drafts: Sequence[Draft], head: Head) -> Iterator[Event]:
             "processed_at": timestamps.rfc3339(processed_us),
             **draft.fields,
         }
-        yield Event(seq, event_id, draft.type, processed_us, to_json(body))
+        yield Event(seq, event_id, draft.type, processed_us, to_json(body), draft.ends_turn)

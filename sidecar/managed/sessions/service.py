@@ -280,6 +280,7 @@ def _check_environment(connection: Connection, environment_id: str) -> None:
             f"environment_id: {environment_id[:80]!r} is not an environment id",
             field="environment_id",
         )
+    connection.lock_row("environments", environment_id, is_shared=True)
     environment = environments.select(connection, environment_id)
     if environment.archived_at is not None:
         raise InvalidRequestError(

@@ -11,10 +11,13 @@ from sidecar.managed.turns.state import QueuedEvent, SessionRecord, TurnRecord
 from sidecar.model_requests import Usage
 from sidecar.store.interface import Connection, Row
 
+_OWNERSHIP = frozenset({"owner_boot", "owner_epoch", "home"})
+"""Columns that only PostgreSQL has; they belong to `sidecar.cluster`."""
+
 
 def read_row(row: Row) -> SessionRecord:
     """Return a row of `sessions` as a record."""
-    values: dict[str, Any] = dict(row)
+    values: dict[str, Any] = {key: row[key] for key in row.keys() if key not in _OWNERSHIP}  # noqa: SIM118  # a row is no dict
     values["usage"] = Usage(*json.loads(row["usage"]))
     values["turn"] = TurnRecord.read(row["turn"]) if row["turn"] else None
     values["body"] = json.loads(row["body"])
@@ -87,9 +90,8 @@ def select_queue(connection: Connection, session_id: str) -> list[QueuedEvent]:
 def turn_events(connection: Connection, session_id: str) -> list[dict[str, Any]]:
     """Return the events since the last one that ended a turn for good."""
     rows = connection.execute(
-        "SELECT body FROM events WHERE session_id = ? AND seq > coalesce(("
-        "  SELECT max(seq) FROM events WHERE session_id = ? AND type = 'session.status_idle'"
-        "  AND json_extract(body, '$.stop_reason.type') <> 'requires_action'), 0) ORDER BY seq",
+        "SELECT body FROM events WHERE session_id = ? AND seq > coalesce("
+        "(SELECT max(seq) FROM events WHERE session_id = ? AND ends_turn = 1), 0) ORDER BY seq",
         (session_id, session_id),
     )
     return [json.loads(row[0]) for row in rows]

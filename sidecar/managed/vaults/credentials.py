@@ -60,6 +60,7 @@ class Credentials:
         sealed = self._sealer.seal(secret, bound_to=credential.id)
 
         def insert(connection: Connection) -> None:
+            connection.lock_row("vaults", vault_id)  # of two at once the second sees the first
             vaults.select_active(connection, vault_id)
             _refuse_duplicate(connection, vault_id, auth)
             credential.insert(connection, secret=sealed)
@@ -80,6 +81,7 @@ class Credentials:
         """
 
         def write(connection: Connection) -> Credential:
+            connection.lock_row("credentials", credential_id)
             current = _select(connection, vault_id, credential_id)
             if current.archived_at is not None:
                 raise InvalidRequestError(
@@ -102,6 +104,7 @@ class Credentials:
         """Erase the secret and keep the record. Idempotent."""
 
         def write(connection: Connection) -> Credential:
+            connection.lock_row("credentials", credential_id)
             current = _select(connection, vault_id, credential_id)
             if current.archived_at is not None:
                 return current

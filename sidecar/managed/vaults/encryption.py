@@ -78,6 +78,30 @@ def parse_key(text: str, *, source: str) -> bytes:
 _RECIPE = "`openssl rand -base64 32`"
 
 
+async def open_shared_sealer(*, database: Store, key: str) -> Sealer:
+    """Return the sealer of a database that several pods share.
+
+    The first pod decides the key, even before there are secrets: a second one would seal what the first
+    cannot open. Raises SettingsError for another key.
+    """
+    sealer = Sealer(parse_key(key, source=KEY_VARIABLE))
+    sealed = sealer.seal(_CHECK_TEXT, bound_to=_CHECK_ID)
+
+    def write(connection: Connection) -> bytes | None:
+        connection.execute(
+            "INSERT INTO key_check (sealed) VALUES (?) ON CONFLICT DO NOTHING", (sealed,)
+        )
+        return _select_check(connection)
+
+    check = await database.read(_select_check) or await database.write(write)
+    if check is None or not _opens(sealer, check):
+        raise SettingsError(
+            f"{KEY_VARIABLE} is not the key that {database.location} was set up with; all its pods "
+            "need the same one (to begin anew: delete the row of the table key_check and all credentials)"
+        )
+    return sealer
+
+
 async def open_sealer(*, database: Store, key: str | None, data_dir: Path) -> Sealer:
     """Return the sealer of this data directory: with `key` (base64), else with the key file.
 

@@ -65,6 +65,7 @@ class Vaults:
         """Change name or metadata. Raises InvalidRequestError when archived."""
 
         def write(connection: Connection) -> Vault:
+            connection.lock_row("vaults", vault_id)
             current = select_active(connection, vault_id)
             body = dict(current.body)
             if request.display_name is not None:
@@ -79,6 +80,7 @@ class Vaults:
         """Archive it with all its credentials and erase their secrets. Idempotent."""
 
         def write(connection: Connection) -> Vault:
+            connection.lock_row("vaults", vault_id)
             current = select(connection, vault_id)
             if current.archived_at is not None:
                 return current

@@ -1,0 +1,51 @@
+"""Settings of several pods over one PostgreSQL; without `DATABASE_URL` none of them counts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from sidecar.config.base import Seconds, SettingsGroup
+from sidecar.errors import SettingsError
+
+_LEAST_HEARTBEATS = 3
+"""A lease outlives this many heartbeats, so that one that is late costs nothing."""
+
+
+class ClusterSettings(SettingsGroup):
+    """How pods find each other, and when one is taken for dead."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_CLUSTER_")
+
+    key: SecretStr | None = None
+    """Key that pods show each other on the internal listener. Required with `DATABASE_URL`, and the same
+    in all pods."""
+    host: str = "0.0.0.0"  # noqa: S104  # other pods must reach it, and it asks for the key
+    """Address that the internal listener binds."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """TCP port of the internal listener; 0 picks a free one."""
+    address: str | None = None
+    """Host name or IP address under which other pods reach this one. Unset: the address of the interface
+    that leads to the database; in Kubernetes that is the pod's."""
+    lease_seconds: Seconds = 30.0
+    """A pod that could not renew its row in the database for this long is dead: its sessions may be taken.
+    It has stopped its own opencode at two thirds of it."""
+    heartbeat_seconds: Seconds = 5.0
+    """Pause between two renewals, seconds; also how often sessions of dead pods are looked for."""
+    owner_wait_seconds: Seconds = 8.0
+    """How long a request waits for a session whose pod has just died, seconds; then 503 with
+    `retry-after`."""
+    workspace: Literal["local", "shared"] = Field("local", validation_alias="SIDECAR_WORKSPACE")
+    """Where the sessions' files are. `local`: on this pod's volume, so that a session waits for its pod.
+    `shared`: `WORKDIR` is one volume that all pods mount, and any pod may go on with a session."""
+
+    def check(self) -> None:
+        """Raise SettingsError for a lease that ends between two heartbeats."""
+        if self.lease_seconds < _LEAST_HEARTBEATS * self.heartbeat_seconds:
+            raise SettingsError(
+                f"SIDECAR_CLUSTER_LEASE_SECONDS={self.lease_seconds:g}: must be at least "
+                f"{_LEAST_HEARTBEATS} times SIDECAR_CLUSTER_HEARTBEAT_SECONDS "
+                f"({self.heartbeat_seconds:g})"
+            )
