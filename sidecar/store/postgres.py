@@ -244,15 +244,19 @@ class PostgresStore:
     def _run_writer(self, loop: asyncio.AbstractEventLoop) -> None:
         link = Link(self._parameters)
         while (write := self._jobs.get()) is not None:
-            result: Any = None
-            failure: BaseException | None = None
-            try:
-                result = self._persist(link, write.job, is_write=True)
-            except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the loop was closed before the store
-                loop.call_soon_threadsafe(_resolve, write.future, result, failure)
+            self._execute(write, link, loop)
+            del write  # what the job holds is free while the next one is waited for
         link.close()
+
+    def _execute(self, write: _Write, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+        result: Any = None
+        failure: BaseException | None = None
+        try:
+            result = self._persist(link, write.job, is_write=True)
+        except Exception as error:  # noqa: BLE001, RUF100  # handed to the caller of this one job
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed before the store
+            loop.call_soon_threadsafe(_resolve, write.future, result, failure)
 
     def _persist(self, link: Link, job: Job[T], *, is_write: bool) -> T:
         """Run the job; again after a lost connection or a conflict with another transaction."""
