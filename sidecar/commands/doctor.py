@@ -16,10 +16,10 @@ from rich.markup import escape
 
 from sidecar.commands import output
 from sidecar.commands.doctor_boot import BootChecks
-from sidecar.commands.doctor_checks import Check, Finding, failure, machine_checks, ok
+from sidecar.commands.doctor_checks import Check, Finding, failure, machine_checks, ok, warning
 from sidecar.commands.doctor_gateway import GatewayChecks
 from sidecar.commands.gateway import open_gateway
-from sidecar.config import Settings
+from sidecar.config import Settings, trimmed_variables
 from sidecar.errors import SettingsError
 
 _SIGNS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failure": "[red]✗[/red]"}
@@ -50,7 +50,7 @@ async def _examine(*, with_completion: bool, with_turn: bool, is_quick: bool, as
         report.add(_named("settings"), wrong, 0.0)
         return report.close()
     report.mask = output.Masker(settings.secret_values())
-    report.add(_named("settings"), ok("all variables are known and valid"), 0.0)
+    report.add(_named("settings"), _settings_finding(), 0.0)
     with tempfile.TemporaryDirectory(
         prefix="opencode-sidecar-doctor-", ignore_cleanup_errors=True
     ) as scratch:
@@ -128,6 +128,15 @@ class _Report:
             words = ", ".join(f"{count} {status}" for status, count in told.items())
             self._console.print(f"\n{words}")
         return output.EXIT_FAILED if counts["failure"] else output.EXIT_OK
+
+
+def _settings_finding() -> Finding:
+    if trimmed := trimmed_variables():
+        return warning(
+            f"{', '.join(trimmed)}: blanks or line breaks around the value are ignored",
+            "write it without them: `printf %s` instead of `echo`, `base64 -w0` for a Kubernetes secret",
+        )
+    return ok("all variables are known and valid")
 
 
 def _named(name: str) -> Check:

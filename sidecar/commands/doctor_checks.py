@@ -18,6 +18,7 @@ import aiohttp
 from sidecar.commands.output import without_password
 from sidecar.config import Settings
 from sidecar.errors import ChildError, SettingsError
+from sidecar.listening import url_of
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION, find_binary
 
@@ -229,7 +230,7 @@ async def _port(settings: Settings) -> Finding:
             return ok(f"{host}:{port} is free")
     except OSError as error:
         why = error.strerror or str(error)
-    state = await _running_sidecar(_reachable(host), port)
+    state = await _running_sidecar(host, port)
     if state is not None:
         return ok(f"a sidecar serves on {host}:{port}, its opencode is {state}")
     return failure(
@@ -251,16 +252,12 @@ async def _admin_port(settings: Settings) -> Finding:
         why = error.strerror or str(error)
     if "port" not in admin.model_fields_set:
         return ok(f"{admin.host}:{admin.port} is taken, a free one is picked at start")
-    if await _running_sidecar(_reachable(settings.http.effective_host()), settings.http.port):
+    if await _running_sidecar(settings.http.effective_host(), settings.http.port):
         return ok(f"{admin.host}:{admin.port} is in use, and a sidecar is running")
     return failure(
         f"{admin.host}:{admin.port} cannot be used: {why}",
         "stop what listens there or set SIDECAR_ADMIN_PORT",
     )
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -277,12 +274,11 @@ def _bound(host: str, port: int) -> socket.socket:
 
 async def _running_sidecar(host: str, port: int) -> str | None:
     """Return the state of the child of the sidecar that listens there, None if it is something else."""
-    shown = f"[{host}]" if ":" in host else host
     bound = aiohttp.ClientTimeout(total=_PROBE_SECONDS)
     try:
         async with (
             aiohttp.ClientSession(timeout=bound) as session,
-            session.get(f"http://{shown}:{port}/health") as response,
+            session.get(f"{url_of(host, port)}/health") as response,
         ):
             body = await response.json()
             return str(body["opencode"]["state"])

@@ -192,14 +192,14 @@ async def _sidecar(
     options: Options, view: View
 ) -> AsyncIterator[tuple[str, str | None, str | None]]:
     """Yield (URL, key, default model) of the sidecar to talk to."""
-    url = options.url or os.environ.get("SIDECAR_BASE_URL")
+    url = options.url or (os.environ.get("SIDECAR_BASE_URL") or "").strip()
     if url:
         if options.data_dir is not None:
             raise output.CommandError(
                 "--data-dir is for a sidecar started here, not for a running one",
                 exit_code=output.EXIT_USAGE,
             )
-        yield url, os.environ.get("SIDECAR_API_KEY") or None, None
+        yield url, (os.environ.get("SIDECAR_API_KEY") or "").strip() or None, None
         return
     with tempfile.TemporaryDirectory(
         prefix="opencode-sidecar-run-", ignore_cleanup_errors=True

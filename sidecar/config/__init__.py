@@ -18,7 +18,7 @@ from sidecar.config.engine import (
 )
 from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
 from sidecar.config.listeners import AdminSettings, HttpSettings, LogSettings, TracingSettings
-from sidecar.config.loading import Settings, meanings, variables
+from sidecar.config.loading import Settings, meanings, trimmed_variables, variables
 
 __all__ = [
     "AdminSettings",
@@ -39,5 +39,6 @@ __all__ = [
     "env_name",
     "is_secret",
     "meanings",
+    "trimmed_variables",
     "variables",
 ]

@@ -21,7 +21,17 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0)]
 
 
+def _whole(value: str) -> str:
+    """Refuse what is inside a secret or a URL by mistake: nothing could authenticate with it."""
+    wrong = next((c for c in value if c.isspace() or not c.isprintable()), None)
+    if wrong is not None:
+        kind = "blank" if wrong == " " else f"control character ({ascii(wrong)[1:-1]})"
+        raise ValueError(f"has a {kind} inside, after character {value.index(wrong)}")
+    return value
+
+
 def _without_trailing_slash(url: str) -> str:
+    _whole(url)
     if url and not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return url.rstrip("/")
@@ -41,9 +51,12 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if os.environ.get(name):
             raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set; keep one of them")
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except OSError as error:
+            value = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
             raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
+        if not value:
+            raise SettingsError(f"{name}{FILE_SUFFIX}: {path} is empty; unset it to have no {name}")
+        return value, field_name, False
 
     def __call__(self) -> dict[str, Any]:
         found = {}
@@ -62,6 +75,7 @@ class SettingsGroup(BaseSettings):
         extra="ignore",
         populate_by_name=True,
         env_ignore_empty=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     @classmethod
@@ -77,11 +91,17 @@ class SettingsGroup(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _split_comma_lists(cls, value: object, info: Any) -> object:
-        annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, str) and annotation == tuple[str, ...]:
+    def _read_text(cls, value: object, info: Any) -> object:
+        """Strip what a file, a Kubernetes secret or an editor left around a value; split lists."""
+        if not isinstance(value, str):
+            return value
+        field = cls.model_fields[info.field_name]
+        if field.annotation == tuple[str, ...]:
             return tuple(item.strip() for item in value.split(",") if item.strip())
-        return value
+        stripped = value.strip()
+        if value and not stripped:
+            raise ValueError("is set and holds only blanks; unset it, or give it a value")
+        return _whole(stripped) if is_secret(field) else stripped
 
 
 def env_name(group: type[BaseSettings], field_name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,8 +15,19 @@ from sidecar.errors import SettingsError
 
 
 def _default_data_dir() -> Path:
-    state_home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state_home) / "opencode-sidecar"
+    state_home = os.environ.get("XDG_STATE_HOME")
+    return Path(state_home or _home() / ".local" / "state") / "opencode-sidecar"
+
+
+def _home() -> Path:
+    try:
+        home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
+        raise SettingsError(
+            "DATA_DIR: is not set, and there is no home directory for its default (HOME is not set, and the "
+            f"user {os.getuid()} is in no passwd file); set DATA_DIR to a directory that lasts"
+        ) from error
+    return Path(home)
 
 
 class StorageSettings(SettingsGroup):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from sidecar.config.base import Seconds, SettingsGroup, Url, is_loopback
@@ -18,7 +18,7 @@ class HttpSettings(SettingsGroup):
 
     host: str | None = Field(None, validation_alias="HOST")
     """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
-    reaches this port runs code."""
+    reaches this port runs code. `::` serves IPv6 and IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, validation_alias="PORT")
     """TCP port; 0 picks a free one (printed at start)."""
     runtime_api_key: SecretStr | None = Field(None, validation_alias="RUNTIME_API_KEY")
@@ -37,6 +37,11 @@ class HttpSettings(SettingsGroup):
     connections, so that it never reuses one that we are just closing."""
     late_reader_seconds: Seconds = 15.0
     """Grace, seconds, in which one further reader gets a finished turn replayed (sub-agents of LAP)."""
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str | None) -> str | None:
+        return value[1:-1] if value and value.startswith("[") and value.endswith("]") else value
 
     def effective_host(self) -> str:
         """Return the address to bind. Raises SettingsError for an open, unauthenticated one."""

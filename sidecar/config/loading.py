@@ -129,6 +129,12 @@ def variables() -> Iterator[tuple[type[SettingsGroup], str, FieldInfo]]:
             yield group, env_name(group, field_name), field
 
 
+def trimmed_variables() -> list[str]:
+    """Return the set variables whose value has blanks or line breaks around it, which are ignored."""
+    values = {name: os.environ.get(name, "") for _, name, _ in variables()}
+    return sorted(name for name, value in values.items() if value != value.strip())
+
+
 @functools.cache
 def meanings() -> Mapping[str, str]:
     """Return what each environment variable means: the docstring below its field, as one line.
@@ -167,5 +173,5 @@ def _explain(error: ValidationError) -> str:
         where = str(item["loc"][0]) if item["loc"] else ""
         if group is not None and where in group.model_fields:
             where = env_name(group, where)
-        lines.append(f"{where}: {item['msg']}")
+        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

@@ -21,6 +21,7 @@ from sidecar.gateway.forwarding import Call, Forwarder, failed_answer
 from sidecar.gateway.model_ids import with_gateway_id
 from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.ids import new_id
+from sidecar.listening import listen
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
 from sidecar.tracing import PassingTracer, Span, Tracer
 
@@ -86,7 +87,7 @@ class Relay:
         )
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            await listen(self._runner, self._host, self._port)
         except OSError:
             await self.close()
             raise

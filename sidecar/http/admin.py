@@ -24,6 +24,7 @@ from sidecar.http.browsers import refuse_pages
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
+from sidecar.listening import listen, url_of
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
 
@@ -222,7 +223,7 @@ async def start_admin(
     runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        await listen(runner, settings.host, settings.port)
     except OSError as error:
         if "port" in settings.model_fields_set:
             await runner.cleanup()
@@ -231,9 +232,9 @@ async def start_admin(
                 f"{error.strerror}; stop what uses it or set another port"
             ) from error
         # A second sidecar on a developer's machine: it must start all the same.
-        await web.TCPSite(runner, settings.host, 0).start()
+        await listen(runner, settings.host, 0)
     host, port = runner.addresses[0][:2]
-    return runner, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return runner, url_of(host, port)
 
 
 def _shown(entry: CatalogueEntry, is_in_config: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 
 from sidecar import __version__
 from sidecar.ids import is_id
+from sidecar.listening import listen, url_of
 from sidecar.opencode.custom_tools import CustomResult, CustomTools
 from sidecar.wire.json_text import read_leniently
 
@@ -54,7 +55,7 @@ class ToolServer:
     def url(self, session_id: str) -> str:
         """Return the session's endpoint."""
         assert self._runner is not None
-        return f"http://{self._reached_at}:{self._runner.addresses[0][1]}/mcp/{session_id}"
+        return f"{url_of(self._reached_at, self._runner.addresses[0][1])}/mcp/{session_id}"
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -65,7 +66,7 @@ class ToolServer:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, 0).start()
+        await listen(self._runner, self._host, 0)
 
     async def close(self) -> None:
         """Stop listening."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
 from sidecar.sdk.endpoints import Connection
 from sidecar.sdk.errors import (
@@ -21,6 +20,7 @@ from sidecar.sdk.errors import (
     RequestRefusedError,
     UnavailableError,
 )
+from sidecar.wire.json_text import read_leniently
 
 _MAX_MESSAGE_CHARS = 300
 _NOT_JSON = object()
@@ -107,21 +107,14 @@ def _json_of_success(
 
 
 def _parse(body: bytes) -> Any:
-    """Return the JSON or `_NOT_JSON`; the decoder's own error would keep the whole body alive."""
+    """Return the JSON or `_NOT_JSON`; the decoder's own error would keep the whole body alive.
+
+    Numbers that could not be sent on as JSON, and what is nested too deeply, cost themselves only.
+    """
     try:
-        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
+        return read_leniently(body)
+    except ValueError:
         return _NOT_JSON
-
-
-def _finite(text: str) -> float | None:
-    """A number beyond a double's range counts as not told: infinity could not be sent on as JSON."""
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _sentence(kind: type[ModelsError], value: Any, connection: Connection) -> str:

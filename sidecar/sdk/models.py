@@ -22,6 +22,7 @@ from pydantic import (
 
 from sidecar.sdk.capabilities import ModelCapabilities
 from sidecar.sdk.errors import MissingKeyError, ModelsError
+from sidecar.wire.model_bounds import MAX_TOKENS
 
 UNKNOWN_DATE = datetime(1970, 1, 1, tzinfo=UTC)
 """The epoch, which the Anthropic API itself uses for an unknown release date."""
@@ -33,12 +34,15 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
-def _with_zone(value: datetime) -> datetime:
+def _known_date(value: datetime) -> datetime:
+    """Give the moment a zone. The year 1, Go's zero time, and what else lies before the epoch is no date."""
+    if value.year < UNKNOWN_DATE.year:
+        raise ValueError("is before 1970")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-Tokens = Annotated[int, Field(ge=1), BeforeValidator(_refuse_bool)]
-Moment = Annotated[datetime, BeforeValidator(_refuse_bool), AfterValidator(_with_zone)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_refuse_bool)]
+Moment = Annotated[datetime, BeforeValidator(_refuse_bool), AfterValidator(_known_date)]
 
 
 class ModelInfo(BaseModel):

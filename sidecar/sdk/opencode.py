@@ -1,8 +1,9 @@
 """The `opencode` runtime: a sidecar, or the LiteLLM gateway itself where there is no sidecar.
 
 The sidecar has filtered and merged its list already. LiteLLM is asked in the OpenAI shape, because
-only that one tells each model's `mode`; models that cannot hold a conversation and wildcards are then
-left out here. LiteLLM without its database answers a wrong key with 400 and `no_db_connection`.
+only that one tells each model's `mode`; models that cannot hold a conversation, wildcards and LiteLLM's
+placeholders are then left out here. LiteLLM without its database answers a wrong key with 400 and
+`no_db_connection`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sidecar.sdk.paging import make_page
 from sidecar.sdk.runtime import Runtime, unknown_model
 from sidecar.sdk.shapes import fetch_anthropic, read_item, walk_anthropic
 from sidecar.sdk.transport import Upstream
+from sidecar.wire.litellm import PLACEHOLDERS
 
 _CONVERSATION_MODES = frozenset({"chat", "responses"})
 _SIDECAR_HEADERS = {"anthropic-version": "2023-06-01"}
@@ -85,4 +87,5 @@ def _is_listed(item: Any) -> bool:
         return True
     mode = item.get("mode")
     is_conversation = mode in _CONVERSATION_MODES if isinstance(mode, str) else True
-    return is_conversation and "*" not in str(item.get("id", ""))
+    model_id = str(item.get("id", ""))
+    return is_conversation and "*" not in model_id and model_id not in PLACEHOLDERS

@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One foreign page: its items, and the cursor of the next page or None at the end."""
+    """One foreign page: its items, and the cursor of the next page; no text means the end."""
 
     items: list[Any]
-    next_cursor: str | None
+    next_cursor: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ async def walk(
     for _ in range(max_pages):
         page = await fetch(cursor)
         items += page.items
-        cursor = page.next_cursor
+        cursor = page.next_cursor if isinstance(page.next_cursor, str) else None
         if not cursor:
             return Walked(items, has_more=False)
         if cursor in seen:

@@ -15,9 +15,7 @@ from sidecar.sdk.models import ModelInfo
 from sidecar.sdk.paging import Fetched, Walked, walk
 from sidecar.sdk.runtime import path_segment
 from sidecar.sdk.transport import Upstream
-
-_LITELLM_PLACEHOLDER_DATE = 1677610602
-"""LiteLLM gives every model this `created`; it says nothing, so it counts as unknown."""
+from sidecar.wire.litellm import LITELLM_CREATED
 
 
 async def walk_anthropic(
@@ -32,8 +30,7 @@ async def walk_anthropic(
         body = await upstream.get_json("/v1/models", query=query, headers=headers)
         items = data_of(upstream.runtime, body)
         is_last = body.get("has_more") is not True or not items
-        last_id = body.get("last_id")
-        return Fetched(items, None if is_last or not isinstance(last_id, str) else last_id)
+        return Fetched(items, None if is_last else body.get("last_id"))
 
     return await walk(fetch, max_pages=upstream.policy.max_pages, runtime=upstream.runtime)
 
@@ -68,7 +65,7 @@ def read_item(item: Any, *, runtime: str) -> ModelInfo | None:
     fields = dict(item)
     if fields.get("created_at") is None:
         created = fields.get("created")
-        fields["created_at"] = None if created == _LITELLM_PLACEHOLDER_DATE else created
+        fields["created_at"] = None if created == LITELLM_CREATED else created
     if fields.get("max_tokens") is None:
         fields["max_tokens"] = fields.get("max_output_tokens")
     return ModelInfo.read(fields, runtime=runtime, raw=item)

@@ -35,7 +35,8 @@ class CursorModelsV1(_Wire):
     """`GET /v1/models`. Items are objects or strings; each is read on its own."""
 
     items: list[Any]
-    next_cursor: str | None = None
+    next_cursor: Any = None
+    """A text; anything else ends the walk."""
 
 
 class CursorModelsV0(_Wire):

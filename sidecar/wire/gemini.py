@@ -34,4 +34,5 @@ class GeminiModels(_Wire):
     """`GET /v1beta/models`; the last page has no `nextPageToken`. `models` is absent when empty."""
 
     models: list[Any] = Field(default_factory=list)
-    next_page_token: str | None = None
+    next_page_token: Any = None
+    """A text; anything else ends the walk."""

@@ -22,6 +22,7 @@ from sidecar.http.measured import measured
 from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi, OtherRuntimes
 from sidecar.http.runner import Runner
+from sidecar.listening import listen, url_of
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.tracing import Tracer, make_tracer
 from sidecar.wiring.gateway import Gateway, client_session, describe, find_gateway, make_catalogue
@@ -80,7 +81,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
     stack.push_async_callback(runner.cleanup)
     stack.callback(late.give_up)
     return Face(
-        url=_url(settings.http, runner),
+        url=url_of(settings.http.effective_host(), runner.addresses[0][1]),
         gateway=gateway,
         session=session,
         tasks=tasks,
@@ -132,7 +133,7 @@ async def _listen(settings: HttpSettings, app: web.Application) -> web.AppRunner
     await runner.setup()
     host = settings.effective_host()
     try:
-        await web.TCPSite(runner, host, settings.port).start()
+        await listen(runner, host, settings.port)
     except OSError as error:
         await runner.cleanup()
         raise SettingsError(
@@ -140,9 +141,3 @@ async def _listen(settings: HttpSettings, app: web.Application) -> web.AppRunner
             "stop what uses it or set another PORT"
         ) from error
     return runner
-
-
-def _url(settings: HttpSettings, runner: web.AppRunner) -> str:
-    host = settings.effective_host()
-    shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
-    return f"http://{shown}:{runner.addresses[0][1]}"

@@ -122,10 +122,10 @@ async def test_where_something_else_authenticates_only_other_sites_are_refused(
 
 async def test_a_key_is_enough(stack: AsyncExitStack, tmp_path: Path) -> None:
     """No page knows it, so what else comes with it does not matter."""
-    url = await _face(stack, tmp_path, runtime_api_key="a key")
+    url = await _face(stack, tmp_path, runtime_api_key="a-key")
     headers = {"host": REBOUND, "origin": OTHER_SITE}
     assert (await _post(url, headers))[0] == 401
-    assert (await _post(url, headers | {"x-api-key": "a key"}))[0] == 200
+    assert (await _post(url, headers | {"x-api-key": "a-key"}))[0] == 200
 
 
 async def test_the_keyless_admin_listener_is_not_reached_by_another_name(tmp_path: Path) -> None:

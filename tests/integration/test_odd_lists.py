@@ -21,17 +21,9 @@ from sidecar.gateway.client import GatewayClient
 from sidecar.store import kept_file
 from tests.fakes.gateway_fixed import Fixed, FixedGateway, model_list
 from tests.harness import http_client, make_settings, sidecar_for
+from tests.odd_values import ODD_VALUES
 
 GOOD = {"id": "good", "object": "model", "mode": "chat", "max_input_tokens": 1000}
-
-ODD_VALUES: list[str] = [
-    "null", "true", "-1", "0", "0.5", "1e400", "-1e400", "NaN", "Infinity", "9223372036854775807",
-    "9" * 320, "-" + "9" * 320, "9" * 5000, '""', '"many"', '"1e999"', '"\\ud800"', f'"{"x" * 5000}"',
-    "[]", "{}", '["x", null, {"a": [1]}]', "[" * 100 + "]" * 100, '{"a":' * 20_000 + "1" + "}" * 20_000,
-    '"0001-01-01T00:00:00Z"', '"0001-01-01T00:00:00+14:00"', '"9999-12-31T23:59:59-14:00"', '"yesterday"',
-    "253402300800", "1700000000000", "-62135596801", "1e18",
-]  # fmt: skip
-"""JSON texts, since some of them are no Python value."""
 
 FIELDS_OF_SOURCES = {
     "/v1/models": [

@@ -1,11 +1,12 @@
 """Settings: names that LAP's deployments use, secrets from files, and refusals that help."""
 
+import pwd
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from sidecar.config import HttpSettings, Settings, meanings, variables
+from sidecar.config import HttpSettings, Settings, meanings, trimmed_variables, variables
 from sidecar.errors import SettingsError
 
 
@@ -171,3 +172,80 @@ def test_a_gateway_is_authenticated_to_in_one_way(
         Settings.load()
     assert "pw" not in caught.value.message
     assert "sk-gateway" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("RUNTIME_API_KEY", "LITELLM_API_KEY", "OPENCODE_SERVER_PASSWORD", "SIDECAR_ADMIN_KEY"),
+        *("SIDECAR_VAULT_KEY", "ANTHROPIC_API_KEY", "CURSOR_API_KEY", "SIDECAR_RELAY_TOKEN"),
+        *("LITELLM_BASE_URL", "ANTHROPIC_BASE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ],
+)
+def test_what_stands_around_a_secret_or_url_is_stripped_and_inside_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Keys from Kubernetes secrets end in a line break; one inside is a mistake that nobody could use."""
+    group, field_name = next(
+        (group, field_name)
+        for group, variable, field in variables()
+        if variable == name
+        for field_name, other in group.model_fields.items()
+        if other is field
+    )
+    clean = "http://host:1/v1" if name.endswith(("_URL", "_ENDPOINT")) else "key-1"
+    for value in (f"{clean}\n", f" {clean}\r\n", f"\t{clean} "):
+        monkeypatch.setenv(name, value)
+        read = getattr(group(), field_name)
+        assert (read.get_secret_value() if isinstance(read, SecretStr) else read) == clean
+        assert trimmed_variables() == [name]
+    for inside in (" ", "\n", "\x07", "\u00a0", "\ufeff", "\u200b"):
+        monkeypatch.setenv(name, clean.replace("-", f"{inside}-").replace("host", f"ho{inside}st"))
+        with pytest.raises(SettingsError, match=f"{name}: .*inside") as caught:
+            Settings.load()
+        assert clean not in caught.value.message
+    monkeypatch.setenv(name, " \n")
+    with pytest.raises(SettingsError, match=f"{name}: .*only blanks"):
+        Settings.load()
+
+
+def test_an_empty_secret_file_is_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty or unreadable file stops the start; without a key everybody would be let in."""
+    file = tmp_path / "key"
+    monkeypatch.setenv("RUNTIME_API_KEY_FILE", str(file))
+    for content in (b"", b"\n \n", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(SettingsError, match="RUNTIME_API_KEY_FILE: "):
+            Settings.load()
+
+
+def test_values_that_are_no_secret_are_stripped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line break behind an address, a path or a choice costs nobody an evening."""
+    for name, value in {
+        "HOST": "[::1]\n",
+        "PORT": " 9090\n",
+        "DATA_DIR": "/data\n",
+        "SIDECAR_LOG_LEVEL": "debug\n",
+        "LITELLM_DEFAULT_MODEL": "m\n",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert (settings.http.host, settings.http.port) == ("::1", 9090)
+    assert settings.storage.data_dir == Path("/data")
+    assert (settings.log.level, settings.gateway.default_model) == ("debug", "m")
+
+
+def test_neither_home_nor_data_dir_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that no passwd file knows, as platforms give containers, is asked for DATA_DIR."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(SettingsError, match=r"^DATA_DIR: is not set") as caught:
+        Settings.load()
+    assert "\n" not in caught.value.message
+    monkeypatch.setenv("DATA_DIR", "/data")
+    assert Settings.load().storage.data_dir == Path("/data")

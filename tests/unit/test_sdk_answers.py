@@ -123,7 +123,7 @@ async def test_each_status_has_its_error(
         ("<!doctype html><p>hi", "text/html", "a web page (text/html)"),
         ("oops", "text/plain", "not JSON (text/plain)"),
         ("", "application/json", "not JSON"),
-        ('{"items": [NaN]}', "application/json", "not JSON"),
+        ('{"items": [NaN]}', "application/json", "none of the 1 listed items has an id"),
         ("[" * 100_000, "application/json", "not JSON"),
         ("[]", "application/json", "not a list of models"),
         ("null", "application/json", "not a list of models"),
