@@ -36,7 +36,10 @@ class HttpSettings(SettingsGroup):
     """Idle time before a kept-alive connection is closed, seconds. Above the 90 s for which LAP pools
     connections, so that it never reuses one that we are just closing."""
     late_reader_seconds: Seconds = 15.0
-    """Grace, seconds, in which one further reader gets a finished turn replayed (sub-agents of LAP)."""
+    """Grace, seconds, in which a reader that comes after the end of a turn gets it replayed."""
+    replay_pause_seconds: Annotated[float, Field(ge=0)] = 0.5
+    """How long that replay waits for a prompt when other streams saw the turn already, seconds. A reader
+    that opens before it sends its prompt wants none."""
 
     @field_validator("host")
     @classmethod

@@ -20,7 +20,12 @@ from sidecar.errors import (
 from sidecar.ids import Prefix, is_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import Order, Query
-from sidecar.wire.json_text import UnstorableError, read_strictly
+from sidecar.wire.json_text import (
+    UnstorableError,
+    has_unstorable_escape,
+    mended,
+    read_strictly,
+)
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,10 +35,17 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def encode(body: Any) -> bytes:
-    """Return compact JSON."""
+    """Return compact JSON that every client can store.
+
+    Older versions stored NUL and halves of surrogate pairs: one must not spoil the list that it is in.
+    """
     text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
-    # Older versions stored halves of surrogate pairs: one must not spoil the list that it is in.
-    return text.encode(errors="replace")
+    try:
+        if not has_unstorable_escape(text):
+            return text.encode()
+    except UnicodeEncodeError:  # half of a pair, as it is
+        pass
+    return json.dumps(mended(body), separators=_COMPACT, ensure_ascii=False).encode()
 
 
 def json_response(
@@ -78,8 +90,14 @@ async def read_body(request: web.Request) -> bytes:
         ) from error
 
 
-async def read_object(request: web.Request, *, allow_empty: bool = False) -> dict[str, Any]:
-    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError."""
+async def read_object(
+    request: web.Request, *, allow_empty: bool = False, has_secrets: bool = False
+) -> dict[str, Any]:
+    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError.
+
+    NUL in texts becomes U+FFFD: LAP could not store the answer. With `has_secrets` it stays, and the
+    field's own check refuses it: a secret is never changed.
+    """
     raw = await read_body(request)
     if not raw.strip():
         if allow_empty:
@@ -93,6 +111,8 @@ async def read_object(request: web.Request, *, allow_empty: bool = False) -> dic
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the body must be a JSON object, not {_kind(value)}")
+    if has_unstorable_escape(raw.decode("utf-8-sig")) and not has_secrets:
+        return dict(mended(value))
     return value
 
 

@@ -51,6 +51,7 @@ class EventsApi:
         heartbeat_seconds: float,
         late_reader_seconds: float,
         list_bytes: int,
+        replay_pause_seconds: float,
     ) -> None:
         self._database = database
         self._log = log
@@ -58,6 +59,7 @@ class EventsApi:
         self._heartbeat_seconds = heartbeat_seconds
         self._late_reader_seconds = late_reader_seconds
         self._list_bytes = list_bytes
+        self._replay_pause_seconds = replay_pause_seconds
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; the thread's are the session's under another name.
@@ -105,13 +107,13 @@ class EventsApi:
         session_id = await self._session_of(request)
         previews = _previews(request)
         async with self._turns.holding(session_id) as actor:
-            after = actor.attendance.join(
+            seat = actor.attendance.join(
                 last_seq=actor.last_seq,
                 is_paused=actor.is_paused,
                 grace_seconds=self._late_reader_seconds,
                 replay_finished=_SDK_HEADER not in request.headers,
             )
-            subscription = self._log.subscribe(session_id, after=after, previews=previews)
+            subscription = self._log.subscribe(session_id, after=seat.after, previews=previews)
         try:
             with subscription as reader:
                 if actor.record.status == "terminated":
@@ -121,6 +123,7 @@ class EventsApi:
                 await response.prepare(request)
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
+                reader.begin_after(await seat.settle(self._replay_pause_seconds))
                 async for frames in reader.batches(self._heartbeat_seconds):
                     for piece in pieces_of(frames):
                         await response.write(piece)
@@ -128,7 +131,7 @@ class EventsApi:
         except ClientConnectionResetError:
             _log.debug("stream closed by its reader", session=session_id)
         finally:
-            actor.attendance.leave()
+            actor.attendance.leave(seat)
         return response
 
     async def _session_of(self, request: web.Request) -> str:

@@ -7,7 +7,7 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.http.middleware import PUBLIC_PATHS
+from sidecar.http.middleware import CLIENT_GONE, PUBLIC_PATHS
 from sidecar.metrics import Metrics
 from sidecar.tracing import (
     TRACEPARENT,
@@ -17,8 +17,6 @@ from sidecar.tracing import (
     set_current_traceparent,
 )
 
-_CLIENT_GONE = 499
-"""nginx's word for a client that did not wait; never sent."""
 _EVENT_STREAM = "text/event-stream"
 
 
@@ -28,7 +26,7 @@ def measured(metrics: Metrics, tracer: Tracer) -> Middleware:
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
-        status, is_timed = _CLIENT_GONE, False
+        status, is_timed = CLIENT_GONE, False
         span = _start_span(tracer, request)
         set_current_traceparent(span.traceparent if span else None)
         metrics.request_began()

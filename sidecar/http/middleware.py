@@ -30,6 +30,9 @@ REQUEST_ID = web.RequestKey("request_id", str)
 PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
 """Probes carry no key; nothing here tells more than states and versions."""
 
+CLIENT_GONE = 499
+"""nginx's status for a client that did not wait: in logs and metrics, never sent."""
+
 _UNLOGGED_PATHS = PUBLIC_PATHS | {"/metrics"}
 """Asked every few seconds for ever."""
 
@@ -50,20 +53,27 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
     started = time.perf_counter()
     try:
         response = await handler(request)
+    except asyncio.CancelledError:
+        _log_access(request, "request left by its client", CLIENT_GONE, started)
+        raise
     except Exception as error:  # noqa: BLE001, RUF100  # the one mapping of errors to answers
         response = error_response(_as_sidecar_error(error, request), request_id)
     if not response.prepared:
         response.headers["request-id"] = request_id
+    _log_access(request, "request answered", response.status, started)
+    return response
+
+
+def _log_access(request: web.Request, event: str, status: int, started: float) -> None:
     if request.path not in _UNLOGGED_PATHS:
         _log.info(
-            "request answered",
+            event,
             method=request.method,
             path=request.path,
-            status=response.status,
+            status=status,
             milliseconds=round((time.perf_counter() - started) * 1000, 1),
             sdk_retry=request.headers.get("x-stainless-retry-count", "0"),
         )
-    return response
 
 
 def finish_writes(tasks: TaskOwner) -> Middleware:

@@ -80,7 +80,7 @@ class VaultsApi:
     async def create_credential(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults/{id}/credentials`."""
         vault_id = _vault_id(request)
-        body = parse(CredentialCreate, await read_object(request))
+        body = parse(CredentialCreate, await read_object(request, has_secrets=True))
         return json_response((await self._credentials.create(vault_id, body)).answer())
 
     async def retrieve_credential(self, request: web.Request) -> web.Response:
@@ -91,7 +91,7 @@ class VaultsApi:
     async def update_credential(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults/{id}/credentials/{credential}`."""
         ids = _vault_id(request), _credential_id(request)
-        body = parse(CredentialUpdate, await read_object(request))
+        body = parse(CredentialUpdate, await read_object(request, has_secrets=True))
         return json_response((await self._credentials.update(*ids, body)).answer())
 
     async def archive_credential(self, request: web.Request) -> web.Response:

@@ -1,8 +1,8 @@
 """Reading JSON that others wrote, so that what was read can be stored, answered, and read again.
 
-`json.loads` takes more than that: halves of surrogate pairs, which UTF-8 cannot hold; numbers that no
-float holds, which come out as `Infinity` or as an integer of any length; and any depth for which the
-stack suffices at that moment.
+`json.loads` takes more than that: halves of surrogate pairs, which UTF-8 cannot hold; NUL, which
+PostgreSQL's JSONB (and so LAP) cannot; numbers that no float holds, which come out as `Infinity` or as an
+integer of any length; and any depth for which the stack suffices at that moment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _LONGEST_INTEGER = 308
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 """What decides the depth of JSON: strings, whose brackets do not count, and brackets."""
 
+_ANSWER_DEPTH = 2 * MAX_DEPTH
+"""What was read is answered inside lists and events of ours."""
+
 _HALF = re.compile(r"[\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_NUL_ESCAPE = "\\u0000"
+_PAIR_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _REPLACEMENT = "\ufffd"
 _CUT = "[nested too deeply]"
 
@@ -36,7 +42,10 @@ class UnstorableError(ValueError):
 
 
 def read_strictly(raw: bytes) -> Any:
-    """Return what a client sent. Raises ValueError, as UnstorableError when it is JSON all the same."""
+    """Return what a client sent. Raises ValueError, as UnstorableError when it is JSON all the same.
+
+    NUL is Unicode and stays: whether it is replaced or refused depends on the field.
+    """
     text = raw.decode("utf-8-sig")
     value = _loads(text, number=_finite, constant=_refuse_constant)
     if _is_suspect(text):
@@ -51,8 +60,8 @@ def read_strictly(raw: bytes) -> Any:
 def read_leniently(raw: bytes | str) -> Any:
     """Return what opencode, a gateway or a vendor sent, mended where it cannot be stored. Raises ValueError.
 
-    Halves of pairs become U+FFFD, numbers out of range null, and what is nested too deeply a remark: one
-    odd value costs that value, never the document.
+    NUL and halves of pairs become U+FFFD, numbers out of range null, and what is nested too deeply a
+    remark: one odd value costs that value, never the document.
     """
     text = raw if isinstance(raw, str) else raw.decode("utf-8-sig", errors="replace")
     value = _loads_leniently(text)
@@ -60,10 +69,33 @@ def read_leniently(raw: bytes | str) -> Any:
 
 
 def storable(text: str) -> str:
-    """Return stored JSON as it may be answered: older versions stored halves of surrogate pairs."""
-    if "\\ud" not in text and "\\uD" not in text:
+    """Return JSON text with NUL and halves of surrogate pairs as U+FFFD, in keys, too; ASCII if it was.
+
+    Clients cannot store those. Earlier versions did, and a program may put them together.
+    """
+    if not has_unstorable_escape(text):
         return text
-    return json.dumps(read_leniently(text), separators=(",", ":"))
+    return json.dumps(mended(json.loads(text)), separators=(",", ":"))
+
+
+def mended(value: Any) -> Any:
+    """Return the JSON value with NUL and halves of surrogate pairs as U+FFFD, in keys, too."""
+    return _mended(value, _ANSWER_DEPTH)
+
+
+def has_unstorable_escape(text: str) -> bool:
+    """Return whether JSON text may hold an escaped NUL or half of a pair. Never wrong when it says no.
+
+    It says yes to a text that quotes such an escape, which costs a reading and nothing else.
+    """
+    if _NUL_ESCAPE in text:
+        return True
+    has_surrogate = "\\ud" in text or "\\uD" in text
+    return has_surrogate and _holds_half(_PAIR_ESCAPE.sub("", text))
+
+
+def _holds_half(text: str) -> bool:
+    return "\\ud" in text or "\\uD" in text
 
 
 def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str], Any]) -> Any:
@@ -136,8 +168,7 @@ def _integer_or_none(text: str) -> int | None:
 
 def _is_suspect(text: str) -> bool:
     """Tell cheaply whether there may be anything to find: nearly always there is not."""
-    has_half = "\\ud" in text or "\\uD" in text
-    return has_half or text.count("[") + text.count("{") > MAX_DEPTH
+    return has_unstorable_escape(text) or text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def _check(field: str, value: Any) -> None:
@@ -163,11 +194,13 @@ def _inside(item: Any) -> Iterable[Any]:
 
 def _mended(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return _HALF.sub(_REPLACEMENT, value)
+        return _UNSTORABLE.sub(_REPLACEMENT, value)
     if not isinstance(value, dict | list):
         return value
     if depth == 0:
         return _CUT
     if isinstance(value, list):
         return [_mended(item, depth - 1) for item in value]
-    return {_HALF.sub(_REPLACEMENT, key): _mended(item, depth - 1) for key, item in value.items()}
+    return {
+        _UNSTORABLE.sub(_REPLACEMENT, key): _mended(item, depth - 1) for key, item in value.items()
+    }

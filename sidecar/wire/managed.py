@@ -51,6 +51,13 @@ def refused(reason: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def check_token(value: str) -> str:
+    """Return the token. A header carries it: raises ValueError unless it is one line of printable ASCII."""
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable ASCII on one line, without spaces around it")
+    return value
+
+
 def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
     for key, item in value.items():
         if not 1 <= len(key) <= 64:

@@ -23,6 +23,7 @@ from sidecar.wire.managed import (
     System,
     Tools,
     Version,
+    check_token,
     refused,
 )
 
@@ -248,14 +249,17 @@ class CommitCheckout(Body):
     sha: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$")]
 
 
+GitToken = Annotated[
+    str, StringConstraints(min_length=1, max_length=4096), AfterValidator(check_token)
+]
+
+
 class GithubRepository(Body):
     """A repository cloned into the session's directory; the token is write-only."""
 
     type: Literal["github_repository"]
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
-    authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = (
-        None
-    )
+    authorization_token: GitToken | None = None
     checkout: Annotated[BranchCheckout | CommitCheckout, Field(discriminator="type")] | None = None
     mount_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=512)] | None = None
 
@@ -263,7 +267,7 @@ class GithubRepository(Body):
 class ResourceUpdate(Body):
     """`POST /v1/sessions/{id}/resources/{resource}`: only the token can change."""
 
-    authorization_token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    authorization_token: GitToken
 
 
 Budget = Annotated[

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from yarl import URL
 
-from sidecar.wire.managed import Body, Metadata, MetadataPatch
+from sidecar.wire.managed import Body, Metadata, MetadataPatch, check_token
 
 AUTH_TYPES = ("static_bearer", "environment_variable")
 
@@ -51,13 +51,6 @@ def _check_url(value: str) -> str:
     return value
 
 
-def _check_token(value: str) -> str:
-    """A header carries it: one line of printable ASCII."""
-    if not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError("must be printable ASCII on one line, without spaces around it")
-    return value
-
-
 def _check_name(value: str) -> str:
     if not _VARIABLE.match(value):
         raise ValueError(
@@ -79,7 +72,7 @@ def _check_value(value: str) -> str:
 DisplayName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 McpUrl = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_check_url)]
 Token = Annotated[
-    str, StringConstraints(min_length=1, max_length=16_384), AfterValidator(_check_token)
+    str, StringConstraints(min_length=1, max_length=16_384), AfterValidator(check_token)
 ]
 VariableName = Annotated[str, AfterValidator(_check_name)]
 VariableValue = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_value)]

@@ -45,6 +45,7 @@ def make_routes(
             heartbeat_seconds=settings.http.heartbeat_seconds,
             late_reader_seconds=settings.http.late_reader_seconds,
             list_bytes=settings.http.list_bytes,
+            replay_pause_seconds=settings.http.replay_pause_seconds,
         ),
     )
     routes = [route for api in apis for route in api.routes()]

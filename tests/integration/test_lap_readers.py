@@ -1,15 +1,11 @@
-"""The readers of LAP's control plane: what each gets from the event stream, byte by byte.
-
-LAP decodes UTF-8 per network chunk, dies of anything that is not a JSON object with a type, never
-reconnects and has no time-out; each of its readers opens the stream at another moment of a turn.
-"""
+"""What each of LAP's readers gets from the event stream, byte by byte."""
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,156 +13,9 @@ import pytest
 
 from sidecar.app import Sidecar
 from sidecar.demo_gateway import DemoGateway
+from sidecar.store.interface import Connection
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for, types_of
-from tests.raw_client import RawClient
-
-HEADERS = {
-    "x-api-key": RUNTIME_KEY,
-    "content-type": "application/json",
-    "anthropic-version": "2023-06-01",
-    "anthropic-beta": "managed-agents-2026-04-01",
-}
-TERMINAL = ("session.status_idle", "session.error")
-
-
-class LapStream:
-    """LAP's parser on an open response. Nothing is read before `drain` or `until` is called."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._pending = ""
-        self.comments = 0
-        self.chunks: list[bytes] = []
-
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield events as LAP sees them."""
-        async for chunk in self._response.content.iter_any():
-            self.chunks.append(chunk)
-            self._pending += chunk.decode("utf-8")  # per chunk: a split character is fatal
-            while "\n\n" in self._pending:
-                frame, self._pending = self._pending.split("\n\n", 1)
-                if (event := self._parse(frame)) is not None:
-                    yield event
-
-    async def until(self, *types: str, seconds: float = 60) -> list[dict[str, Any]]:
-        """Read to the first event of one of these types."""
-        seen = []
-        async with asyncio.timeout(seconds):
-            async for event in self.events():
-                seen.append(event)
-                if event["type"] in types:
-                    return seen
-        raise AssertionError(f"the stream ended after {types_of(seen)}")
-
-    async def drain(self) -> list[dict[str, Any]]:
-        """Read to the end of a turn."""
-        return await self.until(*TERMINAL)
-
-    async def heard_heartbeats(self, count: int, seconds: float = 10) -> list[dict[str, Any]]:
-        """Read until so many comments have come; return the events among them."""
-        seen: list[dict[str, Any]] = []
-        target = self.comments + count
-
-        async def read() -> None:
-            async for event in self.events():
-                seen.append(event)  # noqa: PERF401  # what came before the cancellation counts
-
-        reading = asyncio.create_task(read())
-        try:
-            async with asyncio.timeout(seconds):
-                while self.comments < target:
-                    assert not reading.done(), "the stream ended"
-                    await asyncio.sleep(0.02)
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        return seen
-
-    def _parse(self, frame: str) -> dict[str, Any] | None:
-        data = []
-        for line in frame.split("\n"):
-            if line.startswith(":"):
-                self.comments += 1
-            elif line.startswith("data:"):
-                data.append(line.removeprefix("data:").lstrip())
-        if not data:
-            return None
-        event = json.loads("\n".join(data))
-        assert isinstance(event["type"], str)
-        assert isinstance(event["id"], str)
-        return dict(event)
-
-
-class Lap:
-    """The calls of the control plane."""
-
-    def __init__(self, sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
-        self._sidecar = sidecar
-        self.http = http
-        self.raw = RawClient(http)
-
-    async def new_session(self) -> str:
-        """Create agent, environment and session with the bodies that LAP sends."""
-        agent = await self.raw.call(
-            "POST",
-            "/v1/agents",
-            {
-                "name": "helper",
-                "model": {"id": "openai/gpt-4o"},
-                "system": "",
-                "tools": [{"type": "agent_toolset_20260401"}],
-                "metadata": {"local_agent_id": "l1", "source": "litellm-agent-platform"},
-            },
-        )
-        place = await self.raw.call(
-            "POST",
-            "/v1/environments",
-            {
-                "name": "helper environment",
-                "config": {"type": "cloud", "networking": {"type": "unrestricted"}},
-            },
-        )
-        session = await self.raw.call(
-            "POST",
-            "/v1/sessions",
-            {
-                "agent": agent["id"],
-                "environment_id": place["id"],
-                "title": "helper session",
-                "metadata": {"local_session_id": "s1", "initial_prompt": "hello"},
-            },
-        )
-        return str(session["id"])
-
-    @asynccontextmanager
-    async def stream(self, session: str) -> AsyncIterator[LapStream]:
-        """Open the stream and read nothing yet."""
-        async with self.http.get(
-            f"/v1/sessions/{session}/events/stream",
-            headers={"accept": "text/event-stream"},
-            timeout=aiohttp.ClientTimeout(),
-        ) as response:
-            assert response.status == 200
-            yield LapStream(response)
-
-    async def drained_turn(self, session: str, text: str) -> list[dict[str, Any]]:
-        """POST the prompt, then open the stream and read it to the end of the turn."""
-        await self.raw.send(session, text)
-        async with self.stream(session) as stream:
-            return await stream.drain()
-
-    async def turn_over(self, session: str) -> None:
-        """Wait for the end of the turn without opening a stream."""
-        actor = self._sidecar.turns.peek(session)
-        if actor is not None and actor.turn is not None:
-            await actor.turn.done.wait()
-        assert await self.raw.status(session) == "idle"
-
-    async def no_stream_open(self, session: str) -> None:
-        """Wait until the sidecar has noticed that the session's readers are gone."""
-        async with asyncio.timeout(5):
-            while self._sidecar.log.reader_count(session):
-                await asyncio.sleep(0.01)
+from tests.lap_client import HEADERS, TERMINAL, Lap, LapStream, shown
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +37,6 @@ async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sid
 async def lap(sidecar: Sidecar) -> AsyncIterator[Lap]:
     async with aiohttp.ClientSession(sidecar.url, headers=HEADERS) as http:
         yield Lap(sidecar, http)
-
-
-def shown(events: list[dict[str, Any]]) -> str:
-    """Return the text that LAP shows: `text` fields joined without a separator."""
-    return "".join(event["text"] for event in events if event["type"] == "agent.message")
 
 
 async def test_the_drain_gets_the_whole_turn_though_it_opens_after_the_prompt(lap: Lap) -> None:
@@ -259,6 +103,58 @@ async def test_the_late_reader_gets_the_finished_turn_once_more(lap: Lap) -> Non
         assert await third.heard_heartbeats(3) == []
 
 
+async def test_the_drain_gets_a_fast_turn_though_a_page_was_open(lap: Lap) -> None:
+    """Another stream was open when the turn began, and read it to its end before the drain came."""
+    session = await lap.new_session()
+    async with lap.stream(session) as page:
+        await lap.raw.send(session, "[[say: quick]]")
+        seen = await page.drain()
+        async with lap.stream(session) as drain:
+            assert await drain.drain() == seen
+
+
+async def test_a_prompt_drops_a_replay_that_waits(lap: Lap) -> None:
+    """A reader that opens before its prompt, soon after a turn that was read, gets its own turn only."""
+    session = await lap.new_session()
+    await lap.drained_turn(session, "[[say: before]]")
+    async with lap.stream(session) as channel:
+        drained = await lap.drained_turn(session, "[[say: after]]")
+        assert await channel.drain() == drained
+    assert shown(drained) == "after"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_readers_in_any_order(lap: Lap, seed: int) -> None:
+    """Prompts of LAP's programs one after the other, with pages that come and go: each reader gets its own
+    turn, whole. Their orders are drawn; `tests/unit/test_attendance.py` draws many more."""
+    chance = random.Random(seed)
+    session = await lap.new_session()
+    async with AsyncExitStack() as pages:
+        for number in range(4):
+            text = f"answer {number} of {seed}"
+            program = chance.choice(["drain", "channel", "late"])
+            async with AsyncExitStack() as own:
+                readers = []
+                if program == "channel":
+                    readers.append(await own.enter_async_context(lap.stream(session)))
+                await lap.raw.send(session, f"[[slow: 3x0.05 .]][[say: {text}]]")
+                if chance.random() < 0.5:
+                    await pages.enter_async_context(lap.stream(session))
+                if chance.random() < 0.5:
+                    await lap.turn_over(session)
+                async with lap.stream(session) as drain:
+                    drained = await drain.drain()
+                await lap.turn_over(session)
+                if program == "late":
+                    readers.append(await own.enter_async_context(lap.stream(session)))
+                for reader in readers:
+                    assert await reader.drain() == drained, program
+            assert text in shown(drained)
+            assert types_of(drained).count("user.message") == 1
+            if chance.random() < 0.3:
+                await pages.aclose()
+
+
 async def test_an_official_sdk_never_gets_a_finished_turn(lap: Lap) -> None:
     """A stream with the SDKs' telemetry header is live only: its loop would stop at an old idle."""
     session = await lap.new_session()
@@ -291,6 +187,35 @@ async def test_frames_are_ascii_and_texts_of_steps_do_not_run_together(lap: Lap)
         seen = await stream.drain()
         assert all(byte < 128 for chunk in stream.chunks for byte in chunk)
     assert shown(seen) == "grüße 🦄\n\n漢字"
+
+
+async def test_nul_reaches_nobody(lap: Lap, sidecar: Sidecar) -> None:
+    """A tool's binary output, a message with NUL, a row of an earlier version: PostgreSQL's JSONB takes
+    every event of stream and list."""
+    session = await lap.new_session()
+    await lap.raw.send(session, "before\0after [[bash: printf 'one\\000two']] [[then]] [[say: ok]]")
+    async with lap.stream(session) as stream:
+        seen = await stream.drain()
+        assert b"\\u0000" not in b"".join(stream.chunks)
+    (result,) = [event for event in seen if event["type"] == "agent.tool_result"]
+    assert result["output"] == result["content"][0]["text"] == "one\ufffdtwo"
+    assert seen[0]["content"][0]["text"].startswith("before\ufffdafter")
+
+    def spoil(connection: Connection) -> None:
+        connection.execute(
+            "UPDATE events SET body = replace(body, ?, ?) WHERE session_id = ?",
+            ("\\ufffd", "\\u0000\\ud83d", session),
+        )
+
+    await sidecar.database.write(spoil)
+    await lap.no_stream_open(session)
+    async with lap.stream(session) as late:
+        assert (await late.drain())[0]["content"][0]["text"].startswith("before\ufffd\ufffdafter")
+        assert b"\\u0000" not in b"".join(late.chunks)
+    async with lap.http.get(f"/v1/sessions/{session}/events") as response:
+        listed = await response.text()
+    assert "\\u0000" not in listed
+    assert "one\ufffd\ufffdtwo" in [event.get("output") for event in json.loads(listed)["data"]]
 
 
 async def test_an_interrupt_is_answered_with_one_terminal(lap: Lap) -> None:

@@ -1,15 +1,21 @@
 """Which past events a new stream is given."""
 
-import pytest
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal
 
-from sidecar.managed.events.replay_policy import Attendance
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from sidecar.managed.events.replay_policy import Attendance, Seat
 
 GRACE = 15.0
 
 
 def joins(
     attendance: Attendance, last_seq: int, *, is_sdk: bool = False, is_paused: bool = False
-) -> int:
+) -> Seat:
     return attendance.join(
         last_seq=last_seq,
         is_paused=is_paused,
@@ -23,48 +29,97 @@ def attendance() -> Attendance:
     return Attendance()
 
 
+def served(seat: Seat) -> int:
+    """Return where the stream begins when no prompt comes."""
+    return asyncio.run(seat.settle(0))
+
+
 def test_before_the_first_turn_a_stream_is_live(attendance: Attendance) -> None:
     """Nothing to replay yet."""
-    assert joins(attendance, 3) == 3
+    assert served(joins(attendance, 3)) == 3
 
 
-def test_an_open_turn_is_replayed_to_everybody(attendance: Attendance) -> None:
+def test_an_open_turn_is_replayed_to_every_stream(attendance: Attendance) -> None:
     """From its first event, however many streams are there, official SDKs included."""
     attendance.turn_began(5)
-    assert [joins(attendance, 8) for _ in range(3)] == [4, 4, 4]
-    assert joins(attendance, 8, is_sdk=True) == 4
+    assert [joins(attendance, 8).after for _ in range(3)] == [4, 4, 4]
+    assert joins(attendance, 8, is_sdk=True).after == 4
 
 
-def test_a_finished_turn_nobody_saw_is_replayed_once(attendance: Attendance) -> None:
-    """The drain that comes late gets it; the next but one does not."""
+def test_a_finished_turn_that_no_stream_saw_is_replayed_at_once(attendance: Attendance) -> None:
+    """To the drain that comes late; to one reader more after a moment; and to no third."""
     attendance.turn_began(5)
     attendance.turn_finished()
-    assert joins(attendance, 9) == 4
-    attendance.leave()
-    assert joins(attendance, 9) == 4, "one late reader more"
-    attendance.leave()
-    assert joins(attendance, 9) == 9
+    drain = joins(attendance, 9)
+    assert (drain.after, drain.replay_after) == (4, None)
+    attendance.leave(drain)
+    late = joins(attendance, 9)
+    assert (late.after, late.replay_after) == (9, 4)
+    attendance.leave(late)
+    assert served(joins(attendance, 9)) == 9
 
 
-def test_a_finished_turn_that_one_stream_still_reads_is_not_replayed(
+def test_streams_that_are_open_do_not_keep_the_late_reader_from_the_turn(
     attendance: Attendance,
 ) -> None:
-    """The late reader comes after the first has left, not beside it."""
+    """A page that reads it, too, and a drain whose leaving was not noticed yet."""
     attendance.turn_began(5)
-    assert joins(attendance, 6) == 4
+    assert [joins(attendance, 6).after for _ in range(2)] == [4, 4]
     attendance.turn_finished()
-    assert joins(attendance, 9) == 9
+    assert served(joins(attendance, 9)) == 4
+    assert served(joins(attendance, 9)) == 9, "there is one late reader"
 
 
-def test_a_channel_that_was_open_at_the_start_prevents_replays(attendance: Attendance) -> None:
-    """Readers that open before the prompt must not get an older turn at the next prompt."""
-    assert joins(attendance, 0) == 0
+def test_a_turn_that_a_channel_saw_is_not_replayed(attendance: Attendance) -> None:
+    """A stream that was open at the start has left, and another was opened since: the channel's next
+    reader opens before its prompt and must not get an older turn, were the prompt late."""
+    channel = joins(attendance, 0)
+    assert served(channel) == 0
     attendance.turn_began(1)
-    assert joins(attendance, 4) == 0
-    attendance.leave()
+    drain = joins(attendance, 4)
+    assert drain.after == 0
+    attendance.leave(drain)
     attendance.turn_finished()
-    attendance.leave()
-    assert joins(attendance, 9) == 9
+    attendance.leave(channel)
+    assert served(joins(attendance, 9)) == 9
+
+
+@pytest.mark.parametrize("has_left", [True, False])
+def test_a_stream_that_was_only_open_at_the_start_is_no_reader(
+    attendance: Attendance, has_left: bool
+) -> None:
+    """A page, or a channel whose turn was over before its drain came: the drain gets the turn."""
+    page = joins(attendance, 0)
+    attendance.turn_began(1)
+    attendance.turn_finished()
+    if has_left:
+        attendance.leave(page)
+    drain = joins(attendance, 4)
+    assert (drain.after, drain.replay_after) == (4, 0)
+    assert served(drain) == 0
+
+
+def test_a_page_that_stays_open_does_not_keep_the_late_reader_from_the_turn(
+    attendance: Attendance,
+) -> None:
+    """It was open at the start and is open still, so it was no channel."""
+    joins(attendance, 0)
+    attendance.turn_began(1)
+    attendance.turn_finished()
+    attendance.leave(joins(attendance, 4))
+    assert served(joins(attendance, 4)) == 0
+    assert served(joins(attendance, 4)) == 4
+
+
+async def test_a_prompt_drops_the_replay_that_waits(attendance: Attendance) -> None:
+    """The reader opened before its prompt: it gets what comes, and nothing older."""
+    attendance.turn_began(5)
+    attendance.turn_finished()
+    attendance.leave(joins(attendance, 9))
+    channel = joins(attendance, 9)
+    settled = asyncio.create_task(channel.settle(60))
+    attendance.turn_began(10)
+    assert await settled == 9
 
 
 def test_replays_end_with_the_grace(attendance: Attendance) -> None:
@@ -72,37 +127,156 @@ def test_replays_end_with_the_grace(attendance: Attendance) -> None:
     attendance.turn_began(5)
     attendance.turn_finished()
     assert attendance.turn_ended is not None
+    assert attendance.is_needed(GRACE)
     attendance.turn_ended -= GRACE + 1
-    assert joins(attendance, 9) == 9
+    assert not attendance.is_needed(GRACE)
+    assert served(joins(attendance, 9)) == 9
 
     attendance.turn_began(10)
-    joins(attendance, 10)
+    seat = joins(attendance, 10)
     attendance.turn_finished()
-    attendance.leave()
+    attendance.leave(seat)
+    attendance.turn_ended -= GRACE + 1
+    assert joins(attendance, 14).replay_after == 9, "it has left just now"
+    attendance.has_further_reader = False
     attendance.last_left -= GRACE + 1
-    assert joins(attendance, 14) == 14
+    assert served(joins(attendance, 14)) == 14
 
 
 def test_official_sdks_never_get_a_finished_turn(attendance: Attendance) -> None:
     """Their loops stop at an idle event, which an old turn would bring."""
     attendance.turn_began(5)
     attendance.turn_finished()
-    assert joins(attendance, 9, is_sdk=True) == 9
+    assert served(joins(attendance, 9, is_sdk=True)) == 9
 
 
 def test_a_turn_that_waits_for_the_client_has_shown_an_idle(attendance: Attendance) -> None:
     """For SDKs it is live only, for the others it is still the open turn."""
     attendance.turn_began(5)
-    assert joins(attendance, 9, is_sdk=True, is_paused=True) == 9
-    assert joins(attendance, 9, is_paused=True) == 4
+    assert joins(attendance, 9, is_sdk=True, is_paused=True).after == 9
+    assert joins(attendance, 9, is_paused=True).after == 4
 
 
 def test_a_new_turn_starts_the_count_again(attendance: Attendance) -> None:
     """What was seen of the turn before does not matter."""
     attendance.turn_began(1)
-    joins(attendance, 1)
+    seat = joins(attendance, 1)
     attendance.turn_finished()
-    attendance.leave()
+    attendance.leave(seat)
     attendance.turn_began(10)
     attendance.turn_finished()
-    assert joins(attendance, 15) == 9
+    assert joins(attendance, 15).after == 9
+
+
+# -- every order that LAP's own programs can produce -----------------------------------------------
+
+Kind = Literal["drain", "channel", "late", "browser"]
+
+
+@dataclass(eq=False)
+class Reader:
+    """One stream of LAP, and what it was given."""
+
+    kind: Kind
+    turn: int
+    """The number of the turn it is there for; a browser has none."""
+    seat: Seat
+    begins_after: int | None = None
+
+
+@dataclass
+class World:
+    """One session. A turn is three events; the third ends it."""
+
+    attendance: Attendance = field(default_factory=Attendance)
+    seq: int = 0
+    first_seqs: list[int] = field(default_factory=list)
+    is_running: bool = False
+    readers: list[Reader] = field(default_factory=list)
+
+    def post(self) -> int:
+        assert not self.is_running, "LAP's lock on the thread"
+        self.attendance.turn_began(self.seq + 1)
+        self.first_seqs.append(self.seq + 1)
+        self.seq += 2
+        self.is_running = True
+        return len(self.first_seqs) - 1
+
+    def end(self) -> None:
+        if self.is_running:
+            self.seq += 1
+            self.attendance.turn_finished()
+            self.is_running = False
+
+    def open(self, kind: Kind, turn: int) -> Reader:
+        reader = Reader(kind, turn, joins(self.attendance, self.seq))
+        self.readers.append(reader)
+        return reader
+
+    def settle(self, reader: Reader) -> None:
+        """The moment is over: the stream begins now, unless it did."""
+        if reader.begins_after is None:
+            has_prompt = reader.seat.next_turn.is_set()
+            replay = None if has_prompt else reader.seat.replay_after
+            reader.begins_after = reader.seat.after if replay is None else replay
+
+    def leave(self, reader: Reader) -> None:
+        self.attendance.leave(reader.seat)
+        self.readers = [other for other in self.readers if other is not reader]
+
+    def check(self, reader: Reader) -> None:
+        """The first end that the reader sees is its own turn's, and it sees that turn from its start."""
+        self.settle(reader)
+        order = [r.kind for r in self.readers]
+        assert reader.begins_after == self.first_seqs[reader.turn] - 1, (reader.kind, order)
+
+
+def play(draw: st.DrawFn, world: World) -> None:
+    """Play one prompt with the readers that LAP opens for it, and browsers in between."""
+    browsers = [reader for reader in world.readers if reader.kind == "browser"]
+
+    def between() -> None:
+        what = draw(st.sampled_from(["nothing", "open", "leave", "end"]))
+        if (
+            what == "open" and world.is_running
+        ):  # the page opens one while the last event is no idle
+            browsers.append(world.open("browser", -1))
+        elif what == "leave" and browsers and world.is_running:
+            world.leave(browsers.pop())
+        elif what == "end":
+            world.end()
+
+    program = draw(st.sampled_from(["drain", "channel", "late"]))
+    channel = world.open("channel", len(world.first_seqs)) if program == "channel" else None
+    turn = world.post()
+    between()
+    drain = world.open("drain", turn)
+    between()
+    readers = [drain]
+    if draw(st.booleans()):  # its leaving is noticed late
+        world.end()
+        world.check(drain)
+    else:
+        world.end()
+        world.check(drain)
+        world.leave(drain)
+        readers = []
+    if channel is not None:
+        world.check(channel)
+        world.leave(channel)
+    if program == "late":
+        late = world.open("late", turn)
+        world.check(late)
+        readers.append(late)
+    for reader in [*readers, *browsers[:1]]:
+        world.leave(reader)
+
+
+@settings(max_examples=500)
+@given(st.data(), st.integers(1, 4))
+def test_every_reader_of_lap_gets_its_own_turn(data: st.DataObject, prompts: int) -> None:
+    """Drain, channel and late reader, in any order of opening, posting, ending and leaving, with browsers
+    that come and go: the first end that each sees is that of its own turn, from its start."""
+    world = World()
+    for _ in range(prompts):
+        play(data.draw, world)

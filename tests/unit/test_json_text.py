@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.wire.json_text import MAX_DEPTH, UnstorableError, read_leniently, read_strictly
+from sidecar.http.answers import encode
+from sidecar.managed.events.event import from_row, to_json
+from sidecar.wire.json_text import (
+    MAX_DEPTH,
+    UnstorableError,
+    has_unstorable_escape,
+    read_leniently,
+    read_strictly,
+)
 
 HALF = "\ud83d"
 
@@ -16,7 +24,7 @@ def nested(depth: int) -> bytes:
     return b'{"field": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
-texts = st.text(st.characters(exclude_categories=["Cs"]))
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | texts | st.just("[{" * MAX_DEPTH),  # looks deep
@@ -97,3 +105,29 @@ def test_one_odd_value_costs_that_value() -> None:
     assert read == {"b": None, "c": [1, None, 2**63], "d": "[[{"}
     with pytest.raises(ValueError, match="ends inside"):
         read_leniently("[" * 100_000)
+
+
+def test_nul_is_mended_in_values_and_keys_and_left_where_it_is_quoted() -> None:
+    """PostgreSQL's JSONB has no NUL; the six characters that quote its escape are ordinary text."""
+    assert read_leniently(rb'{"\u0000a": ["b\u0000", {"c": "\u0000"}]}') == {
+        "\ufffda": ["b\ufffd", {"c": "\ufffd"}]
+    }
+    quoted = json.dumps({"text": r"\u0000 and \ud83d"})
+    assert read_leniently(quoted) == json.loads(quoted)
+    assert has_unstorable_escape(quoted), "looks like one, and costs a reading only"
+
+
+odd = st.text(st.characters(exclude_categories=[]) | st.sampled_from("\0\ud83d\ude00\\u0"))
+
+
+@given(st.recursive(odd, lambda inner: st.lists(inner) | st.dictionaries(odd, inner)))
+def test_what_is_written_can_be_stored(value: Any) -> None:
+    """Events, rows of earlier versions, and answers: neither NUL nor half of a pair in any text or key."""
+    old_row = from_row(1, "sevt_1", "agent.message", 0, json.dumps([value])).text
+    for written in (to_json({"value": value}), old_row, encode(value)):
+        read = json.loads(written)
+        texts = json.dumps(read, ensure_ascii=False)
+        assert "\\u0000" not in texts.replace("\\\\", "")
+        texts.encode()
+    if json.dumps(value, ensure_ascii=False).isascii() and "\0" not in str(value):
+        assert json.loads(encode(value)) == value

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.wire.json_text import storable
+
 IDLE = "session.status_idle"
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
@@ -79,5 +81,10 @@ def sse_frame(type_: str, text: str) -> bytes:
 
 
 def to_json(body: Mapping[str, Any]) -> str:
-    """Return one line of ASCII JSON."""
-    return _encode(body)
+    """Return one line of ASCII JSON that every client can store, see `json_text.storable`."""
+    return storable(_encode(body))
+
+
+def from_row(seq: int, id_: str, type_: str, processed_us: int, text: str) -> Event:
+    """Return a stored event. Earlier versions stored text that clients cannot."""
+    return Event(seq, id_, type_, processed_us, storable(text))

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.event import Draft, Event, Preview, to_json
+from sidecar.managed.events.event import Draft, Event, Preview, from_row, to_json
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store
 
@@ -217,7 +217,7 @@ def _select_after(session_id: str, after: int) -> Callable[[Connection], tuple[l
         )
         found, chars = [], 0
         for row in rows:
-            found.append(Event(*row))
+            found.append(from_row(*row))
             chars += len(found[-1].text)
             if chars >= _READ_CHARS:
                 return found, False

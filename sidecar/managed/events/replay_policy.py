@@ -1,13 +1,24 @@
 """Which past events a new stream gets.
 
-LAP opens its stream after the prompt was accepted, so a fast turn may be over by then; other readers of
-LAP open one before the prompt, read it only after the turn, and must not see an older turn's end; a
-third kind comes after the turn was read once. The rule:
+LAP has four kinds of readers, and nothing in a request says which one it is:
+
+- the drain opens right after its prompt was accepted; a fast turn may be over by then;
+- the channel opens before its prompt, posts at once, and reads only after the turn;
+- the late reader comes after the turn was read once, and wants it again;
+- the browser stays open over many turns.
+
+None of the first three has a time-out: each must get its own turn to the end, and none an older one.
+The rule:
 
 1. an open turn is replayed from its start;
-2. a finished turn that no stream saw is replayed to the first reader that comes soon after it;
-3. one that exactly one stream saw is replayed once more, soon after that stream left;
-4. anything else is live only.
+2. a finished turn that no stream has been opened for since it began is replayed to the first reader
+   that comes soon after it;
+3. one that was read already is replayed to one further reader that comes soon after;
+4. anything else is live only. In particular a turn that a channel saw: a stream was open when it began and
+   left after its end, and another was opened since.
+
+A turn that any stream saw is replayed after a moment in which a prompt may come: the reader was a
+channel then, and gets its own turn only.
 
 Official SDKs read open streams only (their documented use is open, then send), and a loop that stops at
 `session.status_idle` would stop at a replayed one: the caller passes `replay_finished=False` for them.
@@ -15,8 +26,32 @@ Official SDKs read open streams only (their documented use is open, then send), 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One open stream."""
+
+    after: int
+    """The number of the event after which it is served."""
+    replay_after: int | None = None
+    """The same, if no turn begins in the next moment."""
+    turn: int = 0
+    """The first event of the turn that was the latest when it opened."""
+    next_turn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def settle(self, seconds: float) -> int:
+        """Return the number after which the stream is served, once that is certain."""
+        if self.replay_after is None:
+            return self.after
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.next_turn.wait()
+        return self.after if self.next_turn.is_set() else self.replay_after
 
 
 @dataclass(slots=True)
@@ -27,16 +62,26 @@ class Attendance:
     turn_ended: float | None = None
     attached: int = 0
     """Streams opened since the turn began."""
-    open_now: int = 0
     was_open_at_start: bool = False
+    has_channel_left: bool = False
+    """Whether a stream that was open when the turn began left after its end."""
+    has_further_reader: bool = False
+    """Whether rule 3 was applied."""
     last_left: float = 0.0
+    """When a stream left last."""
+    seats: set[Seat] = field(default_factory=set)
+    """The streams that are open now."""
 
     def turn_began(self, first_seq: int) -> None:
         """A turn begins with the event of that number."""
         self.turn_first_seq = first_seq
         self.turn_ended = None
         self.attached = 0
-        self.was_open_at_start = self.open_now > 0
+        self.was_open_at_start = bool(self.seats)
+        self.has_channel_left = False
+        self.has_further_reader = False
+        for seat in self.seats:
+            seat.next_turn.set()
 
     def turn_finished(self) -> None:
         """The turn's terminal event was written."""
@@ -44,35 +89,50 @@ class Attendance:
 
     def join(
         self, *, last_seq: int, is_paused: bool, grace_seconds: float, replay_finished: bool
-    ) -> int:
-        """Count a stream that opens now; return the number after which it is served.
+    ) -> Seat:
+        """Count a stream that opens now, until `leave`; return where it begins.
 
         A turn that waits for the client has shown an idle event: it counts as finished for readers
         that want no replay of those, and as open for the others.
         """
-        if is_paused and not replay_finished:
-            after = last_seq
-        else:
-            after = self._served_after(last_seq, grace_seconds, replay_finished)
+        seat = Seat(last_seq, turn=self.turn_first_seq)
+        if self.turn_first_seq and not (is_paused and not replay_finished):
+            self._place(seat, grace_seconds, replay_finished)
         self.attached += 1
-        self.open_now += 1
-        return after
+        self.seats.add(seat)
+        return seat
 
-    def leave(self) -> None:
+    def leave(self, seat: Seat) -> None:
         """A stream was closed."""
-        self.open_now -= 1
+        self.seats.discard(seat)
         self.last_left = time.monotonic()
+        if self.turn_ended is not None and seat.turn != self.turn_first_seq:
+            self.has_channel_left = True
 
-    def _served_after(self, last_seq: int, grace_seconds: float, replay_finished: bool) -> int:
-        if self.turn_first_seq == 0:
-            return last_seq
+    def is_needed(self, grace_seconds: float) -> bool:
+        """Return whether what is known here matters to a stream that is open or may open soon."""
+        return bool(self.seats) or self._is_recent(grace_seconds)
+
+    def _place(self, seat: Seat, grace_seconds: float, replay_finished: bool) -> None:
         whole_turn = self.turn_first_seq - 1
         if self.turn_ended is None:
-            return whole_turn
-        if not replay_finished or self.was_open_at_start:
-            return last_seq
-        now = time.monotonic()
+            seat.after = whole_turn
+        elif replay_finished and self._is_recent(grace_seconds) and self._is_wanted():
+            if self.attached or self.was_open_at_start:
+                seat.replay_after = whole_turn
+            else:
+                seat.after = whole_turn
+
+    def _is_recent(self, grace_seconds: float) -> bool:
+        if self.turn_ended is None:
+            return False
+        return time.monotonic() - max(self.turn_ended, self.last_left) <= grace_seconds
+
+    def _is_wanted(self) -> bool:
         if self.attached == 0:
-            return whole_turn if now - self.turn_ended <= grace_seconds else last_seq
-        left_recently = self.open_now == 0 and now - self.last_left <= grace_seconds
-        return whole_turn if self.attached == 1 and left_recently else last_seq
+            return True
+        is_channels = self.was_open_at_start and self.has_channel_left
+        if is_channels or self.has_further_reader:
+            return False
+        self.has_further_reader = True
+        return True

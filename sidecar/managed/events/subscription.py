@@ -38,6 +38,10 @@ class Subscription:
         """The number of the last event that was handed out."""
         return self._after
 
+    def begin_after(self, after: int) -> None:
+        """Begin after another event than was said first. Before the first batch only."""
+        self._after = after
+
     def notify(self) -> None:
         """There is something new."""
         self._wake.set()

@@ -59,6 +59,8 @@ class StoredSession:
     record: SessionRecord
     queue: list[QueuedEvent]
     system_messages: list[str]
+    turn_first_seq: int = 0
+    """The event that opened the turn which is not over, 0 without one."""
 
 
 class SessionActor:
@@ -86,6 +88,8 @@ class SessionActor:
         self._take(stored)
         self.turn: Turn | None = None
         self.attendance = Attendance()
+        if stored.turn_first_seq:
+            self.attendance.turn_began(stored.turn_first_seq)
         self._log = log
         self._read_session = read_session
         self._read_turn = read_turn

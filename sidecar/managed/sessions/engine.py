@@ -36,6 +36,9 @@ from sidecar.wire.sessions import ClientEvent
 
 _ACTORS_KEPT = 1000
 """Sessions kept in memory; the longest unused idle one is dropped first (it is all in the store)."""
+_READERS_REMEMBERED_SECONDS = 60.0
+"""A session is kept in memory this long after its last turn and its last stream: who has read the turn is
+known in memory only, see `sidecar.managed.events.replay_policy`."""
 _DRAIN_POLL_SECONDS = 0.1
 _RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
 
@@ -264,7 +267,14 @@ class Turns:
             )
             systems = [system_text(json.loads(row["body"])) for row in rows]
             record = select_session(connection, session_id)
-            return StoredSession(record, select_queue(connection, session_id), systems)
+            first_seq = 0
+            if record.turn is not None:
+                opening = connection.execute(
+                    "SELECT seq FROM events WHERE id = ?", (record.turn.user_event_id,)
+                ).fetchone()
+                first_seq = opening["seq"] if opening is not None else 0
+            queue = select_queue(connection, session_id)
+            return StoredSession(record, queue, systems, first_seq)
 
         return await self._database.read(select)
 
@@ -295,7 +305,8 @@ class Turns:
 
     def _drop_unused(self) -> None:
         for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
-            if actor.turn is None and not actor.is_held:
+            is_unused = actor.turn is None and not actor.is_held
+            if is_unused and not actor.attendance.is_needed(_READERS_REMEMBERED_SECONDS):
                 self.forget(session_id)
 
     def _start_turn(

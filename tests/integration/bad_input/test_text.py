@@ -53,6 +53,40 @@ async def test_a_field_with_half_a_pair_is_named(server: Server, session: str) -
     await server.raw.call("GET", path)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/agents", {"name": "a\0", "model": "openai/gpt-4o", "metadata": {"k\0": "\0v"}}),
+        ("/v1/environments", {"name": "\0", "metadata": {"k\0": "v"}, "description": "d\0"}),
+        ("/v1/vaults", {"display_name": "v\0", "metadata": {"k\0": "v"}}),
+    ],
+)
+async def test_nul_is_replaced(server: Server, path: str, body: dict[str, Any]) -> None:
+    """LAP stores what it is answered in PostgreSQL, which has no NUL: neither texts nor names keep one."""
+    made = await server.raw.call("POST", path, body)
+    listed = await server.raw.call("GET", path)
+    for answer in (made, listed):
+        assert "\\u0000" not in json.dumps(answer)
+        assert "\ufffd" in json.dumps(answer, ensure_ascii=False)
+
+
+async def test_nul_in_a_secret_is_refused(server: Server, agent: str, place: str) -> None:
+    """A secret is never changed, so here it is a 400."""
+    vault = await server.raw.call("POST", "/v1/vaults", {"display_name": "v"})
+    token = {"type": "static_bearer", "mcp_server_url": "https://mcp.test/", "token": "t\0"}
+    path = f"/v1/vaults/{vault['id']}/credentials"
+    await server.refused("POST", path, 400, "invalid_request_error", "token", json={"auth": token})
+    clone = {"type": "github_repository", "url": "https://git.test/a/b"}
+    body = {
+        "agent": agent,
+        "environment_id": place,
+        "resources": [{**clone, "authorization_token": "t\0"}],
+    }
+    await server.refused(
+        "POST", "/v1/sessions", 400, "invalid_request_error", "authorization_token", json=body
+    )
+
+
 async def test_utf_16_is_not_read(server: Server) -> None:
     """JSON on the wire is UTF-8."""
     body = json.dumps({"name": "n", "model": "openai/gpt-4o"}).encode("utf-16")
@@ -139,5 +173,5 @@ async def test_times_before_the_year_1000_come_first(server: Server, agent: str)
 
 
 def test_what_an_older_version_stored_does_not_spoil_an_answer() -> None:
-    """Half a pair that is in the store already is shown as a question mark."""
-    assert json_response({"data": ["\ud83d", "é"]}).body == '{"data":["?","é"]}'.encode()
+    """Half a pair that is in the store already is shown as U+FFFD, as everywhere."""
+    assert json_response({"data": ["\ud83d", "é"]}).body == '{"data":["\ufffd","é"]}'.encode()
