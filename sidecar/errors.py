@@ -10,6 +10,7 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     +- PermissionDeniedError         403 permission_error
     +- NotFoundError                 404 not_found_error
     +- ConflictError                 409 conflict_error         (never retried by the SDKs)
+    +- RequestTimeoutError           408 timeout_error          (the client did not send it in time)
     +- RequestTooLargeError          413 request_too_large
     +- RateLimitedError              429 rate_limit_error
     +- TimedOutError                 504 timeout_error
@@ -92,8 +93,15 @@ class ConflictError(SidecarError):
     should_retry = False
 
 
+class RequestTimeoutError(SidecarError):
+    """The client stopped sending its request."""
+
+    status = 408
+    type = "timeout_error"
+
+
 class RequestTooLargeError(SidecarError):
-    """The body is larger than `SIDECAR_HTTP_BODY_LIMIT_BYTES`."""
+    """The body is larger than its route takes, or becomes more values than a body may have."""
 
     status = 413
     type = "request_too_large"

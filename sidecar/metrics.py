@@ -7,7 +7,7 @@ catalogue and at most `MAX_MODELS` of them, everything else is `other`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +17,10 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 PREFIX = "opencode_sidecar"
 MAX_MODELS = 100
@@ -121,6 +124,20 @@ class Metrics:
             registry=registry,
         )
 
+    def watch_bodies(self, held_bytes: Callable[[], float], refused: Callable[[], float]) -> None:
+        """Read these when asked: the bytes of all request bodies in flight, and how many found no room."""
+        Gauge(
+            f"{PREFIX}_http_body_bytes_in_flight",
+            "Request bodies being received or worked on; the bound is SIDECAR_HTTP_BODIES_IN_FLIGHT_BYTES.",
+            registry=self.registry,
+        ).set_function(held_bytes)
+        _read_counter(
+            self.registry,
+            f"{PREFIX}_http_bodies_refused",
+            "Request bodies answered with 529 because too many were in flight.",
+            refused,
+        )
+
     def request_began(self) -> None:
         """An HTTP request arrived."""
         self._requests_running.inc()
@@ -181,6 +198,18 @@ class Metrics:
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def _read_counter(
+    registry: CollectorRegistry, name: str, text: str, read: Callable[[], float]
+) -> None:
+    """Register a counter whose value is read when asked."""
+
+    class _Counter(Collector):
+        def collect(self) -> Iterator[Metric]:
+            yield CounterMetricFamily(name, text, value=read())
+
+    registry.register(_Counter())
 
 
 def make_metrics(is_known_model: Callable[[str], bool]) -> Metrics:

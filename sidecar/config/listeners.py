@@ -26,7 +26,17 @@ class HttpSettings(SettingsGroup):
     allow_anonymous: bool = False
     """Serve a non-loopback address without a key. Only behind something else that authenticates."""
     body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    """Largest request body, bytes (the hosted API's limit); above it 413."""
+    """Largest request body on routes that carry content (events, session create, opencode's prompts), bytes
+    (the hosted API's limit); above it 413."""
+    plain_body_limit_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    """Largest request body on all other routes, bytes; above it 413."""
+    bodies_in_flight_bytes: Annotated[int, Field(ge=1024)] = 128 * 1024 * 1024
+    """Size of all request bodies that are received or worked on at the same time, bytes; above it 529 with
+    `retry-after`. Bodies up to 64 KiB are always let in. Budget three times this in memory."""
+    body_values: Annotated[int, Field(ge=1)] = 50_000
+    """Values that the JSON of one body may have, counted as its commas and brackets; above it 413."""
+    body_silence_seconds: Seconds = 20.0
+    """Longest pause inside a request body, seconds; then 408. On average it must bring 1 KiB per second."""
     list_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
     """Size at which a page of a list ends, bytes of its stored texts; `next_page` leads to the rest. A
     list of events without `limit` has no other end."""

@@ -19,7 +19,8 @@ from sidecar import __version__
 from sidecar.config import AdminSettings
 from sidecar.errors import NotFoundError, SettingsError
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
-from sidecar.http.answers import json_response, parse, read_object
+from sidecar.http.answers import json_response
+from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies, read_optional_model
 from sidecar.http.browsers import refuse_pages
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.runner import Runner
@@ -29,6 +30,13 @@ from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
 
 METRICS_PATH = "/metrics"
+_BODY_BOUNDS = BodyBounds(
+    plain_bytes=64 * 1024,
+    content_bytes=64 * 1024,
+    in_flight_bytes=1024 * 1024,
+    values=1000,
+    silence_seconds=10.0,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -154,7 +162,7 @@ class AdminApi:
 
     async def restart(self, request: web.Request) -> web.Response:
         """`POST /admin/restart {"reason"?, "force"?}`: replace opencode, when idle unless forced."""
-        wanted = parse(RestartRequest, await read_object(request, allow_empty=True))
+        wanted = await read_optional_model(request, RestartRequest)
         supervisor, turns = self._sources.supervisor, self._sources.turns
         boot, running = supervisor.boot, turns.busy_count
         supervisor.request_restart(wanted.reason, force=wanted.force)
@@ -217,6 +225,7 @@ async def start_admin(
                 "SIDECAR_ADMIN_KEY",
             ),
             require_key(key, variable=variable, public=public),
+            bounded_bodies(BodyBudget(_BODY_BOUNDS, on_release=lambda _freed: None)),
         ]
     )
     app.add_routes(api.routes())

@@ -8,12 +8,11 @@ from sidecar.http.answers import (
     created_at_filters,
     json_response,
     page_query,
-    parse,
     path_id,
     query_bool,
     query_version,
-    read_object,
 )
+from sidecar.http.bodies import read_model, read_object
 from sidecar.managed.agents.agents import Agents
 from sidecar.wire.managed import AgentCreate, AgentUpdate
 
@@ -37,7 +36,7 @@ class AgentsApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/agents`."""
-        body = parse(AgentCreate, await read_object(request))
+        body = await read_model(request, AgentCreate)
         return json_response((await self._agents.create(body)).answer())
 
     async def retrieve(self, request: web.Request) -> web.Response:
@@ -49,7 +48,7 @@ class AgentsApi:
     async def update(self, request: web.Request) -> web.Response:
         """`POST /v1/agents/{id}`."""
         agent_id = path_id(request, "agent", "agent")
-        body = parse(AgentUpdate, await read_object(request))
+        body = await read_model(request, AgentUpdate)
         return json_response((await self._agents.update(agent_id, body)).answer())
 
     async def archive(self, request: web.Request) -> web.Response:

@@ -7,25 +7,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from aiohttp import hdrs, web
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from sidecar.errors import (
     InvalidRequestError,
     NotFoundError,
-    RequestTooLargeError,
     SidecarError,
 )
 from sidecar.ids import Prefix, is_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import Order, Query
-from sidecar.wire.json_text import (
-    UnstorableError,
-    has_unstorable_escape,
-    mended,
-    read_strictly,
-)
+from sidecar.wire.json_text import has_unstorable_escape, mended
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
@@ -73,47 +66,6 @@ def error_response(error: SidecarError, request_id: str) -> web.Response:
         headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
     envelope = {"type": "error", "error": body, "request_id": request_id}
     return json_response(envelope, status=error.status, headers=headers)
-
-
-async def read_body(request: web.Request) -> bytes:
-    """Read the body. Raises InvalidRequestError or RequestTooLargeError."""
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise RequestTooLargeError(
-            "the request body is larger than this server accepts (32 MB unless configured)"
-        ) from error
-    except (ContentEncodingError, web.RequestPayloadError) as error:
-        coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity")
-        raise InvalidRequestError(
-            f"the body cannot be read: it broke off, or is not in its Content-Encoding ({coding[:40]})"
-        ) from error
-
-
-async def read_object(
-    request: web.Request, *, allow_empty: bool = False, has_secrets: bool = False
-) -> dict[str, Any]:
-    """Read the body as a JSON object. Raises InvalidRequestError or RequestTooLargeError.
-
-    NUL in texts becomes U+FFFD: LAP could not store the answer. With `has_secrets` it stays, and the
-    field's own check refuses it: a secret is never changed.
-    """
-    raw = await read_body(request)
-    if not raw.strip():
-        if allow_empty:
-            return {}
-        raise InvalidRequestError("the body is empty; send a JSON object")
-    try:
-        value = read_strictly(raw)
-    except UnstorableError as error:
-        raise InvalidRequestError(str(error), field=error.field or None) from error
-    except ValueError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequestError(f"the body must be a JSON object, not {_kind(value)}")
-    if has_unstorable_escape(raw.decode("utf-8-sig")) and not has_secrets:
-        return dict(mended(value))
-    return value
 
 
 def parse(model: type[M], value: Any) -> M:
@@ -180,11 +132,6 @@ def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
     field = str(first["loc"][0]) if first["loc"] else None
     code = first["type"] if first["type"] == MODEL_REQUIRED else FIELD_CODES.get(field or "")
     return "; ".join(sentences) + more, field, code
-
-
-def _kind(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _shorten(text: str) -> str:

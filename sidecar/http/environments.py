@@ -7,11 +7,10 @@ from aiohttp import web
 from sidecar.http.answers import (
     json_response,
     page_query,
-    parse,
     path_id,
     query_bool,
-    read_object,
 )
+from sidecar.http.bodies import read_model, read_object
 from sidecar.managed.agents.environments import Environments
 from sidecar.wire.managed import EnvironmentCreate, EnvironmentUpdate
 
@@ -35,7 +34,7 @@ class EnvironmentsApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/environments`."""
-        body = parse(EnvironmentCreate, await read_object(request))
+        body = await read_model(request, EnvironmentCreate)
         return json_response((await self._environments.create(body)).answer())
 
     async def retrieve(self, request: web.Request) -> web.Response:
@@ -46,7 +45,7 @@ class EnvironmentsApi:
     async def update(self, request: web.Request) -> web.Response:
         """`POST /v1/environments/{id}`."""
         environment_id = path_id(request, "env", "environment")
-        body = parse(EnvironmentUpdate, await read_object(request))
+        body = await read_model(request, EnvironmentUpdate)
         return json_response((await self._environments.update(environment_id, body)).answer())
 
     async def archive(self, request: web.Request) -> web.Response:

@@ -10,12 +10,11 @@ from sidecar.http.answers import (
     date_bounds,
     json_response,
     order_of,
-    parse,
     path_id,
     query_int,
     query_list,
-    read_object,
 )
+from sidecar.http.bodies import read_model
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.managed.events.log import EventLog
@@ -77,7 +76,7 @@ class EventsApi:
     async def send(self, request: web.Request) -> web.Response:
         """`POST /v1/sessions/{id}/events`: answers once the events are durable, not processed."""
         session_id = path_id(request, "sesn", "session")
-        body = parse(EventsSend, await read_object(request))
+        body = await read_model(request, EventsSend, has_content=True)
         return json_response({"data": await self._turns.send(session_id, body.events)})
 
     async def list(self, request: web.Request) -> web.StreamResponse:

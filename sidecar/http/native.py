@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
-from sidecar.http.answers import read_body
+from sidecar.http.bodies import read_body
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef, child_id, gateway_id
 from sidecar.opencode.client import ChildClient
@@ -89,7 +89,7 @@ class NativeApi:
         client = await (self._wait_ready() if begins_turn else self._wait_serving())
         await self._check(client, request.method, path)
         directory = self._directory(request)
-        body = await read_body(request) if request.can_read_body else None
+        body = await read_body(request, has_content=begins_turn) if request.can_read_body else None
         async with self._prepared(client, path, directory, body) as (client, body):
             headers = _picked(request.headers, REQUEST_HEADERS)
             upstream = await client.forward(

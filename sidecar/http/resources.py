@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.answers import json_response, parse, path_id, query_int, read_object
+from sidecar.http.answers import json_response, path_id, query_int
+from sidecar.http.bodies import read_model, read_object
 from sidecar.managed.sessions.resources import Resources
 from sidecar.wire.sessions import ResourceUpdate
 
@@ -66,7 +67,7 @@ class ResourcesApi:
     async def update(self, request: web.Request) -> web.Response:
         """`POST /v1/sessions/{id}/resources/{resource}`."""
         ids = _session_id(request), _resource_id(request)
-        body = parse(ResourceUpdate, await read_object(request))
+        body = await read_model(request, ResourceUpdate)
         return json_response(await self._resources.set_token(*ids, body.authorization_token))
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -10,14 +10,13 @@ from sidecar.http.answers import (
     json_response,
     order_of,
     page_query,
-    parse,
     path_id,
     query_bool,
     query_int,
     query_list,
     query_version,
-    read_object,
 )
+from sidecar.http.bodies import read_model, read_object
 from sidecar.managed.sessions.representation import thread_to_api
 from sidecar.managed.sessions.service import Filters, Sessions
 from sidecar.managed.turns.state import SessionRecord
@@ -51,7 +50,7 @@ class SessionsApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/sessions`."""
-        body = parse(SessionCreate, await read_object(request))
+        body = await read_model(request, SessionCreate, has_content=True)
         return json_response(await self._sessions.create(body))
 
     async def retrieve(self, request: web.Request) -> web.Response:
@@ -61,7 +60,7 @@ class SessionsApi:
     async def update(self, request: web.Request) -> web.Response:
         """`POST /v1/sessions/{id}`."""
         session_id = path_id(request, "sesn", "session")
-        body = parse(SessionUpdate, await read_object(request))
+        body = await read_model(request, SessionUpdate)
         return json_response(await self._sessions.update(session_id, body))
 
     async def archive(self, request: web.Request) -> web.Response:

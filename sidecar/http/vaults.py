@@ -7,11 +7,10 @@ from aiohttp import web
 from sidecar.http.answers import (
     json_response,
     page_query,
-    parse,
     path_id,
     query_bool,
-    read_object,
 )
+from sidecar.http.bodies import read_model, read_object
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.wire.vaults import CredentialCreate, CredentialUpdate, VaultCreate, VaultUpdate
@@ -46,7 +45,7 @@ class VaultsApi:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults`."""
-        body = parse(VaultCreate, await read_object(request))
+        body = await read_model(request, VaultCreate)
         return json_response((await self._vaults.create(body)).answer())
 
     async def retrieve(self, request: web.Request) -> web.Response:
@@ -56,7 +55,7 @@ class VaultsApi:
     async def update(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults/{id}`."""
         vault_id = _vault_id(request)
-        body = parse(VaultUpdate, await read_object(request))
+        body = await read_model(request, VaultUpdate)
         return json_response((await self._vaults.update(vault_id, body)).answer())
 
     async def archive(self, request: web.Request) -> web.Response:
@@ -80,7 +79,7 @@ class VaultsApi:
     async def create_credential(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults/{id}/credentials`."""
         vault_id = _vault_id(request)
-        body = parse(CredentialCreate, await read_object(request, has_secrets=True))
+        body = await read_model(request, CredentialCreate, has_secrets=True)
         return json_response((await self._credentials.create(vault_id, body)).answer())
 
     async def retrieve_credential(self, request: web.Request) -> web.Response:
@@ -91,7 +90,7 @@ class VaultsApi:
     async def update_credential(self, request: web.Request) -> web.Response:
         """`POST /v1/vaults/{id}/credentials/{credential}`."""
         ids = _vault_id(request), _credential_id(request)
-        body = parse(CredentialUpdate, await read_object(request, has_secrets=True))
+        body = await read_model(request, CredentialUpdate, has_secrets=True)
         return json_response((await self._credentials.update(*ids, body)).answer())
 
     async def archive_credential(self, request: web.Request) -> web.Response:

@@ -41,12 +41,12 @@ class UnstorableError(ValueError):
         self.field = field
 
 
-def read_strictly(raw: bytes) -> Any:
+def read_strictly(raw: bytes | bytearray | str) -> Any:
     """Return what a client sent. Raises ValueError, as UnstorableError when it is JSON all the same.
 
     NUL is Unicode and stays: whether it is replaced or refused depends on the field.
     """
-    text = raw.decode("utf-8-sig")
+    text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
     value = _loads(text, number=_finite, constant=_refuse_constant)
     if _is_suspect(text):
         fields = value.items() if isinstance(value, dict) else [("", value)]

@@ -7,7 +7,7 @@ Whether a field was sent at all (omitted keeps, null clears) is read from `model
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,12 @@ FIELD_CODES = {"metadata": "invalid_metadata"}
 """Field -> Anthropic's `error_code` for whatever is wrong with it."""
 MODEL_REQUIRED = "agent_model_required"
 """An `error_code` that a validator gives as the type of its error."""
+
+
+_T = TypeVar("_T")
+Items = Annotated[list[_T], Field(fail_fast=True)]
+"""A list in a request. It ends at its first wrong item: a million wrong ones would each become an error,
+and three errors are shown. Its length, where it has a bound, is checked before the items are."""
 
 
 class Body(BaseModel):
@@ -58,6 +64,17 @@ def check_token(value: str) -> str:
     return value
 
 
+def _few(most: int) -> BeforeValidator:
+    """Return the validator that counts the pairs of an object before looking at any."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > most:
+            raise ValueError(f"at most {MAX_METADATA_PAIRS} pairs")
+        return value
+
+    return BeforeValidator(check)
+
+
 def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
     for key, item in value.items():
         if not 1 <= len(key) <= 64:
@@ -68,17 +85,17 @@ def _check_metadata(value: dict[str, str | None]) -> dict[str, str | None]:
 
 
 def _check_whole(value: dict[str, str | None]) -> dict[str, str | None]:
-    if len(value) > MAX_METADATA_PAIRS:
-        raise ValueError(f"at most {MAX_METADATA_PAIRS} pairs")
     for key, item in value.items():
         if item is None:
             raise ValueError(f"value of {key!r} must be a string")
     return value
 
 
-MetadataPatch = Annotated[dict[str, str | None], AfterValidator(_check_metadata)]
-"""Metadata of an update: a null value deletes the key. How many there may be is said of the result."""
-Metadata = Annotated[MetadataPatch, AfterValidator(_check_whole)]
+_Pairs = Annotated[dict[str, str | None], AfterValidator(_check_metadata)]
+MetadataPatch = Annotated[_Pairs, _few(2 * MAX_METADATA_PAIRS)]
+"""Metadata of an update: a null value deletes the key. It can delete as many pairs as there may be, and set
+as many; how many there are then is checked on the result."""
+Metadata = Annotated[_Pairs, AfterValidator(_check_whole), _few(MAX_METADATA_PAIRS)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 System = Annotated[str, StringConstraints(max_length=MAX_SYSTEM_CHARS)]
@@ -144,7 +161,7 @@ class AgentToolset(Body):
 
     type: Literal["agent_toolset_20260401"]
     default_config: ToolDefaults | None = None
-    configs: list[ToolConfig] | None = None
+    configs: Items[ToolConfig] | None = None
 
 
 class McpToolset(Body):
@@ -153,7 +170,7 @@ class McpToolset(Body):
     type: Literal["mcp_toolset"]
     mcp_server_name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     default_config: ToolDefaults | None = None
-    configs: list[ToolConfig] | None = None
+    configs: Items[ToolConfig] | None = None
 
 
 class InputSchema(BaseModel):
@@ -163,7 +180,7 @@ class InputSchema(BaseModel):
 
     type: Literal["object"]
     properties: dict[str, Any] | None = None
-    required: list[str] | None = None
+    required: Items[str] | None = None
 
 
 class CustomTool(Body):
@@ -203,9 +220,9 @@ class ExecutionIdentity(Body):
 Multiagent = Annotated[
     None, refused("agents of several agents are not offered by this sidecar; leave the field out")
 ]
-Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS)]
-McpServers = Annotated[list[McpServer], Field(max_length=MAX_MCP_SERVERS)]
-Skills = Annotated[list[Skill], Field(max_length=20)]
+Tools = Annotated[Items[Tool], Field(max_length=MAX_TOOLS)]
+McpServers = Annotated[Items[McpServer], Field(max_length=MAX_MCP_SERVERS)]
+Skills = Annotated[Items[Skill], Field(max_length=20)]
 
 
 class AgentCreate(Body):
@@ -247,7 +264,7 @@ class AgentUpdate(Body):
         return data
 
 
-PackageNames = list[Annotated[str, StringConstraints(min_length=1, max_length=256)]]
+PackageNames = Items[Annotated[str, StringConstraints(min_length=1, max_length=256)]]
 
 
 class Packages(Body):
@@ -271,7 +288,7 @@ class LimitedNetwork(Body):
     """An allow-list; stored, enforced by the platform around the sidecar."""
 
     type: Literal["limited"]
-    allowed_hosts: list[str] = []
+    allowed_hosts: Items[str] = []
     allow_mcp_servers: bool = False
     allow_package_managers: bool = False
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from sidecar.wire.managed import (
     MODEL_REQUIRED,
     Body,
+    Items,
     McpServers,
     Metadata,
     MetadataPatch,
@@ -31,11 +32,19 @@ MAX_INITIAL_EVENTS = 50
 MAX_EVENTS_PER_SEND = 1000
 
 
+_BASE64_STEP = 1024 * 1024
+"""Characters decoded at once: the check of a whole document would hold the interpreter all the while."""
+
+
 def _check_base64(value: str) -> str:
+    is_base64 = "=" not in value[:-2]
     try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("must be base64") from error
+        for start in range(0, len(value), _BASE64_STEP):
+            base64.b64decode(value[start : start + _BASE64_STEP], validate=True)
+    except (binascii.Error, ValueError):
+        is_base64 = False
+    if not is_base64:
+        raise ValueError("must be base64")
     return value
 
 
@@ -94,7 +103,7 @@ class SearchResultBlock(Body):
     type: Literal["search_result"]
     source: str
     title: str
-    content: list[TextBlock]
+    content: Items[TextBlock]
     citations: dict[str, Any] | None = None
 
 
@@ -104,12 +113,12 @@ def _text_shorthand(value: Any) -> Any:
 
 
 UserContent = Annotated[
-    list[Annotated[TextBlock | ImageBlock | DocumentBlock, Field(discriminator="type")]],
+    Items[Annotated[TextBlock | ImageBlock | DocumentBlock, Field(discriminator="type")]],
     BeforeValidator(_text_shorthand),
     Field(min_length=1),
 ]
 ResultContent = Annotated[
-    list[
+    Items[
         Annotated[
             TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
         ]
@@ -169,7 +178,7 @@ class SystemMessage(Body):
     """An instruction in the middle of a conversation."""
 
     type: Literal["system.message"]
-    content: Annotated[list[TextBlock], Field(min_length=1, max_length=1000)]
+    content: Annotated[Items[TextBlock], Field(min_length=1, max_length=1000)]
 
 
 ClientEvent = Annotated[
@@ -186,7 +195,7 @@ ClientEvent = Annotated[
 class EventsSend(Body):
     """`POST /v1/sessions/{id}/events`: all events are valid, or none is accepted."""
 
-    events: Annotated[list[ClientEvent], Field(min_length=1, max_length=MAX_EVENTS_PER_SEND)]
+    events: Annotated[Items[ClientEvent], Field(min_length=1, max_length=MAX_EVENTS_PER_SEND)]
 
 
 class AgentReference(Body):
@@ -282,9 +291,11 @@ class SessionCreate(Body):
     environment_id: str
     title: Annotated[str, StringConstraints(max_length=1024)] | None = None
     metadata: Metadata | None = None
-    initial_events: Annotated[list[UserMessage], Field(max_length=MAX_INITIAL_EVENTS)] | None = None
-    resources: Annotated[list[GithubRepository], Field(max_length=20)] | None = None
-    vault_ids: Annotated[list[str], Field(max_length=20)] | None = None
+    initial_events: Annotated[Items[UserMessage], Field(max_length=MAX_INITIAL_EVENTS)] | None = (
+        None
+    )
+    resources: Annotated[Items[GithubRepository], Field(max_length=20)] | None = None
+    vault_ids: Annotated[Items[str], Field(max_length=20)] | None = None
     budget: Budget = None
 
 

@@ -15,6 +15,7 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import HttpSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
+from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.browsers import refuse_pages
 from sidecar.http.health import HealthApi
 from sidecar.http.late import LateRoutes
@@ -23,6 +24,7 @@ from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context
 from sidecar.http.models import ModelsApi, OtherRuntimes
 from sidecar.http.runner import Runner
 from sidecar.listening import listen, url_of
+from sidecar.memory import MemoryReturn
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.tracing import Tracer, make_tracer
 from sidecar.wiring.gateway import Gateway, client_session, describe, find_gateway, make_catalogue
@@ -66,14 +68,16 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         catalogue=catalogue, other_runtimes=lambda: _other_runtimes(settings, session, tasks)
     )
     late = LateRoutes()
+    bodies = BodyBudget(_body_bounds(settings.http), on_release=MemoryReturn(tasks).note)
+    metrics.watch_bodies(lambda: bodies.held_bytes, lambda: bodies.refused)
     app = web.Application(
         middlewares=[
             measured(metrics, tracer),
             request_context,
             _access(settings.http),
             finish_writes(tasks),
+            bounded_bodies(bodies),
         ],
-        client_max_size=settings.http.body_limit_bytes,
     )
     app.add_routes([*health.routes(), *models.routes()])
     app.router.register_resource(late)
@@ -103,6 +107,16 @@ def _access(settings: HttpSettings) -> Middleware:
         is_host_checked=not settings.allow_anonymous,
         remedy="set RUNTIME_API_KEY and send it, or call this server localhost from a program",
         public=PUBLIC_PATHS,
+    )
+
+
+def _body_bounds(settings: HttpSettings) -> BodyBounds:
+    return BodyBounds(
+        plain_bytes=settings.plain_body_limit_bytes,
+        content_bytes=settings.body_limit_bytes,
+        in_flight_bytes=settings.bodies_in_flight_bytes,
+        values=settings.body_values,
+        silence_seconds=settings.body_silence_seconds,
     )
 
 
