@@ -225,7 +225,7 @@ async def start_admin(
                 "SIDECAR_ADMIN_KEY",
             ),
             require_key(key, variable=variable, public=public),
-            bounded_bodies(BodyBudget(_BODY_BOUNDS, on_release=lambda _freed: None)),
+            bounded_bodies(BodyBudget(_BODY_BOUNDS)),
         ]
     )
     app.add_routes(api.routes())

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel
 
+from sidecar.config import HttpSettings
 from sidecar.errors import (
     InvalidRequestError,
     OverloadedError,
@@ -57,11 +58,24 @@ class BodyBounds:
     silence_seconds: float
     """Longest pause between two pieces; on average a body has to bring 1 KiB per second."""
 
+    @classmethod
+    def of(cls, settings: HttpSettings) -> BodyBounds:
+        """Return what the settings say."""
+        return cls(
+            plain_bytes=settings.plain_body_limit_bytes,
+            content_bytes=settings.body_limit_bytes,
+            in_flight_bytes=settings.bodies_in_flight_bytes,
+            values=settings.body_values,
+            silence_seconds=settings.body_silence_seconds,
+        )
+
 
 class BodyBudget:
     """The bytes of all bodies in flight on one listener."""
 
-    def __init__(self, bounds: BodyBounds, *, on_release: Callable[[int], None]) -> None:
+    def __init__(
+        self, bounds: BodyBounds, *, on_release: Callable[[int], None] = lambda _freed: None
+    ) -> None:
         self.bounds = bounds
         self._on_release = on_release
         self.held_bytes = 0

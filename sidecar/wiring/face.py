@@ -68,7 +68,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         catalogue=catalogue, other_runtimes=lambda: _other_runtimes(settings, session, tasks)
     )
     late = LateRoutes()
-    bodies = BodyBudget(_body_bounds(settings.http), on_release=MemoryReturn(tasks).note)
+    bodies = BodyBudget(BodyBounds.of(settings.http), on_release=MemoryReturn(tasks).note)
     metrics.watch_bodies(lambda: bodies.held_bytes, lambda: bodies.refused)
     app = web.Application(
         middlewares=[
@@ -107,16 +107,6 @@ def _access(settings: HttpSettings) -> Middleware:
         is_host_checked=not settings.allow_anonymous,
         remedy="set RUNTIME_API_KEY and send it, or call this server localhost from a program",
         public=PUBLIC_PATHS,
-    )
-
-
-def _body_bounds(settings: HttpSettings) -> BodyBounds:
-    return BodyBounds(
-        plain_bytes=settings.plain_body_limit_bytes,
-        content_bytes=settings.body_limit_bytes,
-        in_flight_bytes=settings.bodies_in_flight_bytes,
-        values=settings.body_values,
-        silence_seconds=settings.body_silence_seconds,
     )
 
 

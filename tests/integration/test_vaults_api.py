@@ -10,7 +10,9 @@ import anthropic
 import pytest
 from aiohttp import ClientSession, web
 
+from sidecar.config import HttpSettings
 from sidecar.errors import InvalidRequestError
+from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.middleware import request_context
 from sidecar.http.vaults import VaultsApi
 from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
@@ -40,7 +42,8 @@ class Server:
         sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
         self.vaults = Vaults(database=self.database, sealer=sealer)
         credentials = Credentials(database=self.database, sealer=sealer)
-        app = web.Application(middlewares=[request_context])
+        bodies = BodyBudget(BodyBounds.of(HttpSettings()))
+        app = web.Application(middlewares=[request_context, bounded_bodies(bodies)])
         app.add_routes(VaultsApi(vaults=self.vaults, credentials=credentials).routes())
         self._runner = web.AppRunner(app)
         await self._runner.setup()
