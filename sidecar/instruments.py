@@ -51,11 +51,12 @@ class Sources:
     instances: Instances
     turns: Turns
     log: EventLog
+    relay: Relay
     database: Store
     is_demo_gateway: bool
 
 
-def connect(metrics: Metrics, sources: Sources, relay: Relay) -> None:
+def connect(metrics: Metrics, sources: Sources) -> None:
     """Let the metrics hear of turns, model requests and ends of the child, and read the rest."""
     metrics.registry.register(StateCollector(sources))
 
@@ -84,7 +85,7 @@ def connect(metrics: Metrics, sources: Sources, relay: Relay) -> None:
 
     sources.turns.on_turn_end(on_turn)
     sources.supervisor.on_exit(on_exit)
-    relay.listen(on_request)
+    sources.relay.listen(on_request)
 
 
 def cause(reason: str) -> str:
@@ -136,6 +137,7 @@ class StateCollector(Collector):
         yield from self._build()
         yield from self._work()
         yield from self._catalogue()
+        yield from self._relay()
         yield from self._child()
         yield from self._instances()
         yield from self._store()
@@ -196,6 +198,28 @@ class StateCollector(Collector):
         yield _counter("catalogue_refreshes", "Reads of the gateway's lists.", catalogue.refreshes)
         yield _counter(
             "catalogue_refresh_failures", "Those that failed.", catalogue.failed_refreshes
+        )
+
+    def _relay(self) -> Iterator[Metric]:
+        relay = self._sources.relay
+        refused = CounterMetricFamily(
+            f"{PREFIX}_model_requests_refused",
+            "Model requests that were not sent, because their turn had made too many.",
+            labels=["reason"],
+        )
+        for reason, count in relay.guard.refusals.items():
+            refused.add_metric([reason], count)
+        yield refused
+        yield _gauge(
+            "turn_model_requests",
+            "Model requests of the running turn that has made the most.",
+            relay.guard.largest_turn,
+        )
+        yield _gauge("turn_model_requests_limit", "Its bound, a setting.", relay.guard.max_per_turn)
+        yield _counter(
+            "relay_repaired_frames",
+            "Events of streamed answers that were repaired for opencode.",
+            relay.repaired_frames,
         )
 
     def _child(self) -> Iterator[Metric]:

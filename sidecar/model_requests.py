@@ -17,10 +17,14 @@ FailureKind = Literal[
     "failed",
     "timeout",
     "not_sse",
+    "incomplete",
+    "redirected",
+    "limit",
     "cancelled",
 ]
-"""`cancelled`: the child went away first, as it does when a turn is aborted. `refusal`: the model
-answered, with a refusal."""
+"""`incomplete`: the stream ended without its terminal mark. `redirected`: to where our key must not go.
+`limit`: the relay refused it, because the turn had made too many. `cancelled`: the child went away first,
+as it does when a turn is aborted. `refusal`: the model answered, with a refusal."""
 
 
 @dataclass(frozen=True, slots=True)

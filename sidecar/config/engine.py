@@ -129,6 +129,11 @@ class TurnSettings(SettingsGroup):
 
     max_seconds: Seconds = 7200.0
     """Upper bound of one turn, seconds; it then ends with `session.error`. Tools may be silent for long."""
+    max_model_requests: Annotated[int, Field(ge=1)] = 500
+    """Model requests of one turn, sub-agents' included; then it ends with `session.error`."""
+    max_requests_without_progress: Annotated[int, Field(ge=1)] = 12
+    """Model requests of one turn in a row that bring neither a tool call nor a finished message; then it
+    ends with `session.error`. opencode itself tries a failed request 5 more times."""
     watchdog_seconds: Seconds = 30.0
     """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 100

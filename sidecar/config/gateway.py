@@ -38,6 +38,9 @@ class GatewaySettings(SettingsGroup):
     """Bound for a model call's response headers, seconds. Reasoning models think before they answer."""
     idle_timeout_seconds: Seconds = 300.0
     """Bound for silence inside a streamed model answer, seconds."""
+    repair_streams: bool = True
+    """Repair streamed answers that the AI SDK inside opencode cannot read (docs/gateways.md). Off: every
+    byte passes as it came."""
     include: CommaList = ()
     """Globs of model ids to list; empty lists all chat models."""
     exclude: CommaList = ()

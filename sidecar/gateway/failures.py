@@ -62,6 +62,12 @@ def error_body(path: str, status: int, message: str) -> bytes:
 
 def error_event(path: str, message: str) -> bytes:
     """Return an error as a frame that ends a stream which has begun."""
+    if path.startswith("responses"):
+        error = {"type": "relay_error", "code": "504", "message": message, "param": None}
+        value = {"type": "error", "sequence_number": 0, **error, "error": error}
+        return (
+            b"\n\nevent: error\ndata: " + json.dumps({**value, "type": "error"}).encode() + b"\n\n"
+        )
     head = b"event: error\n" if path.startswith("messages") else b""
     return b"\n\n" + head + b"data: " + error_body(path, 504, message) + b"\n\n"
 

@@ -1,17 +1,16 @@
-"""One request of the child on its way to the gateway and back.
+"""The way of one request of the child to the gateway and back.
 
-Bytes pass through untouched, each chunk at once, and the silence of both ends is bounded. A failure of the
-way itself is answered in the route's format; what happened is noted in the `Call`.
+Bytes are passed at once, and the silence of both ends is bounded. Event streams are passed frame by frame
+(`sidecar.gateway.streams`); one that ends before its answer is complete ends with an error for the child.
+A failure of the way itself is answered in the route's format; what happened is noted in the `Call`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections.abc import Awaitable
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -19,85 +18,46 @@ from yarl import URL
 
 from sidecar.aiokit import SilenceBound
 from sidecar.config import GatewaySettings
+from sidecar.gateway.call import Call
 from sidecar.gateway.failures import classify, classify_event, error_body, error_event
-from sidecar.gateway.upstream import api_root, excerpt, key_headers
-from sidecar.gateway.usage import AnswerTap
-from sidecar.model_requests import FailureKind, RequestFailure, Usage
-from sidecar.tracing import TRACEPARENT
-from sidecar.wire.json_text import read_leniently
+from sidecar.gateway.headers import MAX_HEADER_BYTES, for_child, for_gateway
+from sidecar.gateway.proxies import Proxies
+from sidecar.gateway.redirects import MAX_HOPS, RedirectError, next_url
+from sidecar.gateway.streams.answer import AnswerStream
+from sidecar.gateway.streams.facts import AnswerFacts
+from sidecar.gateway.streams.frames import FrameTooLongError, looks_like_events
+from sidecar.gateway.upstream import api_root, excerpt
+from sidecar.model_requests import FailureKind, RequestFailure
 
-_HOP_BY_HOP = frozenset(
-    {
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
-        *("trailer", "transfer-encoding", "upgrade", "content-length"),
-    }
-)
-STRIPPED_FROM_REQUEST = _HOP_BY_HOP | {
-    *("host", "authorization", "x-api-key", "cookie", "expect"),
-    "accept-encoding",  # a compressed stream would be held back by the compressor and hide usage
-}
-STRIPPED_FROM_ANSWER = _HOP_BY_HOP | {"date", "server", "set-cookie"}
-
+_EVENT_STREAM = "text/event-stream"
 _KEPT_ERROR_BYTES = 4096
-_NOT_SSE_WAIT_SECONDS = 2.0
+_KEPT_ANSWER_BYTES = 8 * 1024 * 1024
+"""A whole answer up to this size is read for its usage."""
 _READ_BUFFER_BYTES = 256 * 1024
 _KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, under LiteLLM, closes an idle connection: a POST that meets the
 closing connection would be lost."""
-
-_MODEL_IN_FRONT = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\]+)"')
-
-
-@dataclass(slots=True)
-class Call:
-    """One request on its way, and what is known of it so far."""
-
-    path: str
-    """Below `/v1/`."""
-    body: bytes
-    traceparent: str | None = None
-    """What the gateway is told instead of the child's own."""
-    started: float = field(default_factory=time.perf_counter)
-    first_byte: float | None = None
-    """Seconds from the start."""
-    status: int = 0
-    failure: RequestFailure | None = None
-    tap: AnswerTap | None = None
-
-    @property
-    def model(self) -> str:
-        """The model that the body names, empty when none. Model clients name it first: a prompt of
-        megabytes is not parsed for it."""
-        in_front = _MODEL_IN_FRONT.match(self.body)
-        if in_front is not None:
-            return in_front[1].decode("utf-8", "replace")
-        return str(self._parsed().get("model") or "")
-
-    @property
-    def wants_stream(self) -> bool:
-        """Whether the body asks for events."""
-        return self._parsed().get("stream") is True
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the answer told of it."""
-        return self.tap.usage if self.tap is not None else None
-
-    def _parsed(self) -> dict[str, Any]:
-        try:
-            value = read_leniently(self.body) if self.body else None
-        except ValueError:
-            return {}
-        return value if isinstance(value, dict) else {}
+_AFTER_MARK_SECONDS = 5.0
+"""Silence after the terminal mark of a chat completion that ends the answer. Usage may follow the mark."""
+_CLEAN_END_SECONDS = 0.1
+"""How long the end of the body may take after the end of the answer, for the connection to be kept."""
 
 
 class Forwarder:
     """Sends requests on to the gateway with the real key. Use between `open()` and `close()`."""
 
-    def __init__(self, *, settings: GatewaySettings, base_url: str, api_key: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        base_url: str,
+        api_key: str | None,
+        proxies: Proxies | None = None,
+    ) -> None:
         self._settings = settings
         self._root = api_root(base_url)
         self._api_key = api_key
+        self._proxies = proxies or Proxies.from_environment()
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
@@ -109,9 +69,11 @@ class Forwarder:
             ),
             # What one answer sets must not go with the requests of all other sessions.
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
             read_bufsize=_READ_BUFFER_BYTES,
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            middlewares=self._proxies.middlewares,
         )
 
     async def close(self) -> None:
@@ -120,126 +82,246 @@ class Forwarder:
             await self._session.close()
             self._session = None
 
-    def finish(self, call: Call) -> None:
-        """Look at the end of the answer: it may tell of a failure that no status showed."""
-        if call.tap is not None:
-            call.tap.finish()
-            call.failure = call.failure or self._told_by(call.tap)
+    def failure_inside(self, call: Call) -> RequestFailure | None:
+        """Return the failure that the answer itself reports and no status showed, if any."""
+        facts = call.facts
+        if facts is None:
+            return None
+        if facts.error is not None:
+            message = excerpt(str(facts.error.get("message") or facts.error), self._api_key)
+            return RequestFailure(classify_event(facts.error), message)
+        return RequestFailure("refusal", "the model refused") if facts.is_refusal else None
 
     async def forward(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Return the answer, prepared and complete, or our own where the gateway gave none."""
-        assert self._session is not None
-        headers = [
-            (name, value)
-            for name, value in request.headers.items()
-            if name.lower() not in STRIPPED_FROM_REQUEST
-            and not (call.traceparent and name.lower() == TRACEPARENT)
-        ]
-        if call.traceparent:
-            headers.append((TRACEPARENT, call.traceparent))
-        headers += key_headers(self._api_key, is_messages=call.path.startswith("messages")).items()
-        headers.append((hdrs.ACCEPT_ENCODING, "identity"))
         query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
+        url = URL(f"{self._root}/v1/{call.path}{query}", encoded=True)
         bound = self._settings.first_byte_timeout_seconds
         try:
             async with asyncio.timeout(bound):
-                upstream = await self._session.request(
-                    request.method,
-                    URL(f"{self._root}/v1/{call.path}{query}", encoded=True),
-                    data=call.body or None,
-                    headers=headers,
-                    allow_redirects=False,
-                )
+                upstream = await self._ask(request, url, call)
         except aiohttp.ServerTimeoutError as error:
             return self._fail(call, 503, "timeout", f"the gateway cannot be reached: {error}")
         except TimeoutError:
             return self._fail(call, 504, "timeout", f"no answer from the gateway in {bound:g} s")
+        except RedirectError as error:
+            return self._fail(call, 502, "redirected", excerpt(str(error), self._api_key))
         except aiohttp.ClientError as error:
             text = excerpt(str(error), self._api_key)
             return self._fail(call, 503, "failed", f"the gateway cannot be reached: {text}")
         async with upstream:
-            is_sse = upstream.content_type == "text/event-stream"
-            if upstream.status == 200 and not is_sse and call.wants_stream:
-                # opencode would wait for events for ever.
-                return await self._refuse_non_sse(upstream, call)
-            return await self._pass(request, upstream, call, is_sse=is_sse)
+            return await self._pass(request, upstream, call)
 
     async def _pass(
+        self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
+    ) -> web.StreamResponse:
+        is_labelled = upstream.content_type == _EVENT_STREAM
+        if not upstream.ok or not (is_labelled or call.wants_stream):
+            return await self._pass_whole(request, upstream, call)
+        call.is_streamed = True
+        beginning = b"" if is_labelled else await self._beginning(upstream)
+        if is_labelled or looks_like_events(beginning):
+            return await self._pass_events(request, upstream, call, beginning)
+        # opencode would wait for events until its own bound.
+        label = upstream.headers.get(hdrs.CONTENT_TYPE, "no content type")
+        text = excerpt(beginning, self._api_key) or "(nothing)"
+        message = f"the gateway answered a streaming request with {label}: {text}"
+        return self._fail(call, 502, "not_sse", message)
+
+    async def _ask(self, request: web.Request, url: URL, call: Call) -> aiohttp.ClientResponse:
+        """Send the request, and send it again where the same host redirects it."""
+        assert self._session is not None
+        headers = for_gateway(
+            request.headers,
+            path=call.path,
+            api_key=self._api_key,
+            traceparent=call.traceparent,
+        )
+        for _ in range(MAX_HOPS + 1):
+            upstream = await self._session.request(
+                request.method,
+                url,
+                data=call.body or None,
+                headers=headers,
+                allow_redirects=False,
+            )
+            if not 300 <= upstream.status < 400:
+                return upstream
+            upstream.release()
+            url = next_url(url, upstream.status, upstream.headers.get(hdrs.LOCATION))
+        raise RedirectError(f"the gateway redirected more than {MAX_HOPS} times")
+
+    async def _beginning(self, upstream: aiohttp.ClientResponse) -> bytes:
+        """Read until it is clear whether the body is an event stream."""
+        beginning = b""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
+                while looks_like_events(beginning) is None:
+                    chunk = await bound.wait(upstream.content.readany())
+                    if not chunk:
+                        break
+                    beginning += chunk
+        return beginning
+
+    # -- event streams ------------------------------------------------------------------------------
+
+    async def _pass_events(
         self,
         request: web.Request,
         upstream: aiohttp.ClientResponse,
         call: Call,
-        *,
-        is_sse: bool,
+        beginning: bytes,
+    ) -> web.StreamResponse:
+        stream = AnswerStream(call.wire, is_repaired=self._settings.repair_streams)
+        call.status, call.facts = upstream.status, stream.facts
+        response = _response(upstream)
+        if upstream.content_type != _EVENT_STREAM:
+            response.headers[hdrs.CONTENT_TYPE] = f"{_EVENT_STREAM}; charset=utf-8"
+        await response.prepare(request)
+        try:
+            await self._pass_frames(upstream, call, stream, response, beginning)
+        except TimeoutError:
+            message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
+            call.failure = RequestFailure("timeout", message)
+        except FrameTooLongError:
+            call.failure = RequestFailure("failed", "an event of the gateway is too large")
+        except aiohttp.ClientConnectionResetError:
+            raise  # the child's side: only writing raises it
+        except aiohttp.ClientError as error:
+            if stream.missing is not None:
+                text = excerpt(str(error), self._api_key)
+                message = f"the gateway dropped the connection: {text}"
+                call.failure = RequestFailure("failed", message)
+                _abort(request)
+        else:
+            call.failure = self._incomplete(upstream, stream)
+        finally:
+            call.repaired_frames = stream.repaired_frames
+        if call.failure is not None:
+            await response.write(error_event(call.path, call.failure.message))
+        with contextlib.suppress(ConnectionError):
+            await response.write_eof()
+        if stream.facts.is_over:
+            with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(_CLEAN_END_SECONDS):
+                    await upstream.content.readany()
+        return response
+
+    async def _pass_frames(
+        self,
+        upstream: aiohttp.ClientResponse,
+        call: Call,
+        stream: AnswerStream,
+        response: web.StreamResponse,
+        beginning: bytes,
+    ) -> None:
+        """Pass on until the answer or the body is over."""
+        async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
+            chunk = beginning or await bound.wait(upstream.content.readany())
+            while chunk:
+                call.note_first_byte()
+                if passed := stream.feed(chunk):
+                    await response.write(passed)
+                if stream.facts.is_over:
+                    return
+                reading = bound.wait(upstream.content.readany())
+                chunk = await (_or_silence(reading) if stream.has_terminal_mark else reading)
+        if rest := stream.end():
+            await response.write(rest)
+
+    def _incomplete(
+        self, upstream: aiohttp.ClientResponse, stream: AnswerStream
+    ) -> RequestFailure | None:
+        """Return the failure of a stream that ended cleanly and too early.
+
+        opencode decides by the words of the message whether it tries again.
+        """
+        if stream.missing is None:
+            return None
+        if not stream.is_event_stream:
+            text = excerpt(stream.beginning, self._api_key)
+            label = upstream.headers.get(hdrs.CONTENT_TYPE)
+            return RequestFailure(
+                "not_sse", f"the gateway sent no events as {label}, connection lost: {text}"
+            )
+        return RequestFailure(
+            "incomplete",
+            "connection lost: the gateway ended the answer before it was complete "
+            f"(without {stream.missing})",
+        )
+
+    # -- whole answers ------------------------------------------------------------------------------
+
+    async def _pass_whole(
+        self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
     ) -> web.StreamResponse:
         call.status = upstream.status
-        call.tap = AnswerTap(is_sse=is_sse)
-        response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-        for name, value in upstream.headers.items():
-            if name.lower() not in STRIPPED_FROM_ANSWER:
-                response.headers.add(name, value)
-        response.content_length = upstream.content_length
+        response = _response(upstream)
+        if hdrs.CONTENT_ENCODING not in upstream.headers:
+            response.content_length = upstream.content_length
         await response.prepare(request)
-        kept = b""
+        kept = bytearray()
+        limit = _KEPT_ANSWER_BYTES if upstream.ok else _KEPT_ERROR_BYTES
         try:
             async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
                 while chunk := await bound.wait(upstream.content.readany()):
-                    if call.first_byte is None:
-                        call.first_byte = time.perf_counter() - call.started
+                    call.note_first_byte()
                     await response.write(chunk)
-                    call.tap.feed(chunk)
-                    if upstream.status >= 400 and len(kept) < _KEPT_ERROR_BYTES:
+                    if len(kept) <= limit:
                         kept += chunk
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
             call.failure = RequestFailure("timeout", message)
-            if is_sse:
-                await response.write(error_event(call.path, message))
-            else:
-                _abort(request)
+            _abort(request)
         except aiohttp.ClientConnectionResetError:
             raise  # the child's side: only writing raises it
         except aiohttp.ClientError as error:
             text = excerpt(str(error), self._api_key)
             call.failure = RequestFailure("failed", f"the gateway dropped the connection: {text}")
             _abort(request)
-        if upstream.status >= 400 and call.failure is None:
-            kind = classify(upstream.status, kept)
-            call.failure = RequestFailure(kind, excerpt(kept, self._api_key))
+        if not upstream.ok:
+            if call.failure is None:
+                kind = classify(upstream.status, bytes(kept))
+                call.failure = RequestFailure(kind, excerpt(bytes(kept), self._api_key))
+        elif len(kept) <= limit:
+            call.facts = _facts_of(call, bytes(kept))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
-
-    async def _refuse_non_sse(
-        self, upstream: aiohttp.ClientResponse, call: Call
-    ) -> web.StreamResponse:
-        beginning = b""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            async with asyncio.timeout(_NOT_SSE_WAIT_SECONDS):
-                beginning = await upstream.content.read(_KEPT_ERROR_BYTES)
-        upstream.close()
-        message = (
-            f"the gateway answered a streaming request with {upstream.content_type}: "
-            f"{excerpt(beginning, self._api_key)}"
-        )
-        return self._fail(call, 502, "not_sse", message)
 
     def _fail(self, call: Call, status: int, kind: FailureKind, message: str) -> web.Response:
         call.status = status
         call.failure = RequestFailure(kind, message)
         return failed_answer(call.path, status, message)
 
-    def _told_by(self, tap: AnswerTap) -> RequestFailure | None:
-        if tap.error is not None:
-            message = excerpt(str(tap.error.get("message") or tap.error), self._api_key)
-            return RequestFailure(classify_event(tap.error), message)
-        return RequestFailure("refusal", "the model refused") if tap.is_refusal else None
-
 
 def failed_answer(path: str, status: int, message: str) -> web.Response:
     """Make an error answer in the format of the route."""
     body = error_body(path, status, message)
     return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _response(upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = for_child(upstream.headers)
+    headers.pop(hdrs.CONTENT_ENCODING, None)  # what reaches us compressed all the same is unpacked
+    return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+
+
+def _facts_of(call: Call, body: bytes) -> AnswerFacts:
+    facts = AnswerFacts(call.wire)
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        if isinstance(value, dict):
+            facts.see(value)
+    return facts
+
+
+async def _or_silence(reading: Awaitable[bytes]) -> bytes:
+    """Return the next bytes, or none after a short silence: nothing need follow the terminal mark."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_AFTER_MARK_SECONDS):
+            return await reading
+    return b""
 
 
 def _abort(request: web.Request) -> None:

@@ -17,9 +17,13 @@ import structlog
 from aiohttp import hdrs, web
 
 from sidecar.config import GatewaySettings
-from sidecar.gateway.forwarding import Call, Forwarder, failed_answer
+from sidecar.gateway.call import Call
+from sidecar.gateway.forwarding import Forwarder, failed_answer
+from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.gateway.model_ids import with_gateway_id
+from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay_events import Listener, Listeners
+from sidecar.gateway.request_guard import RequestGuard
 from sidecar.ids import new_id
 from sidecar.listening import listen
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
@@ -34,6 +38,12 @@ FORWARDED_PATHS = frozenset(
 """What model clients need. Nothing else: whoever reads the token in the child's environment must not
 reach the gateway's administration with our key."""
 
+_REFUSED_STATUS = 400
+_REFUSED_TEXT = (
+    "the sidecar stopped this turn: it made too many model requests "
+    "(SIDECAR_TURN_MAX_REQUESTS_WITHOUT_PROGRESS, SIDECAR_TURN_MAX_MODEL_REQUESTS)"
+)
+"""opencode tries again by the status and by words and digits of the text: these are none of them."""
 _BODY_LIMIT_BYTES = 256 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -57,12 +67,19 @@ class Relay:
         token: str | None = None,
         tracer: Tracer | None = None,
         traceparent_of: Callable[[str], str | None] = lambda _child_session_id: None,
+        guard: RequestGuard | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self.token = token or f"relay-{secrets.token_urlsafe(32)}"
         self._tracer = tracer or PassingTracer()
         self._traceparent_of = traceparent_of
         self._host = host
-        self._forwarder = Forwarder(settings=settings, base_url=base_url, api_key=api_key)
+        self._forwarder = Forwarder(
+            settings=settings, base_url=base_url, api_key=api_key, proxies=proxies
+        )
+        self.guard = guard or RequestGuard()
+        self.repaired_frames = 0
+        """Frames of answers that were not passed on as they came."""
         self._port = port
         self._listeners = Listeners()
         self._runner: web.AppRunner | None = None
@@ -83,7 +100,12 @@ class Relay:
         app.router.add_route("*", "/v1/{path:.*}", self._handle)
         # handler_cancellation: when the child hangs up (an aborted turn), the gateway must hear of it.
         self._runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=1
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=1,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         await self._runner.setup()
         try:
@@ -127,15 +149,25 @@ class Relay:
         self._listeners.emit(
             ModelRequestStarted(request_id, session_id, parent_id, model, started_at)
         )
+        refusal = self.guard.begin(session_id, parent_id)
         try:
+            if refusal is not None:
+                call.status, call.failure = _REFUSED_STATUS, refusal
+                return failed_answer(call.path, _REFUSED_STATUS, _REFUSED_TEXT)
             return await self._forwarder.forward(request, call)
         except (asyncio.CancelledError, ConnectionError):
-            call.failure = call.failure or RequestFailure(
-                "cancelled", "the child closed the connection"
+            # The child leaves as soon as it has read an error: then that is why it failed.
+            call.failure = (
+                call.failure
+                or self._forwarder.failure_inside(call)
+                or RequestFailure("cancelled", "the child closed the connection")
             )
             raise
         finally:
-            self._forwarder.finish(call)
+            call.failure = call.failure or self._forwarder.failure_inside(call)
+            if refusal is None and (call.failure is None or call.failure.kind != "cancelled"):
+                self.guard.end(session_id, is_progress=call.is_progress)
+            self.repaired_frames += call.repaired_frames
             seconds = time.perf_counter() - call.started
             _end_span(span, call)
             self._listeners.emit(

@@ -60,6 +60,7 @@ class EventPump:
         self._subscribers: defaultdict[str, list[EventCallback]] = defaultdict(list)
         self._gap_callbacks: list[GapCallback] = []
         self._lost_callbacks: list[Callable[[], None]] = []
+        self._idle_callbacks: list[Callable[[str], None]] = []
         self._roots: dict[str, str] = {}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -94,6 +95,10 @@ class EventPump:
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the stream of events ends."""
         self._lost_callbacks.append(callback)
+
+    def on_idle(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the id of each session, or sub-agent's, that opencode says is idle."""
+        self._idle_callbacks.append(callback)
 
     async def wait_connected(self, boot: int, *, timeout_seconds: float = 10.0) -> None:
         """Wait until the events of `boot` are read; a prompt sent before would be answered unseen.
@@ -185,6 +190,8 @@ class EventPump:
         session_id = properties.get("sessionID")
         if not isinstance(session_id, str):
             return
+        if payload["type"] == "session.idle":
+            _call_all(self._idle_callbacks, session_id, about="idle")
         if payload["type"] == "session.created" and (parent := _parent_id(properties)) is not None:
             root = self._roots.get(parent, parent)
             if root in self._subscribers:
@@ -198,7 +205,7 @@ class EventPump:
 
 
 def _call_all(
-    callbacks: Sequence[Callable[..., None]], *news: ChildEvent | ChildGap, about: str
+    callbacks: Sequence[Callable[..., None]], *news: ChildEvent | ChildGap | str, about: str
 ) -> None:
     for callback in list(callbacks):
         try:

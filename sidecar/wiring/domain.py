@@ -205,4 +205,6 @@ def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
     child.supervisor.on_state_change(on_state)
     child.pump.on_lost(child.supervisor.suspect)
     child.pump.on_gap(turns.gap)
+    child.pump.on_gap(lambda _gap: relay.guard.forget_all())
+    child.pump.on_idle(relay.guard.forget)
     relay.listen(on_request)

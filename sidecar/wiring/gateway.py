@@ -15,7 +15,10 @@ from sidecar.config import RelaySettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
+from sidecar.gateway.headers import MAX_HEADER_BYTES
+from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay import Relay
+from sidecar.gateway.request_guard import RequestGuard
 from sidecar.tracing import Tracer
 
 _log = structlog.get_logger(__name__)
@@ -35,7 +38,13 @@ async def client_session() -> AsyncIterator[aiohttp.ClientSession]:
     """The one HTTP client of this process, but for the relay's."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
+    async with aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=jar,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        middlewares=Proxies.from_environment().middlewares,
+    ) as session:
         yield session
 
 
@@ -88,6 +97,10 @@ async def start_relay(
         token=given.token.get_secret_value() if given.token else None,
         tracer=tracer,
         traceparent_of=traceparent_of,
+        guard=RequestGuard(
+            max_without_progress=settings.turn.max_requests_without_progress,
+            max_per_turn=settings.turn.max_model_requests,
+        ),
     )
     try:
         await relay.start()

@@ -68,10 +68,11 @@ async def open_rest(
         instances=child.instances,
         turns=domain.turns,
         log=domain.log,
+        relay=relay,
         database=database,
         is_demo_gateway=face.gateway.is_demo,
     )
-    connect_metrics(face.metrics, sources, relay)
+    connect_metrics(face.metrics, sources)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
     # Not earlier: reading hundreds of models would hold up the first answers.
     catalogue.start()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.gateway.forwarding import Call
+from sidecar.gateway.call import Call
 
 
 @pytest.mark.parametrize(

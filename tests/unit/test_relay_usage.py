@@ -1,15 +1,16 @@
-"""The tap on passing answers, and the kinds of failures."""
+"""What answers say of their usage and errors, and the kinds of failures."""
 
 import itertools
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.gateway.failures import classify, classify_event
+from sidecar.gateway.streams.answer import AnswerStream
+from sidecar.gateway.streams.facts import AnswerFacts, Wire
 from sidecar.gateway.upstream import api_root, excerpt
-from sidecar.gateway.usage import AnswerTap, read_usage
+from sidecar.gateway.usage import read_usage
 from sidecar.model_requests import Usage
 
 OPENAI = (
@@ -26,22 +27,24 @@ ANTHROPIC = (
     b'"usage":{"output_tokens":7}}\n\n'
 )
 
+WIRES: list[tuple[Wire, bytes, Usage]] = [
+    ("chat", OPENAI, Usage(40, 7, 0, 60)),
+    ("messages", ANTHROPIC, Usage(40, 7, 5, 60)),
+]
+
 
 @given(cuts=st.lists(st.integers(0, max(len(OPENAI), len(ANTHROPIC))), max_size=12))
 def test_usage_is_found_in_any_split(cuts: list[int]) -> None:
     """However the bytes are cut into chunks, both formats give the same meaning of the numbers."""
-    for stream, expected in (
-        (OPENAI, Usage(40, 7, 0, 60)),
-        (ANTHROPIC, Usage(40, 7, 5, 60)),
-    ):
-        tap = AnswerTap(is_sse=True)
+    for wire, stream, expected in WIRES:
+        tap = AnswerStream(wire, is_repaired=False)
         edges = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
         for start, end in itertools.pairwise(edges):
             tap.feed(stream[start:end])
-        tap.finish()
-        assert tap.usage == expected
-        assert tap.error is None
-        assert not tap.is_refusal
+        tap.end()
+        assert tap.facts.usage == expected
+        assert tap.facts.error is None
+        assert not tap.facts.is_refusal
 
 
 @pytest.mark.parametrize(
@@ -80,36 +83,31 @@ def test_read_usage(raw: dict[str, object], expected: Usage) -> None:
 
 
 def test_whole_answer_is_read() -> None:
-    """A non-streaming answer is read as one object, in chunks of any size."""
-    body = json.dumps({"text": 'a\n"usage"', "usage": {"input_tokens": 1, "output_tokens": 2}})
-    tap = AnswerTap(is_sse=False)
-    for at in range(0, len(body), 3):
-        tap.feed(body[at : at + 3].encode())
-    tap.finish()
-    assert tap.usage == Usage(1, 2)
+    """A non-streaming answer is read as one object."""
+    facts = AnswerFacts("chat")
+    facts.see({"text": 'a\n"usage"', "usage": {"input_tokens": 1, "output_tokens": 2}})
+    assert facts.usage == Usage(1, 2)
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("wire", "line"),
     [
-        b'data: {"choices":[{"finish_reason":"content_filter"}]}\n\n',
-        b'data: {"type":"message_delta","delta":{"stop_reason":"refusal"}}\n\n',
+        ("chat", b'data: {"choices":[{"finish_reason":"content_filter"}]}\n\n'),
+        ("messages", b'data: {"type":"message_delta","delta":{"stop_reason":"refusal"}}\n\n'),
     ],
 )
-def test_refusal_is_noticed(line: bytes) -> None:
-    """A refusal is told by both formats' stop reasons."""
-    tap = AnswerTap(is_sse=True)
-    tap.feed(line)
-    tap.finish()
-    assert tap.is_refusal
+def test_refusal_is_noticed(wire: Wire, line: bytes) -> None:
+    """A refusal is named by both formats' stop reasons."""
+    stream = AnswerStream(wire, is_repaired=False)
+    stream.feed(line)
+    assert stream.facts.is_refusal
 
 
 def test_error_event_is_noticed() -> None:
     """An error event after status 200 is kept."""
-    tap = AnswerTap(is_sse=True)
-    tap.feed(b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
-    tap.finish()
-    assert tap.error == {"type": "overloaded_error"}
+    stream = AnswerStream("messages", is_repaired=False)
+    stream.feed(b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error"}}\n\n')
+    assert stream.facts.error == {"type": "overloaded_error"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from sidecar.managed.turns.inputs import (
     Stopping,
     failed,
 )
+from sidecar.managed.turns.request_failures import LastRequestFailure
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 from sidecar.wire.opencode_events import ChildEvent, ChildGap
@@ -78,6 +79,7 @@ class PromptRun:
         self.out = Output()
         """What is not committed yet. When the run ends or fails, it belongs to the end of the turn."""
         self._paused_since: float | None = None
+        self._requests = LastRequestFailure()
         self._was_busy = False
         self._is_rescheduled = False
         self._progress: tuple[int, bool] = (0, True)
@@ -151,8 +153,10 @@ class PromptRun:
         match item:
             case ModelRequestStarted():
                 self._note_running()
+                self._requests.started(item)
                 self.out.extend(self._translator.request_started(item.request_id))
             case ModelRequestEnded():
+                self._requests.ended(item)
                 ended = self._translator.request_ended(
                     item.request_id, is_error=item.is_error, usage=item.usage
                 )
@@ -230,8 +234,12 @@ class PromptRun:
             if failure.get("name") == "MessageAbortedError":
                 text = "opencode aborted the turn, which nobody asked for"
                 return failed(Failure("unknown_error", text))
-            return failed(failures.from_child(failure))
-        return REFUSED if self._translator.is_refused else Outcome()
+            return failed(failures.of_turn(failure, self._requests.failure))
+        if self._translator.is_refused:
+            return REFUSED
+        if self._translator.is_cut:
+            return failed(failures.cut_by_limit(has_text=self._translator.has_text))
+        return Outcome()
 
     def _on_child_lost(self, reason: str) -> Outcome:
         if self._actor.is_paused:

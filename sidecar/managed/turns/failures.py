@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sidecar.errors import SidecarError
 from sidecar.managed.events.event import Draft
+from sidecar.model_requests import RequestFailure
 
 FailureType = Literal[
     "unknown_error",
@@ -60,6 +61,41 @@ class TurnFailedError(SidecarError):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+_BY_KIND: dict[str, FailureType] = {
+    "overloaded": "model_overloaded_error",
+    "rate_limited": "model_rate_limited_error",
+    "billing": "billing_error",
+}
+
+
+def of_turn(error: Mapping[str, Any], request: RequestFailure | None) -> Failure:
+    """Classify the error object of opencode's `session.error`, of a turn whose latest request failed so.
+
+    The relay saw the failure itself: it decides the type. opencode passes on what is inside a stream as
+    mere text.
+    """
+    failure = from_child(error)
+    if request is None:
+        return failure
+    if request.kind == "limit":
+        return Failure("model_request_failed_error", request.message)
+    known = _BY_KIND.get(request.kind, "model_request_failed_error")
+    if failure.type == "unknown_error":
+        return Failure(known, f"the model request failed: {request.message}")
+    # What opencode says may be more exact than a failure that has no kind of its own.
+    return failure if request.kind == "failed" else replace(failure, type=known)
+
+
+def cut_by_limit(*, has_text: bool) -> Failure:
+    """The model's last answer used up its output limit. The API has no stop reason for that."""
+    what = "the answer was cut" if has_text else "the model wrote nothing"
+    return Failure(
+        "model_request_failed_error",
+        f"{what}: it used up its output limit (finish reason length, max_tokens); ask it to go on, "
+        "or use a model with a larger limit",
+    )
 
 
 def from_child(error: Mapping[str, Any]) -> Failure:

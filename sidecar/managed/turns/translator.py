@@ -74,6 +74,10 @@ class TurnTranslator:
         self.failure: Mapping[str, Any] | None = None
         """opencode's error object, when the turn failed."""
         self.is_refused = False
+        self.is_cut = False
+        """Whether the model's latest answer used up its output limit."""
+        self.has_text = False
+        """Whether the model's latest answer had any text."""
         self.open_tools: dict[str, OpenTool] = {}
         """Calls without a result, by opencode's call id."""
         self._granted = list(granted)
@@ -204,12 +208,14 @@ class TurnTranslator:
             return
         kind = part["type"]
         if kind in {"text", "reasoning"} and not part.get("synthetic"):
+            self.has_text |= kind == "text" and bool(part.get("text"))
             self._texts.update(out, part)
             self._release_tools(out)
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
             self._finished_parts.add(part["id"])  # told again after a gap
+            self.has_text = False
             self._step_start(out)
         elif kind == "step-finish":
             self._step_finish(out, part)
@@ -294,6 +300,7 @@ class TurnTranslator:
 
     def _step_finish(self, out: Output, part: Mapping[str, Any]) -> None:
         self._finished_parts.add(part["id"])
+        self.is_cut = part.get("reason") == "length"
         if part.get("reason") in {"content-filter", "refusal"}:
             self.is_refused = True
         self._is_step_open = False

@@ -1,0 +1,55 @@
+"""Which headers pass between the child and the gateway."""
+
+from __future__ import annotations
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from sidecar.gateway.upstream import key_headers
+from sidecar.tracing import TRACEPARENT
+
+MAX_HEADER_BYTES = 64 * 1024
+"""Of one header line, in both directions. Gateways put call details, and proxies whole tokens, into one."""
+
+_HOP_BY_HOP = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "content-length"),
+    }
+)
+STRIPPED_FROM_REQUEST = _HOP_BY_HOP | {
+    *("host", "authorization", "x-api-key", "cookie", "expect"),
+    "accept-encoding",  # a compressed stream would be held back by the compressor and hide usage
+}
+LEADING_AWAY = frozenset(
+    {
+        *("location", "content-location", "refresh", "link", "alt-svc", "sourcemap", "x-sourcemap"),
+        *("x-accel-redirect", "x-sendfile", "x-reproxy-url", "strict-transport-security"),
+        *("nel", "report-to", "reporting-endpoints", "content-security-policy"),
+        *("content-security-policy-report-only", "set-cookie", "set-cookie2"),
+    }
+)
+"""By these a client could come to talk to somebody else than the relay, or be recognised there."""
+STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server"}
+
+
+def for_gateway(
+    headers: CIMultiDictProxy[str], *, path: str, api_key: str | None, traceparent: str | None
+) -> list[tuple[str, str]]:
+    """Return the headers of a request of the child as the gateway gets them, with the real key."""
+    passed = [
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in STRIPPED_FROM_REQUEST
+        and not (traceparent and name.lower() == TRACEPARENT)
+    ]
+    if traceparent:
+        passed.append((TRACEPARENT, traceparent))
+    passed += key_headers(api_key, is_messages=path.startswith("messages")).items()
+    return [*passed, ("accept-encoding", "identity")]
+
+
+def for_child(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """Return the headers of the gateway's answer as the child gets them."""
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in STRIPPED_FROM_ANSWER
+    )

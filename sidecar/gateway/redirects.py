@@ -1,0 +1,42 @@
+"""Redirects of the gateway: followed here on the same host, and never handed to the child.
+
+opencode would send the whole prompt to the target itself, past the relay and without the key.
+"""
+
+from __future__ import annotations
+
+from yarl import URL
+
+STATUSES = frozenset({300, 301, 302, 303, 305, 307, 308})
+"""All that name another place. 304 does not."""
+MAX_HOPS = 5
+_FOLLOWED = frozenset({301, 302, 307, 308})
+"""With the same method and body. 303 means that the answer is elsewhere, under GET: no model request."""
+
+
+class RedirectError(Exception):
+    """A redirect that is not followed; the message names the target without user, password and query."""
+
+
+def next_url(current: URL, status: int, location: str | None) -> URL:
+    """Return where the request goes next. Raises RedirectError when it must not go there with our key.
+
+    The same host may also ask for `https` in place of `http`.
+    """
+    if not location:
+        raise RedirectError(f"the gateway answered {status} without a target")
+    try:
+        target = current.join(URL(location)).with_fragment(None)
+    except ValueError:
+        raise RedirectError(f"the gateway redirects ({status}) to what is no URL") from None
+    is_upgrade = target.scheme == "https" and current.is_default_port() and target.is_default_port()
+    is_same = target.host == current.host and (
+        (target.scheme, target.port) == (current.scheme, current.port) or is_upgrade
+    )
+    if is_same and status in _FOLLOWED:
+        return target
+    shown = target.with_user(None).with_query(None)
+    why = "" if is_same else ", which is another host and must not get the gateway's key"
+    raise RedirectError(
+        f"the gateway redirects ({status}) to {shown}{why}; set LITELLM_BASE_URL to where it really is"
+    )

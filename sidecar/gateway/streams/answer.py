@@ -1,0 +1,125 @@
+"""One streamed answer on its way to the child: passed frame by frame, read, and repaired where it must be.
+
+A frame that needs nothing passes byte for byte. A stream that ends without its terminal mark is not an
+answer: opencode would ask the model again at once and without end, so the caller ends it with an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sidecar.gateway.streams.chat import ChatRepair
+from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire
+from sidecar.gateway.streams.frames import (
+    Frame,
+    FrameSplitter,
+    looks_like_events,
+    read_frame,
+    write_frame,
+)
+from sidecar.gateway.streams.messages import MessagesRepair
+
+_KEPT_BEGINNING_BYTES = 512
+
+
+class Repair(Protocol):
+    """Repairs the objects of one answer."""
+
+    def repair(self, value: dict[str, Any], event: str, /) -> list[dict[str, Any]] | None:
+        """Return what to send in place of the object, None to send it as it came."""
+
+
+class AnswerStream:
+    """Takes the bytes of an event stream and returns those to pass on.
+
+    `facts` is what the answer said so far; `repaired_frames` counts the frames that were not passed as
+    they came.
+    """
+
+    def __init__(self, wire: Wire, *, is_repaired: bool) -> None:
+        self.facts = AnswerFacts(wire)
+        self.repaired_frames = 0
+        self.beginning = b""
+        """Of what was received, for the message about a body that is no event stream."""
+        self._wire = wire
+        self._frames = FrameSplitter()
+        self._is_repaired = is_repaired
+        self._repair = _repair_of(wire) if is_repaired else None
+
+    @property
+    def has_terminal_mark(self) -> bool:
+        """Whether the mark that this wire format has was seen."""
+        return self._wire in TERMINAL_MARK and self.facts.has_mark
+
+    @property
+    def missing(self) -> str | None:
+        """What the ended stream lacks to be a complete answer, None when it is one."""
+        if self.facts.has_mark or self.facts.error is not None:
+            return None
+        return TERMINAL_MARK.get(self._wire)
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether what came so far may be an event stream."""
+        return not self.beginning.strip() or looks_like_events(self.beginning) is not False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what to pass on now. Raises FrameTooLongError."""
+        if len(self.beginning) < _KEPT_BEGINNING_BYTES:
+            self.beginning += chunk[:_KEPT_BEGINNING_BYTES]
+        passed = []
+        for raw in self._frames.feed(chunk):
+            passed.append(self._pass(raw))
+            if self.facts.is_over:
+                break
+        return b"".join(passed)
+
+    def end(self) -> bytes:
+        """The gateway ended the body: return what to pass on of the last frame, which may be incomplete.
+
+        Without a blank line after it no client would read it.
+        """
+        rest = self._frames.rest()
+        if self.facts.is_over or not rest:
+            return b""
+        frame = read_frame(rest)
+        if frame.kind in {"object", "done"}:
+            return self._pass(rest.rstrip(b"\r\n") + b"\n\n")
+        return rest if frame.kind == "comment" else b""
+
+    def _pass(self, raw: bytes) -> bytes:
+        frame = read_frame(raw)
+        passed = self._repaired(frame)
+        if passed is None:
+            self._see(frame)
+            return raw
+        self.repaired_frames += 1
+        return passed
+
+    def _see(self, frame: Frame) -> None:
+        if frame.kind == "done":
+            self.facts.see_done()
+        elif frame.value is not None:
+            self.facts.see(frame.value)
+
+    def _repaired(self, frame: Frame) -> bytes | None:
+        """Return what to send in place of a frame, None to send it as it came."""
+        if not self._is_repaired or self._wire == "other":
+            return None
+        if frame.kind == "text":
+            return b""  # text between the events, which ends the answer for whoever expects JSON
+        if self._repair is None or frame.value is None:
+            return None
+        values = self._repair.repair(frame.value, frame.event)
+        if values is None:
+            return None
+        for value in values:
+            self.facts.see(value)
+        is_named = self._wire == "messages"
+        return b"".join(write_frame(value, is_named=is_named) for value in values)
+
+
+def _repair_of(wire: Wire) -> Repair | None:
+    if wire == "chat":
+        return ChatRepair()
+    return MessagesRepair() if wire == "messages" else None

@@ -1,0 +1,197 @@
+"""Repairs Messages API events that the AI SDK inside opencode cannot read.
+
+What it can read: the chunk schema of `@ai-sdk/anthropic` in opencode 1.18.33. An event or block of a type
+that it does not know ends the answer with an error; a block without its stop is a tool call that is never
+run; a message without a reason to stop makes opencode ask the model again, at once and without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sidecar.gateway.streams.tool_calls import new_call_id
+
+_BLOCKS = frozenset(
+    {
+        *("text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "compaction"),
+        *("mcp_tool_use", "mcp_tool_result", "web_fetch_tool_result", "web_search_tool_result"),
+        *("code_execution_tool_result", "bash_code_execution_tool_result", "fallback"),
+        *("text_editor_code_execution_tool_result", "tool_search_tool_result"),
+        "advisor_tool_result",
+    }
+)
+_DELTAS = frozenset(
+    {
+        *("text_delta", "input_json_delta", "thinking_delta", "signature_delta"),
+        *("compaction_delta", "citations_delta"),
+    }
+)
+_FINAL = frozenset(
+    {
+        *("end_turn", "stop_sequence", "max_tokens", "refusal", "pause_turn"),
+        "model_context_window_exceeded",
+    }
+)
+_SYNONYMS = {"length": "max_tokens", "content_filter": "refusal"}
+_OPENING = {
+    "text_delta": {"type": "text", "text": ""},
+    "thinking_delta": {"type": "thinking", "thinking": ""},
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "text": {"text": ""},
+    "thinking": {"thinking": ""},
+    "tool_use": {"input": {}},
+}
+_DELTA_TEXT = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
+
+
+class MessagesRepair:
+    """Keeps what must be known of one answer. `repair` is given every event, in order."""
+
+    def __init__(self) -> None:
+        self._has_start = False
+        self._open: list[int] = []
+        self._dropped: set[int] = set()
+        self._has_call = False
+        self._has_reason = False
+        self._repairs: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]] | None]] = {
+            "message_start": self._message_start,
+            "content_block_start": self._block_start,
+            "content_block_delta": self._block_delta,
+            "content_block_stop": self._block_stop,
+            "message_delta": self._message_delta,
+            "message_stop": self._message_stop,
+            "error": self._error,
+        }
+
+    def repair(self, value: dict[str, Any], event: str) -> list[dict[str, Any]] | None:
+        """Return what to send in place of the event, None to send it as it came. Changes `value`."""
+        is_untyped = not isinstance(value.get("type"), str)
+        if is_untyped:
+            value["type"] = "error" if value.get("error") else event
+        repair_one = self._repairs.get(value["type"])
+        if repair_one is None:
+            return [] if value["type"] != "ping" else None
+        repaired = repair_one(value)
+        return [value] if repaired is None and is_untyped else repaired
+
+    def _error(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        error = value.get("error")
+        if not isinstance(error, dict):
+            error = {"message": str(error or value.get("message") or "unknown")}
+        wanted = {"type": "api_error", "message": "unknown", **error}
+        if all(isinstance(error.get(name), str) for name in ("type", "message")):
+            return None
+        wanted["type"] = str(wanted["type"] or "api_error")
+        wanted["message"] = str(wanted["message"] or "unknown")
+        return [{**value, "error": wanted}]
+
+    def _message_start(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        if self._has_start:
+            return []  # a second message inside the first is refused
+        self._has_start = True
+        message = value.get("message")
+        message = message if isinstance(message, dict) else {}
+        usage = message.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        content = message.get("content")
+        blocks = [b for b in content if _type(b) == "tool_use"] if isinstance(content, list) else []
+        has_input = isinstance(usage.get("input_tokens"), int | float)
+        self._has_call |= bool(blocks)
+        if has_input and (content is None or blocks == content):
+            return None
+        usage = usage if has_input else {**usage, "input_tokens": 0}
+        return [{**value, "message": {**message, "usage": usage, "content": blocks}}]
+
+    def _block_start(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        index, block = _index(value), value.get("content_block")
+        kind = _type(block)
+        if kind not in _BLOCKS or not isinstance(block, dict):
+            self._dropped.add(index)
+            return []
+        # A second block under the index of one that is open would replace it: a lost call.
+        closing = self._close([index]) if index in self._open else []
+        self._dropped.discard(index)
+        self._open.append(index)
+        wanted = {**_DEFAULTS.get(kind, {}), **{k: v for k, v in block.items() if v is not None}}
+        if kind == "tool_use":
+            self._has_call = True
+            if not isinstance(wanted.get("id"), str) or not wanted["id"]:
+                wanted["id"] = new_call_id()
+            wanted["name"] = str(wanted.get("name") or "")
+        is_right = all(block.get(name) == item for name, item in wanted.items())
+        if is_right and not closing and value.get("index") == index:
+            return None
+        return [*closing, {**value, "index": index, "content_block": wanted}]
+
+    def _block_delta(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        index, delta = _index(value), value.get("delta")
+        kind = _type(delta)
+        if kind not in _DELTAS or not isinstance(delta, dict) or index in self._dropped:
+            return []
+        if (field := _DELTA_TEXT.get(kind)) is not None and not isinstance(delta.get(field), str):
+            return []
+        if index in self._open:
+            return None if value.get("index") == index else [{**value, "index": index}]
+        if kind not in _OPENING:
+            return []
+        self._open.append(index)
+        start = {"type": "content_block_start", "index": index, "content_block": _OPENING[kind]}
+        return [start, {**value, "index": index}]
+
+    def _block_stop(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        index = _index(value)
+        if index not in self._open:
+            self._dropped.discard(index)
+            return []
+        self._open.remove(index)
+        return None if value.get("index") == index else [{**value, "index": index}]
+
+    def _message_delta(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        delta, usage = value.get("delta"), value.get("usage")
+        delta = delta if isinstance(delta, dict) else {}
+        usage = usage if isinstance(usage, dict) else {}
+        reason = delta.get("stop_reason")
+        wanted = self._reason(reason) if isinstance(reason, str) and reason else None
+        closing = self._close(list(self._open)) if wanted else []
+        self._has_reason |= wanted is not None
+        has_output = isinstance(usage.get("output_tokens"), int | float)
+        if has_output and not closing and wanted == reason and delta is value.get("delta"):
+            return None
+        usage = usage if has_output else {**usage, "output_tokens": 0}
+        delta = {**delta, "stop_reason": wanted}
+        return [*closing, {**value, "delta": delta, "usage": usage}]
+
+    def _message_stop(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        closing = self._close(list(self._open))
+        if not self._has_reason:
+            self._has_reason = True
+            delta = {"stop_reason": "tool_use" if self._has_call else "end_turn"}
+            closing.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0}})
+        return [*closing, value] if closing else None
+
+    def _reason(self, reason: str) -> str:
+        known = _SYNONYMS.get(reason, reason)
+        if known in _FINAL or (known == "tool_use" and self._has_call):
+            return known
+        return "tool_use" if self._has_call else "end_turn"
+
+    def _close(self, indices: list[int]) -> list[dict[str, Any]]:
+        for index in indices:
+            self._open.remove(index)
+        return [{"type": "content_block_stop", "index": index} for index in indices]
+
+
+def _type(holder: object) -> str:
+    kind = holder.get("type") if isinstance(holder, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def _index(value: dict[str, Any]) -> int:
+    index = value.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else 0

@@ -1,0 +1,452 @@
+"""What real gateways send, through the relay and opencode: each ends in an answer or an honest error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sidecar.app import Sidecar
+from tests.fakes.gateway_scripted import (
+    CHAT_MODEL,
+    CLAUDE_MODEL,
+    USAGE,
+    Answer,
+    Request,
+    ScriptedGateway,
+    chat_text,
+    chunk,
+    message_events,
+    messages_text,
+    named_sse,
+    sse,
+)
+from tests.harness import http_client, make_settings, sidecar_for, text_of
+from tests.raw_client import RawClient, plain
+
+STOP = {"type": "message_stop"}
+TEXT = {"type": "text", "text": "hello"}
+BEGUN = message_events(TEXT, stop=None)[:3]
+
+
+def inside(type_: str, message: str) -> dict[str, Any]:
+    """An error inside a stream, which both formats have in this form."""
+    return {"type": "error", "error": {"type": type_, "message": message}}
+
+
+BROKEN = {
+    "chat": (CHAT_MODEL, chat_text("half", None, done=False)),
+    "chat with [DONE]": (CHAT_MODEL, chat_text("half", None)),
+    "empty": (CHAT_MODEL, Answer()),
+    "JSON labelled as events": (CHAT_MODEL, Answer([b'{"detail":"oh"}'])),
+    "messages": (CLAUDE_MODEL, Answer([named_sse(*message_events(TEXT, stop=None))])),
+    "messages with a reason": (CLAUDE_MODEL, Answer([named_sse(*message_events(TEXT))])),
+}
+ERRORS = {
+    "model_overloaded_error": (
+        CLAUDE_MODEL,
+        Answer([named_sse(*BEGUN, inside("overloaded_error", "Overloaded"))]),
+    ),
+    "billing_error": (CLAUDE_MODEL, Answer([named_sse(*BEGUN, inside("billing_error", "pay"))])),
+    "model_rate_limited_error": (
+        CHAT_MODEL,
+        Answer([sse(chunk({"content": "a"}), inside("rate_limit_error", "slow down"))]),
+    ),
+    "model_request_failed_error": (
+        CHAT_MODEL,
+        Answer([sse(chunk({"content": "a"}), {"error": "boom"})]),
+    ),
+}
+ELSEWHERE = "http://elsewhere.invalid/v1/chat/completions"
+REDIRECT = Answer(status=307, headers=[("location", f"{ELSEWHERE}?token=hidden")])
+
+
+@dataclass
+class World:
+    """A sidecar whose gateway answers each session by what its message says."""
+
+    gateway: ScriptedGateway
+    sidecar: Sidecar
+    raw: RawClient
+
+    async def turn(
+        self, model: str, reply: Answer | Callable[[Request], Answer], *, seconds: float = 90
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Run one turn in a session of its own; return its events and its number of model requests."""
+        session = await self.raw.new_session(model=model)
+        mark = f"<{session}>"
+        asked = 0
+
+        def answer(request: Request) -> Answer:
+            nonlocal asked
+            asked += 1
+            return reply if isinstance(reply, Answer) else reply(request)
+
+        replies[mark] = answer
+        return await self.raw.turn(session, mark, seconds=seconds), asked
+
+
+replies: dict[str, Callable[[Request], Answer]] = {}
+
+
+def by_mark(request: Request) -> Answer:
+    text = json.dumps(request.body)
+    return next(reply for mark, reply in replies.items() if mark in text)(request)
+
+
+@pytest.fixture(scope="module")
+async def gateway() -> AsyncIterator[ScriptedGateway]:
+    gateway = ScriptedGateway(by_mark)
+    await gateway.start()
+    yield gateway
+    await gateway.close()
+
+
+@pytest.fixture(scope="module")
+async def own(
+    gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Sidecar]:
+    settings = make_settings(tmp_path_factory.mktemp("streams"), gateway.url)
+    async with sidecar_for(settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def guarded(
+    gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Sidecar]:
+    """Streams pass as they come, and turns are short."""
+    settings = make_settings(
+        tmp_path_factory.mktemp("guarded"),
+        gateway.url,
+        gateway={"repair_streams": False},
+        turn={"max_requests_without_progress": 4, "max_model_requests": 8},
+    )
+    async with sidecar_for(settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def world(gateway: ScriptedGateway, own: Sidecar) -> AsyncIterator[World]:
+    async with http_client(own.url) as http:
+        yield World(gateway, own, RawClient(http))
+
+
+@pytest.fixture
+async def guarded_world(gateway: ScriptedGateway, guarded: Sidecar) -> AsyncIterator[World]:
+    async with http_client(guarded.url) as http:
+        yield World(gateway, guarded, RawClient(http))
+
+
+def error_of(events: list[dict[str, Any]]) -> dict[str, Any]:
+    [event] = plain(events, "session.error")
+    error: dict[str, Any] = event["error"]
+    assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
+    return error
+
+
+def is_second(request: Request) -> bool:
+    """Whether a tool has answered."""
+    return '"tool_result"' in (text := json.dumps(request.body)) or '"role": "tool"' in text
+
+
+def call(index: int | None, id_: str | None, name: str | None, arguments: Any) -> dict[str, Any]:
+    """A fragment of a tool call; what is None is left out."""
+    function = {"name": name, "arguments": arguments}
+    whole = {"index": index, "id": id_, "type": "function"}
+    return {
+        **{key: value for key, value in whole.items() if value is not None},
+        "function": {key: value for key, value in function.items() if value is not None},
+    }
+
+
+def bash(word: str) -> str:
+    return json.dumps({"command": f"echo {word}", "description": "x"})
+
+
+Failed = dict[str, tuple[list[dict[str, Any]], int]]
+
+
+@pytest.fixture(scope="module")
+async def failed(gateway: ScriptedGateway, own: Sidecar) -> Failed:
+    """The turns that fail, side by side: opencode takes a minute to give up."""
+    async with http_client(own.url) as http:
+        world = World(gateway, own, RawClient(http))
+        cases = {**BROKEN, **ERRORS, "redirect": (CHAT_MODEL, REDIRECT)}
+        turns = (world.turn(*case, seconds=200) for case in cases.values())
+        return dict(zip(cases, await asyncio.gather(*turns), strict=True))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_stream_that_ends_without_its_mark_is_a_failed_request(
+    failed: Failed, name: str
+) -> None:
+    """opencode tries 5 more times, as for any failure, and then the session says what was missing."""
+    events, asked = failed[name]
+    error = error_of(events)
+
+    assert asked == 6
+    assert error["type"] == "model_request_failed_error"
+    assert "connection lost" in error["message"]
+
+
+@pytest.mark.parametrize("type_", ERRORS)
+async def test_an_error_inside_a_stream_has_the_type_that_the_relay_saw(
+    failed: Failed, type_: str
+) -> None:
+    """opencode passes it on as mere text; the failure of the latest request decides."""
+    events, _ = failed[type_]
+    assert error_of(events)["type"] == type_
+
+
+async def test_a_redirect_to_another_host_never_reaches_opencode(failed: Failed) -> None:
+    """It would send the prompt there; the error names the target without its secrets."""
+    events, _ = failed["redirect"]
+    message = error_of(events)["message"]
+
+    assert ELSEWHERE in message
+    assert "hidden" not in message
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (CHAT_MODEL, chat_text("hello", "weird")),
+        (CHAT_MODEL, chat_text("hello", "tool_calls")),
+        (CLAUDE_MODEL, messages_text("hello", None)),
+    ],
+)
+async def test_a_loop_ends_whatever_its_cause(
+    guarded_world: World, model: str, answer: Answer
+) -> None:
+    """With the repair off opencode would ask for ever: after 4 answers that bring nothing it is refused."""
+    events, asked = await guarded_world.turn(model, answer)
+    error = error_of(events)
+
+    assert asked == 4
+    assert error["type"] == "model_request_failed_error"
+    assert "SIDECAR_TURN_MAX_REQUESTS_WITHOUT_PROGRESS" in error["message"]
+
+
+async def test_a_turn_makes_no_more_model_requests_than_allowed(guarded_world: World) -> None:
+    """Tool calls are progress, and a model that never stops calling is stopped all the same; the session
+    can be used on, and the metrics show it."""
+
+    def tool(request: Request) -> Answer:
+        fragment = call(0, f"call_{len(str(request.body))}", "bash", bash("again"))
+        return Answer(
+            [sse(chunk({"tool_calls": [fragment]}), chunk(finish="tool_calls"), "[DONE]")]
+        )
+
+    events, asked = await guarded_world.turn(CHAT_MODEL, tool)
+    assert asked <= 8
+    assert asked >= 7  # the title's request counts
+    assert "SIDECAR_TURN_MAX_MODEL_REQUESTS" in error_of(events)["message"]
+
+    fine, _ = await guarded_world.turn(CHAT_MODEL, chat_text("hello"))
+    assert text_of(fine) == "hello"
+    assert guarded_world.sidecar.admin_url is not None
+    async with http_client(guarded_world.sidecar.admin_url) as http, http.get("/metrics") as page:
+        text = await page.text()
+    assert 'opencode_sidecar_model_requests_refused_total{reason="turn_limit"} 1.0' in text
+    assert "opencode_sidecar_turn_model_requests_limit 8.0" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        pytest.param(CHAT_MODEL, chat_text("hello", "weird"), id="unknown finish_reason"),
+        pytest.param(CHAT_MODEL, chat_text("hello", "tool_calls"), id="calls without a call"),
+        pytest.param(CLAUDE_MODEL, messages_text("hello", None), id="no stop_reason"),
+        pytest.param(CLAUDE_MODEL, messages_text("hello", "eos"), id="unknown stop_reason"),
+        pytest.param(
+            CHAT_MODEL,
+            Answer(
+                [
+                    sse(chunk({"content": "hello"}), chunk(finish="stop")),
+                    sse({**chunk(), "choices": None, "usage": USAGE}, "[DONE]"),
+                ]
+            ),
+            id="choices null",
+        ),
+        pytest.param(
+            CHAT_MODEL,
+            Answer(
+                [
+                    b"data: warming up\n\n: ping\n\n",
+                    sse({"type": "ping"}, chunk({"role": "model", "content": [{"text": "hello"}]})),
+                    sse(chunk(finish="stop")).rstrip(b"\n"),
+                ]
+            ),
+            id="text, role, parts, no blank line",
+        ),
+        pytest.param(
+            CLAUDE_MODEL,
+            Answer(
+                [
+                    named_sse(
+                        message_events(TEXT)[0],
+                        {"type": "vendor.progress", "percent": 3},
+                        *message_events(TEXT)[1:],
+                        STOP,
+                    )
+                ]
+            ),
+            id="unknown event",
+        ),
+        pytest.param(CHAT_MODEL, chat_text("hello", content_type="text/plain"), id="text/plain"),
+        pytest.param(
+            CHAT_MODEL, chat_text("hello", content_type="application/json"), id="application/json"
+        ),
+        pytest.param(
+            CLAUDE_MODEL,
+            messages_text("hello", content_type="application/octet-stream"),
+            id="octets",
+        ),
+        pytest.param(CLAUDE_MODEL, messages_text("hello", content_type=None), id="no type"),
+        pytest.param(
+            CHAT_MODEL, chat_text("hello", headers=[("x-big", "y" * 12_000)]), id="12 kB header"
+        ),
+        pytest.param(CHAT_MODEL, chat_text("hello", stays_open=True), id="open after [DONE]"),
+        pytest.param(
+            CHAT_MODEL, chat_text("hello", done=False, stays_open=True), id="open after the reason"
+        ),
+        pytest.param(CLAUDE_MODEL, messages_text("hello", stays_open=True), id="open after stop"),
+        pytest.param(
+            CHAT_MODEL, chat_text("hello", done=False, is_dropped=True), id="reset at end"
+        ),
+    ],
+)
+async def test_an_odd_answer_is_an_answer(world: World, model: str, answer: Answer) -> None:
+    """One request, the text, an ordinary end."""
+    events, asked = await world.turn(model, answer, seconds=60)
+
+    assert text_of(events) == "hello"
+    assert not plain(events, "session.error")
+    assert events[-1]["stop_reason"] == {"type": "end_turn"}
+    assert asked == 1
+
+
+TOOL_STREAMS: list[Any] = [
+    pytest.param(
+        CHAT_MODEL,
+        sse(
+            chunk({"tool_calls": [call(0, "a", "bash", bash("one"))]}),
+            chunk({"tool_calls": [call(0, "b", "bash", bash("two"))]}),
+        ),
+        id="all index 0",
+    ),
+    pytest.param(
+        CHAT_MODEL,
+        sse(
+            chunk(
+                {
+                    "tool_calls": [
+                        call(0, "a", "bash", bash("one")),
+                        call(0, "b", "bash", bash("two")),
+                    ]
+                }
+            )
+        ),
+        id="all index 0 in one chunk",
+    ),
+    pytest.param(
+        CHAT_MODEL,
+        sse(
+            chunk({"tool_calls": [call(0, None, "bash", bash("one"))]}),
+            chunk({"tool_calls": [call(1, None, "bash", bash("two")[:9])]}),
+            chunk({"tool_calls": [call(1, None, None, bash("two")[9:])]}),
+        ),
+        id="no id",
+    ),
+    pytest.param(
+        CHAT_MODEL,
+        sse(
+            chunk({"tool_calls": [call(0, "a", None, "")]}),
+            chunk({"tool_calls": [call(0, None, "bash", bash("one"))]}),
+            chunk({"tool_calls": [call(0, "b", None, None)]}),
+            chunk({"tool_calls": [call(0, None, "bash", "")]}),
+            chunk({"tool_calls": [call(0, None, None, bash("two"))]}),
+        ),
+        id="late names, all index 0",
+    ),
+    pytest.param(
+        CHAT_MODEL,
+        sse(
+            chunk({"tool_calls": [call(None, None, "bash", json.loads(bash("one")))]}),
+            chunk({"tool_calls": [call(None, None, "bash", json.loads(bash("two")))]}),
+        ),
+        id="arguments as objects, no index",
+    ),
+    pytest.param(
+        CLAUDE_MODEL,
+        named_sse(
+            *(
+                {**event, "index": 0} if "index" in event else event
+                for event in message_events(
+                    {
+                        "type": "tool_use",
+                        "id": "a",
+                        "name": "bash",
+                        "input": json.loads(bash("one")),
+                    },
+                    {
+                        "type": "tool_use",
+                        "id": "b",
+                        "name": "bash",
+                        "input": json.loads(bash("two")),
+                    },
+                    stop="tool_use",
+                )
+                if event["type"] != "content_block_stop"
+            ),
+            STOP,
+        ),
+        id="blocks under one index, without stops",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "stream"), TOOL_STREAMS)
+async def test_odd_tool_calls_are_all_run(world: World, model: str, stream: bytes) -> None:
+    """Both calls run, and the model gets both results."""
+    is_chat = model == CHAT_MODEL
+    end = sse(chunk(finish="tool_calls"), "[DONE]") if is_chat else b""
+    last = chat_text("done") if is_chat else messages_text("done")
+    events, asked = await world.turn(
+        model, lambda request: last if is_second(request) else Answer([stream, end])
+    )
+
+    results = [event["content"][0]["text"] for event in plain(events, "agent.tool_result")]
+    assert sorted(results) == ["one\n", "two\n"]
+    assert text_of(events) == "done"
+    assert asked == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "answer", "text"),
+    [
+        (CHAT_MODEL, chat_text("", "length"), ""),
+        (CHAT_MODEL, chat_text("a cut answer", "length"), "a cut answer"),
+        (CHAT_MODEL, chat_text("a cut answer", "MAX_TOKENS"), "a cut answer"),
+        (CLAUDE_MODEL, Answer([named_sse(*message_events(stop="max_tokens"), STOP)]), ""),
+        (CLAUDE_MODEL, messages_text("a cut answer", "max_tokens"), "a cut answer"),
+    ],
+)
+async def test_a_used_up_limit_is_named(
+    world: World, model: str, answer: Answer, text: str
+) -> None:
+    """What was written is kept, and the session says that the limit ended it."""
+    events, asked = await world.turn(model, answer)
+    error = error_of(events)
+
+    assert text_of(events) == text
+    assert asked == 1
+    assert error["type"] == "model_request_failed_error"
+    assert ("the answer was cut" if text else "the model wrote nothing") in error["message"]
+    assert "max_tokens" in error["message"]
