@@ -150,8 +150,8 @@ class TurnSettings(SettingsGroup):
     """Emit long answers as several `agent.message` events at paragraph ends, for clients that type as
     they read and know no previews."""
     retention_days: Annotated[float, Field(ge=0)] = 30.0
-    """Sessions without activity, and agents no session refers to, are deleted after this many days;
-    0 keeps everything. LAP makes an agent per session and never deletes one."""
+    """Sessions without activity, and agents, environments and vaults that no session used, are deleted
+    after this many days; 0 keeps everything. LAP makes them per session and never deletes one."""
 
 
 class VaultSettings(SettingsGroup):

@@ -125,13 +125,27 @@ def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
     sentences = []
     for problem in problems[:3]:
         where = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
+        text = _without_jargon(problem)
         sentences.append(f"{where}: {text}" if where else text)
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     first = problems[0]
     field = str(first["loc"][0]) if first["loc"] else None
     code = first["type"] if first["type"] == MODEL_REQUIRED else FIELD_CODES.get(field or "")
     return "; ".join(sentences) + more, field, code
+
+
+def _without_jargon(problem: Mapping[str, Any]) -> str:
+    """Return what is wrong, in the words of the API where pydantic's are its own."""
+    context = problem.get("ctx") or {}
+    match problem["type"]:
+        case "union_tag_invalid":
+            name, tag = context["discriminator"].strip("'"), context["tag"][:80]
+            return f"{name} {tag!r} is not supported; use {context['expected_tags']}"
+        case "union_tag_not_found":
+            return f"must be an object with a {context['discriminator']}"
+        case "model_type" | "model_attributes_type":
+            return "must be an object"
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _shorten(text: str) -> str:

@@ -124,7 +124,14 @@ CREATE TABLE child_events (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: Sequence[str] = (_V1, _V2)
+_V3 = """
+CREATE TABLE resource_uses (
+    resource_id TEXT PRIMARY KEY,
+    used_at     TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: Sequence[str] = (_V1, _V2, _V3)
 """`MIGRATIONS[n]` takes schema version n to n + 1; `PRAGMA user_version` holds the version."""
 
 

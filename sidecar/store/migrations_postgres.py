@@ -155,5 +155,12 @@ CREATE INDEX requests_by_session ON requests (session_id);
 CREATE INDEX requests_by_age ON requests (stored_at);
 """
 
-MIGRATIONS: Sequence[str] = (_V1,)
+_V2 = """
+CREATE TABLE resource_uses (
+    resource_id TEXT COLLATE "C" PRIMARY KEY,
+    used_at     TEXT COLLATE "C" NOT NULL
+);
+"""
+
+MIGRATIONS: Sequence[str] = (_V1, _V2)
 """`MIGRATIONS[n]` takes schema version n to n + 1; the table `schema_version` holds the version."""

@@ -26,6 +26,7 @@ TABLES: Sequence[str] = (
     "events",
     "queued_events",
     "child_events",
+    "resource_uses",
     "key_check",
 )
 """What a copy holds, parents first. Which pods lived and who owned a session is no part of it."""

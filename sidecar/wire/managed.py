@@ -57,6 +57,14 @@ def refused(reason: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _left_out(value: Any) -> Any:
+    return None if value == {} else value
+
+
+LeftOut = BeforeValidator(_left_out)
+"""`{}` means that the field was left out, as clients send it that fill in every field."""
+
+
 def check_token(value: str) -> str:
     """Return the token. A header carries it: raises ValueError unless it is one line of printable ASCII."""
     if not value.isascii() or not value.isprintable() or value != value.strip():
@@ -145,7 +153,7 @@ class ToolDefaults(Body):
     """`default_config` of a toolset."""
 
     enabled: bool | None = None
-    permission_policy: PermissionPolicy | None = None
+    permission_policy: Annotated[PermissionPolicy | None, LeftOut] = None
 
 
 class ToolConfig(ToolDefaults):
@@ -198,7 +206,8 @@ Tool = Annotated[AgentToolset | McpToolset | CustomTool, Field(discriminator="ty
 class McpServer(Body):
     """A remote MCP server over streamable HTTP or SSE."""
 
-    type: Literal["url"]
+    type: Annotated[Literal["url"], BeforeValidator(lambda value: value or "url")] = "url"
+    """The only kind there is; clients leave it out."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
 
@@ -237,7 +246,7 @@ class AgentCreate(Body):
     skills: Skills | None = None
     metadata: Metadata | None = None
     multiagent: Multiagent = None
-    execution_identity: ExecutionIdentity | None = None
+    execution_identity: Annotated[ExecutionIdentity | None, LeftOut] = None
 
 
 class AgentUpdate(Body):
@@ -253,7 +262,7 @@ class AgentUpdate(Body):
     skills: Skills | None = None
     metadata: MetadataPatch | None = None
     multiagent: Multiagent = None
-    execution_identity: ExecutionIdentity | None = None
+    execution_identity: Annotated[ExecutionIdentity | None, LeftOut] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -297,9 +306,10 @@ class CloudConfig(Body):
     """Our own sandbox: the container the sidecar runs in."""
 
     type: Literal["cloud"]
-    networking: Annotated[UnrestrictedNetwork | LimitedNetwork, Field(discriminator="type")] = (
-        UnrestrictedNetwork(type="unrestricted")
-    )
+    networking: Annotated[
+        Annotated[UnrestrictedNetwork | LimitedNetwork, Field(discriminator="type")],
+        BeforeValidator(lambda value: value or {"type": "unrestricted"}),
+    ] = UnrestrictedNetwork(type="unrestricted")
     packages: Annotated[Packages, BeforeValidator(lambda value: value or {})] = Packages()
 
 
@@ -309,14 +319,16 @@ class SelfHostedConfig(Body):
     type: Literal["self_hosted"]
 
 
-EnvironmentConfig = Annotated[CloudConfig | SelfHostedConfig, Field(discriminator="type")]
+EnvironmentConfig = Annotated[
+    Annotated[CloudConfig | SelfHostedConfig, Field(discriminator="type")] | None, LeftOut
+]
 
 
 class EnvironmentCreate(Body):
     """`POST /v1/environments`."""
 
     name: Name
-    config: EnvironmentConfig | None = None
+    config: EnvironmentConfig = None
     description: Description | None = None
     metadata: Metadata | None = None
     scope: Literal["organization", "account"] | None = None
@@ -326,7 +338,7 @@ class EnvironmentUpdate(Body):
     """`POST /v1/environments/{id}`."""
 
     name: Name | None = None
-    config: EnvironmentConfig | None = None
+    config: EnvironmentConfig = None
     description: Description | None = None
     metadata: MetadataPatch | None = None
     scope: Literal["organization", "account"] | None = None

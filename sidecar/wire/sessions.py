@@ -16,6 +16,7 @@ from sidecar.wire.managed import (
     MODEL_REQUIRED,
     Body,
     Items,
+    LeftOut,
     McpServers,
     Metadata,
     MetadataPatch,
@@ -269,7 +270,9 @@ class GithubRepository(Body):
     type: Literal["github_repository"]
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
     authorization_token: GitToken | None = None
-    checkout: Annotated[BranchCheckout | CommitCheckout, Field(discriminator="type")] | None = None
+    checkout: Annotated[
+        Annotated[BranchCheckout | CommitCheckout, Field(discriminator="type")] | None, LeftOut
+    ] = None
     mount_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=512)] | None = None
 
 

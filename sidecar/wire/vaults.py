@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from yarl import URL
 
-from sidecar.wire.managed import Body, Metadata, MetadataPatch, check_token
+from sidecar.wire.managed import Body, LeftOut, Metadata, MetadataPatch, check_token
 
 AUTH_TYPES = ("static_bearer", "environment_variable")
 
@@ -32,6 +32,9 @@ RESERVED_PREFIXES = (
     *("LD_", "DYLD_", "GLIBC_", "BASH_FUNC_", "BUN_", "GIT_CONFIG"),
     *("XDG_", "OPENCODE_", "SIDECAR_"),
 )
+
+ALLOWED_NAMES = frozenset({"OPENCODE_API_KEY"})
+"""Of the reserved prefixes: a key that people have, which steers nothing here."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _MAX_VALUE_BYTES = 64 * 1024
@@ -56,7 +59,9 @@ def _check_name(value: str) -> str:
         raise ValueError(
             "must be a variable name: letters, digits and _, not beginning with a digit"
         )
-    if value.upper() in RESERVED_NAMES or value.upper().startswith(RESERVED_PREFIXES):
+    name = value.upper()
+    is_reserved = name in RESERVED_NAMES or name.startswith(RESERVED_PREFIXES)
+    if is_reserved and name not in ALLOWED_NAMES:
         raise ValueError(f"{value} is reserved: it steers programs; choose another name")
     return value
 
@@ -129,7 +134,7 @@ class EnvironmentVariable(Body):
     type: Literal["environment_variable"]
     secret_name: VariableName
     secret_value: VariableValue
-    networking: Networking | None = None
+    networking: Annotated[Networking | None, LeftOut] = None
     injection_location: InjectionLocation | None = None
 
 
@@ -145,7 +150,7 @@ class EnvironmentVariableUpdate(Body):
 
     type: Literal["environment_variable"]
     secret_value: VariableValue | None = None
-    networking: Networking | None = None
+    networking: Annotated[Networking | None, LeftOut] = None
     injection_location: InjectionLocation | None = None
 
 

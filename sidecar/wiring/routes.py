@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from sidecar.config import Settings
+from sidecar.http import base_url
 from sidecar.http.admin import AdminApi, start_admin
 from sidecar.http.agents import AgentsApi
 from sidecar.http.environments import EnvironmentsApi
@@ -48,7 +49,7 @@ def make_routes(
             replay_pause_seconds=settings.http.replay_pause_seconds,
         ),
     )
-    routes = [route for api in apis for route in api.routes()]
+    routes = [*base_url.routes(), *(route for api in apis for route in api.routes())]
     if settings.child.forward_native:
         native = NativeApi(
             wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),

@@ -350,3 +350,12 @@ def test_split_messages_are_paragraphs_that_add_up_to_the_text() -> None:
     assert "".join(draft.fields["text"] for draft in out.drafts) == text
     for draft in out.drafts:
         assert draft.fields["content"][0]["text"].startswith(shown[str(draft.id)])
+
+
+def test_a_command_that_fails_is_an_error_result_with_its_code() -> None:
+    """opencode calls the part completed; clients, and LAP's page, show a failure only for an error."""
+    out, _ = translate("bash-fails")
+    (result,) = [draft for draft in out.drafts if draft.type == "agent.tool_result"]
+    assert result.fields["is_error"] is True
+    assert result.fields["error"].endswith("exit code 3")
+    assert "output" not in result.fields

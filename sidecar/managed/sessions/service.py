@@ -17,6 +17,7 @@ from sidecar.managed.agents.agents import Agent, Agents, merge_tools, model_answ
 from sidecar.managed.child.sessions import STALE, ChildSessions
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
+from sidecar.managed.common.resource_uses import note_uses
 from sidecar.managed.events.event import Draft, sse_frame, to_json
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
@@ -109,6 +110,7 @@ class Sessions:
         def insert(connection: Connection) -> None:
             _check_environment(connection, request.environment_id)
             insert_session(connection, record)
+            note_uses(connection, _used_by(record), now)
             plan.insert(connection, record.id)
 
         if request.initial_events:
@@ -207,6 +209,7 @@ class Sessions:
             _refuse_while_running(actor.record, "deleted")
 
             def remove(connection: Connection) -> None:
+                note_uses(connection, _used_by(actor.record), actor.record.updated_at)
                 connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
             await self._database.write(remove)
@@ -267,6 +270,11 @@ class Sessions:
                 "tools: cannot be cleared while the agent has skills", field="tools"
             )
         return changed, model_ref
+
+
+def _used_by(record: SessionRecord) -> list[str]:
+    """Return the ids of what the session stands on, for `resource_uses`."""
+    return [record.agent_id, record.environment_id, *record.body["vault_ids"]]
 
 
 def _typed_name(model_ref: str) -> str:

@@ -62,10 +62,22 @@ def result_of(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, 
         elif text == "Tool execution aborted":
             text = INTERRUPTED_TEXT
         return [{"type": "text", "text": text}], True
-    content: list[dict[str, Any]] = [{"type": "text", "text": str(state.get("output") or "")}]
+    text = str(state.get("output") or "")
+    if code := _exit_code(tool, state):
+        text = f"{text.rstrip()}\n\nexit code {code}".lstrip()
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     for file in state.get("attachments") or ():
         mime, url = str(file.get("mime") or ""), str(file.get("url") or "")
         if mime.startswith("image/") and url.startswith("data:") and "," in url:
             source = {"type": "base64", "media_type": mime, "data": url.split(",", 1)[1]}
             content.append({"type": "image", "source": source})
-    return content, False
+    return content, bool(code)
+
+
+def _exit_code(tool: OpenTool, state: Mapping[str, Any]) -> int:
+    """Return the exit code of a shell command that failed, else 0: opencode calls it completed."""
+    metadata = state.get("metadata")
+    if tool.call.kind != "builtin" or tool.call.name != "bash" or not isinstance(metadata, Mapping):
+        return 0
+    code = metadata.get("exit")
+    return code if isinstance(code, int) else 0

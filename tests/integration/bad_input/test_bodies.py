@@ -202,3 +202,56 @@ async def test_what_a_session_cannot_change(server: Server, session: str) -> Non
     ):
         path = f"/v1/sessions/{session}"
         await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
+
+
+@pytest.mark.parametrize("empty", [{}, None])
+async def test_an_empty_config_is_one_that_was_left_out(server: Server, empty: Any) -> None:
+    """LAP's own smoke test sends `{}`; networking inside is the same kind."""
+    whole = await server.raw.call("POST", "/v1/environments", {"name": "e"})
+    made = await server.raw.call("POST", "/v1/environments", {"name": "e", "config": empty})
+    assert made["config"] == whole["config"]
+    config = {"type": "cloud", "networking": empty, "packages": empty}
+    made = await server.raw.call("POST", "/v1/environments", {"name": "e", "config": config})
+    assert made["config"] == whole["config"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/environments", {"config": {"type": "vm"}}, "config: type 'vm' is not supported; use"),
+        ("/v1/environments", {"config": {"a": 1}}, "config: must be an object with a 'type'"),
+        ("/v1/environments", {"config": "cloud"}, "config: must be an object"),
+        (
+            "/v1/agents",
+            {"model": "openai/gpt-4o", "tools": [{}]},
+            "tools.0: must be an object with",
+        ),
+        ("/v1/agents", {"model": "openai/gpt-4o", "tools": [{"type": "x"}]}, "type 'x' is not"),
+    ],
+)
+async def test_a_wrong_type_is_told_in_the_words_of_the_api(
+    server: Server, path: str, body: dict[str, Any], says: str
+) -> None:
+    """Which types there are, and not how a validator tells them apart."""
+    body = {"name": "n", **body}
+    await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
+
+
+async def test_an_mcp_server_without_a_type_is_one_by_url(server: Server) -> None:
+    """There is no other kind."""
+    toolset = {"type": "mcp_toolset", "mcp_server_name": "hub"}
+    body = {
+        "name": "a",
+        "model": "openai/gpt-4o",
+        "tools": [toolset],
+        "mcp_servers": [{"name": "hub", "url": "http://mcp.test/"}],
+    }
+    made = await server.raw.call("POST", "/v1/agents", body)
+    assert made["mcp_servers"] == [{"type": "url", "name": "hub", "url": "http://mcp.test/"}]
+
+
+async def test_a_base_url_that_ends_in_v1_is_named(server: Server) -> None:
+    """LAP keeps an address as it was typed, and adds `/v1/...` to it."""
+    says = "must not end in /v1"
+    await server.refused("POST", "/v1/v1/agents", 404, "not_found_error", says, json={})
+    await server.refused("GET", "/v1/v1/models", 404, "not_found_error", says)
