@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -18,62 +12,20 @@ from sidecar.config import ChildSettings, variables
 from sidecar.http.middleware import PUBLIC_PATHS
 from sidecar.opencode import boot
 from tests.deploy.image import PREFIX, ROOT, read_stages
+from tests.deploy.manifests import (
+    NAMES,
+    OVERLAYS,
+    VERSIONS,
+    containers,
+    of_kind,
+    pods,
+    quantity,
+    render,
+    sidecar_of,
+)
 
-OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
-NAMES = ("attached", "lap-register", "pod-sidecar", "runtime-service")
-VERSIONS = ("1.30", "1.37")
-"""The oldest that has all that is used (the sleep of preStop), and the newest whose schema is at hand."""
 HTTP_SHUTDOWN_SECONDS = 5.0
 """What sidecar/app.py gives open connections when it stops."""
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-
-Manifest = dict[str, Any]
-
-
-@cache
-def render(overlay: str) -> tuple[Manifest, ...]:
-    """Return the overlay's objects."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.fail("kubectl is needed to render the manifests: install it, or run this in CI")
-    command = [kubectl, "kustomize", str(OVERLAYS / overlay)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return tuple(yaml.safe_load_all(done.stdout))
-
-
-def of_kind(overlay: str, kind: str) -> list[Manifest]:
-    """Return the overlay's objects of a kind."""
-    return [manifest for manifest in render(overlay) if manifest["kind"] == kind]
-
-
-def pods(overlay: str) -> Iterator[Manifest]:
-    """Yield the pod templates."""
-    for manifest in render(overlay):
-        if "template" in manifest.get("spec", {}):
-            yield manifest["spec"]["template"]
-
-
-def containers(pod: Manifest) -> list[Manifest]:
-    """Return all containers of a pod."""
-    found: list[Manifest] = pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
-    return found
-
-
-def sidecar_of(overlay: str) -> tuple[Manifest, Manifest]:
-    """Return (pod, container) of the sidecar."""
-    ((pod, container),) = [
-        (pod, item)
-        for pod in pods(overlay)
-        for item in containers(pod)
-        if item["name"] == "sidecar"
-    ]
-    return pod, container
-
-
-def quantity(text: str) -> int:
-    """Return bytes."""
-    return int(text[:-2]) * UNITS[text[-2:]]
 
 
 def test_every_overlay_is_known() -> None:
@@ -169,29 +121,6 @@ def test_every_pod_is_behind_a_policy(overlay: str) -> None:
         assert {kind for p in selecting for kind in p["policyTypes"]} == {"Ingress", "Egress"}
     assert all(rule["to"] and rule["ports"] for p in policies for rule in p["egress"])
     assert all(rule["ports"] for p in policies for rule in p.get("ingress", ()))
-
-
-@pytest.mark.parametrize("overlay", ["attached", "runtime-service"])
-def test_metrics_can_be_opened_to_prometheus(overlay: str, tmp_path: Path) -> None:
-    """The component opens the admin listener, with a key from the Secret, to one namespace."""
-    lines = {
-        "resources": [os.path.relpath(OVERLAYS / overlay, tmp_path)],
-        "components": [os.path.relpath(OVERLAYS.parent / "components" / "metrics", tmp_path)],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
-    plain, opened = render(overlay), render(str(tmp_path))
-    for manifest in opened:
-        for version in VERSIONS:
-            kubernetes_validate.validate(manifest, version, strict=True)
-    (policy,) = [item for item in opened if item not in plain and item["kind"] == "NetworkPolicy"]
-    assert policy["metadata"]["namespace"] == "opencode-sidecar"
-    _, container = sidecar_of(str(tmp_path))
-    environment = {item["name"]: item for item in container["env"]}
-    assert set(environment) <= {name for _, name, _ in variables()}
-    assert "secretKeyRef" in environment["SIDECAR_ADMIN_KEY"]["valueFrom"]
-    (rule,) = policy["spec"]["ingress"]
-    (port,) = [item for item in container["ports"] if item["name"] == rule["ports"][0]["port"]]
-    assert environment["SIDECAR_ADMIN_PORT"]["value"] == str(port["containerPort"])
 
 
 @pytest.mark.parametrize("overlay", ["pod-sidecar", "runtime-service"])
@@ -313,10 +242,11 @@ def test_the_job_registers_the_pods_own_address() -> None:
     environment = {item["name"]: item for item in container["env"]}
     (stateful,) = of_kind("lap-register", "StatefulSet")
     name, service = stateful["metadata"]["name"], stateful["spec"]["serviceName"]
-    namespace = stateful["metadata"]["namespace"]
     assert environment["RUNTIME_API_BASE"]["value"] == (
-        f"http://{name}-0.{service}.{namespace}.svc.cluster.local:8080"
+        f"http://{name}-0.{service}.$(POD_NAMESPACE).svc:8080"
     )
+    names = [item["name"] for item in container["env"]]
+    assert names.index("POD_NAMESPACE") < names.index("RUNTIME_API_BASE"), "expanded in order"
     _, sidecar = sidecar_of("lap-register")
     assert environment["RUNTIME_API_KEY"] in sidecar["env"]
     (policy,) = [
