@@ -8,6 +8,7 @@ catalogue and at most `MAX_MODELS` of them, everything else is `other`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -31,6 +32,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _TURN_BUCKETS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Connections(Protocol):
+    """What is read of a listener."""
+
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """How often each bound ended or refused something."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many are open."""
 
 
 class Metrics:
@@ -131,11 +144,27 @@ class Metrics:
             "Request bodies being received or worked on; the bound is SIDECAR_HTTP_BODIES_IN_FLIGHT_BYTES.",
             registry=self.registry,
         ).set_function(held_bytes)
-        _read_counter(
-            self.registry,
-            f"{PREFIX}_http_bodies_refused",
-            "Request bodies answered with 529 because too many were in flight.",
-            refused,
+        self.registry.register(
+            _ReadCounter(
+                f"{PREFIX}_http_bodies_refused",
+                "Request bodies answered with 529 because too many were in flight.",
+                lambda: {"": refused()},
+            )
+        )
+
+    def watch_connections(self, connections: Connections) -> None:
+        """Read these when asked: the connections of the public listener, and what its bounds ended."""
+        Gauge(
+            f"{PREFIX}_http_connections_open",
+            "Connections of the public listener; at most SIDECAR_HTTP_MAX_CONNECTIONS and 32 for probes.",
+            registry=self.registry,
+        ).set_function(lambda: connections.open_connections)
+        self.registry.register(
+            _ReadCounter(
+                f"{PREFIX}_http_bounds_reached",
+                "Connections and requests that a bound ended or refused, by bound.",
+                lambda: connections.ended,
+            )
         )
 
     def request_began(self) -> None:
@@ -200,16 +229,26 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _read_counter(
-    registry: CollectorRegistry, name: str, text: str, read: Callable[[], float]
-) -> None:
-    """Register a counter whose value is read when asked."""
+class _ReadCounter(Collector):
+    """A counter that is read when asked, with a value per label `bound` (none for the label '')."""
 
-    class _Counter(Collector):
-        def collect(self) -> Iterator[Metric]:
-            yield CounterMetricFamily(name, text, value=read())
+    def __init__(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._name = name
+        self._text = text
+        self._read = read
 
-    registry.register(_Counter())
+    def describe(self) -> list[Metric]:
+        """Nothing is read before the first scrape."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the family."""
+        values = self._read()
+        labels = [] if "" in values else ["bound"]
+        family = CounterMetricFamily(self._name, self._text, labels=labels)
+        for bound, value in values.items():
+            family.add_metric([bound] if labels else [], value)
+        yield family
 
 
 def make_metrics(is_known_model: Callable[[str], bool]) -> Metrics:

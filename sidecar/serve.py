@@ -14,6 +14,7 @@ from sidecar.app import Sidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.process_hardening import close_to_same_user
+from sidecar.process_limits import raise_descriptor_limit
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2
@@ -31,6 +32,7 @@ def main() -> int:
         return EXIT_SETTINGS
     logs.configure(settings.log, secrets=settings.secret_values())
     close_to_same_user()
+    raise_descriptor_limit()
     try:
         return asyncio.run(serve(settings))
     except SettingsError as error:

@@ -25,6 +25,16 @@ class HttpSettings(SettingsGroup):
     """Key that clients send as `x-api-key` or `Authorization: Bearer`."""
     allow_anonymous: bool = False
     """Serve a non-loopback address without a key. Only behind something else that authenticates."""
+    max_connections: Annotated[int, Field(ge=1)] = 2000
+    """Requests that are answered at once, event streams included; above it 503 with `retry-after`. Fewer
+    where the descriptor limit does not suffice. Probes have room beyond it."""
+    max_streams: Annotated[int, Field(ge=1)] = 1000
+    """Event streams that are open at once; above it 429."""
+    header_seconds: Seconds = 10.0
+    """How long a request's header may take, seconds; then 408 and the connection is closed."""
+    write_stall_seconds: Seconds = 60.0
+    """How long a client may read nothing of an answer that waits for it, seconds; then the connection is
+    cut."""
     body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     """Largest request body on routes that carry content (events, session create, opencode's prompts), bytes
     (the hosted API's limit); above it 413."""

@@ -22,6 +22,7 @@ from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.answers import json_response
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies, read_optional_model
 from sidecar.http.browsers import refuse_pages
+from sidecar.http.connections import ConnectionBounds
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
@@ -30,6 +31,9 @@ from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
 
 METRICS_PATH = "/metrics"
+_CONNECTION_BOUNDS = ConnectionBounds(
+    most=64, header_seconds=10.0, stall_seconds=60.0, exempt={METRICS_PATH}
+)
 _BODY_BOUNDS = BodyBounds(
     plain_bytes=64 * 1024,
     content_bytes=64 * 1024,
@@ -229,7 +233,7 @@ async def start_admin(
         ]
     )
     app.add_routes(api.routes())
-    runner = Runner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = Runner(app, _CONNECTION_BOUNDS, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await listen(runner, settings.host, settings.port)

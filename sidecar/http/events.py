@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 from aiohttp import ClientConnectionResetError, hdrs, web
 
-from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.errors import InvalidRequestError, NotFoundError, RateLimitedError
 from sidecar.http.answers import (
     date_bounds,
     json_response,
@@ -25,6 +25,7 @@ from sidecar.wire.sessions import EventsSend
 
 _PREVIEWED = ("agent.message", "agent.thinking")
 _MAX_PREVIEW_VALUES = 100
+_RETRY_AFTER_SECONDS = 5.0
 _SDK_HEADER = "x-stainless-lang"
 """Every official SDK sends it; see `sidecar.managed.events.replay_policy` for why it matters."""
 
@@ -50,6 +51,7 @@ class EventsApi:
         heartbeat_seconds: float,
         late_reader_seconds: float,
         list_bytes: int,
+        max_streams: int,
         replay_pause_seconds: float,
     ) -> None:
         self._database = database
@@ -58,6 +60,7 @@ class EventsApi:
         self._heartbeat_seconds = heartbeat_seconds
         self._late_reader_seconds = late_reader_seconds
         self._list_bytes = list_bytes
+        self._max_streams = max_streams
         self._replay_pause_seconds = replay_pause_seconds
 
     def routes(self) -> list[web.RouteDef]:
@@ -104,6 +107,11 @@ class EventsApi:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
         session_id = await self._session_of(request)
+        if self._log.reader_count() >= self._max_streams:
+            raise RateLimitedError(
+                f"{self._max_streams} event streams are open, as many as this server serves; close one",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
         previews = _previews(request)
         async with self._turns.holding(session_id) as actor:
             seat = actor.attendance.join(

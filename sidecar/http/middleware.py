@@ -57,7 +57,7 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
         _log_access(request, "request left by its client", CLIENT_GONE, started)
         raise
     except Exception as error:  # noqa: BLE001, RUF100  # the one mapping of errors to answers
-        response = error_response(_as_sidecar_error(error, request), request_id)
+        response = error_response(as_sidecar_error(error, request), request_id)
     if not response.prepared:
         response.headers["request-id"] = request_id
     _log_access(request, "request answered", response.status, started)
@@ -139,7 +139,8 @@ def _offered_keys(request: web.Request) -> list[str]:
     return [key for key in keys if key]
 
 
-def _as_sidecar_error(error: Exception, request: web.Request) -> SidecarError:
+def as_sidecar_error(error: Exception, request: web.BaseRequest) -> SidecarError:
+    """Return what is answered for an exception of a handler; the unexpected is logged."""
     if isinstance(error, SidecarError):
         if error.status >= 500:
             _log.warning("request failed", error=error.message, kind=type(error).__name__)
@@ -154,7 +155,7 @@ def _as_sidecar_error(error: Exception, request: web.Request) -> SidecarError:
     return SidecarError("unexpected error; see the sidecar's log for this request id")
 
 
-def _from_aiohttp(error: web.HTTPException, request: web.Request) -> SidecarError:
+def _from_aiohttp(error: web.HTTPException, request: web.BaseRequest) -> SidecarError:
     mapped: SidecarError
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return RequestTooLargeError("the request body is larger than this server accepts")

@@ -17,6 +17,7 @@ from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.browsers import refuse_pages
+from sidecar.http.connections import ConnectionBounds
 from sidecar.http.health import HealthApi
 from sidecar.http.late import LateRoutes
 from sidecar.http.measured import measured
@@ -82,6 +83,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
     app.add_routes([*health.routes(), *models.routes()])
     app.router.register_resource(late)
     runner = await _listen(settings.http, app)
+    metrics.watch_connections(runner.bounded_server)
     stack.push_async_callback(runner.cleanup)
     stack.callback(late.give_up)
     return Face(
@@ -125,11 +127,10 @@ def _other_runtimes(
     )
 
 
-async def _listen(settings: HttpSettings, app: web.Application) -> web.AppRunner:
+async def _listen(settings: HttpSettings, app: web.Application) -> Runner:
     runner = Runner(
         app,
-        access_log=None,
-        handle_signals=False,
+        ConnectionBounds.of(settings),
         handler_cancellation=True,
         keepalive_timeout=settings.keepalive_seconds,
         shutdown_timeout=5.0,

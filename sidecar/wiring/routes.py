@@ -46,6 +46,7 @@ def make_routes(
             heartbeat_seconds=settings.http.heartbeat_seconds,
             late_reader_seconds=settings.http.late_reader_seconds,
             list_bytes=settings.http.list_bytes,
+            max_streams=settings.http.max_streams,
             replay_pause_seconds=settings.http.replay_pause_seconds,
         ),
     )
