@@ -45,7 +45,8 @@ format: setup-dev ## Let ruff fix and format
 types: setup-dev ## mypy --strict
 	$(BIN)/mypy --strict -p sidecar -p bench
 
-bench: setup-dev ## Measure, print the tables and write bench/RESULTS.md
+bench: setup-dev ## Measure, print the tables and write bench/RESULTS.md (installs LiteLLM, to compare with)
+	@tools/setup.sh litellm
 	@exec $(BIN)/python -m bench.run $(ARGS)
 
 # uv writes one lock for all platforms and Pythons; pip installs from it. ARGS=--upgrade moves versions.

@@ -92,6 +92,11 @@ class Program:
 
             return await self._until(ask, f"{url} did not answer 200")
 
+    async def exit_status(self) -> int:
+        """Wait until it ends by itself; return its exit status."""
+        async with asyncio.timeout(_READY_SECONDS):
+            return await self._process.wait()
+
     async def first_line(self) -> str:
         """Return the first line it prints. Raises RuntimeError when it prints none."""
 

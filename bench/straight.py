@@ -37,6 +37,9 @@ _LAST_LINES = 20
 class StraightOpencode:
     """One `opencode serve`; `restart` replaces it."""
 
+    agent = AGENT
+    """The agent that takes the prompts."""
+
     def __init__(
         self, *, directory: Path, gateway_url: str, session: aiohttp.ClientSession
     ) -> None:
@@ -51,20 +54,7 @@ class StraightOpencode:
 
     async def start(self) -> None:
         """Start and wait until it is healthy. Raises RuntimeError with its last words."""
-        await asyncio.to_thread(self._files.prepare)
-        config = ConfigFile(self._files.config_file)
-        await config.register({BASIC_MODEL: ModelEntry(BASIC_MODEL)})
-        settings = ChildSettings()
-        boot = self._boot = await Boot.spawn(
-            find_binary(None, search_path=None),
-            settings=settings,
-            files=self._files,
-            session=self._session,
-            relay=RelayAccess(f"{self._gateway_url}/v1", GATEWAY_KEY),
-            inherited={},
-            marker=new_id("req"),
-            keep_line=self._lines.append,
-        )
+        boot = self._boot = await self._spawn()
         deadline = time.monotonic() + _READY_SECONDS
         while await boot.version() is None:
             if boot.process.returncode is not None or time.monotonic() > deadline:
@@ -73,6 +63,21 @@ class StraightOpencode:
         events = frames(await boot.client.open_events())
         await anext(events)  # server.connected
         self._reading = asyncio.create_task(self._read(events))
+
+    async def _spawn(self) -> Boot:
+        await asyncio.to_thread(self._files.prepare)
+        config = ConfigFile(self._files.config_file)
+        await config.register({BASIC_MODEL: ModelEntry(BASIC_MODEL)})
+        return await Boot.spawn(
+            find_binary(None, search_path=None),
+            settings=ChildSettings(),
+            files=self._files,
+            session=self._session,
+            relay=RelayAccess(f"{self._gateway_url}/v1", GATEWAY_KEY),
+            inherited={},
+            marker=new_id("req"),
+            keep_line=self._lines.append,
+        )
 
     async def stop(self) -> None:
         """End it politely."""
@@ -136,7 +141,7 @@ class StraightOpencode:
             message_id=new_id("msg"),
             model=ModelRef(GATEWAY_PROVIDER, BASIC_MODEL),
             parts=[{"type": "text", "text": text}],
-            agent=AGENT,
+            agent=self.agent,
         )
 
     @property
@@ -146,11 +151,13 @@ class StraightOpencode:
 
 
 @asynccontextmanager
-async def straight_opencode(directory: Path, gateway_url: str) -> AsyncIterator[StraightOpencode]:
-    """A started opencode."""
+async def straight_opencode(
+    directory: Path, gateway_url: str, *, kind: type[StraightOpencode] = StraightOpencode
+) -> AsyncIterator[StraightOpencode]:
+    """A started opencode of that kind."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        opencode = StraightOpencode(directory=directory, gateway_url=gateway_url, session=session)
+        opencode = kind(directory=directory, gateway_url=gateway_url, session=session)
         try:
             await opencode.start()
             yield opencode

@@ -1,4 +1,8 @@
-"""GET /v1/models from the catalogue, against asking the gateway for the same each time."""
+"""GET /v1/models from the catalogue, against asking the gateway for the same each time.
+
+Compared with a real LiteLLM, which `make bench` sets up. Where there is none, a scripted gateway stands in and
+nothing is judged: how fast our own stand-in is says nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,13 @@ import aiohttp
 from bench.clients import sidecar_client
 from bench.processes import BASIC_MODEL, GATEWAY_KEY, ROOT, gateway, model_names, scratch, sidecar
 from bench.report import Row
-from bench.stats import format_seconds, sample
+from bench.stats import sample
 from tests.e2e.litellm_config import openai, proxy_config
 from tests.fakes.litellm_proxy import LiteLLMProxy
 
 TITLE = "GET /v1/models, 300 models: from the catalogue, against asking the gateway each time"
 
 _MODELS = 300
-_MOST_SECONDS = 0.002
 _LEAST_TIMES = 50
 _SOURCES = ("/v1/models", "/model_group/info", "/v1/model/info")
 """What the catalogue is made from: ids, limits, prices and abilities are in no single answer."""
@@ -33,6 +36,7 @@ class _Gateway:
     name: str
     url: str
     key: str
+    is_real: bool
 
 
 async def measure(*, quick: bool) -> list[Row]:
@@ -72,8 +76,8 @@ async def measure(*, quick: bool) -> list[Row]:
             "all of them, with limits and prices",
             f"{served}: {faster:.0f}x faster",
             f"{asked.name}, its three lists at once: {same}",
-            f"p50 at most {format_seconds(_MOST_SECONDS)}, at least {_LEAST_TIMES}x",
-            served.p50 <= _MOST_SECONDS and faster >= _LEAST_TIMES,
+            f"at least {_LEAST_TIMES}x" if asked.is_real else "",
+            faster >= _LEAST_TIMES if asked.is_real else None,
         ),
         Row(
             "the same against the gateway's bare list of ids",
@@ -85,11 +89,12 @@ async def measure(*, quick: bool) -> list[Row]:
 
 @asynccontextmanager
 async def _gateway(directory: Path) -> AsyncIterator[_Gateway]:
-    """The real LiteLLM where it is installed (make e2e-litellm does it), else the scripted gateway."""
+    """The real LiteLLM where it is installed (`make bench` does it), else the scripted gateway."""
     venv = Path(os.environ.get(_VENV_VARIABLE) or ROOT / ".venv-litellm")
     if not (venv / "bin" / "litellm").exists():
         async with gateway(directory, models=_MODELS) as server:
-            yield _Gateway("scripted gateway (no LiteLLM installed)", server.url, GATEWAY_KEY)
+            name = "scripted gateway (no LiteLLM installed, not judged)"
+            yield _Gateway(name, server.url, GATEWAY_KEY, is_real=False)
         return
     deployments = [
         openai(name, max_input_tokens=128_000, max_output_tokens=16_384)
@@ -97,4 +102,4 @@ async def _gateway(directory: Path) -> AsyncIterator[_Gateway]:
     ]
     config = proxy_config(deployments, upstream="http://127.0.0.1:9")
     async with LiteLLMProxy(config, venv=venv) as proxy:
-        yield _Gateway("LiteLLM", proxy.url, proxy.key)
+        yield _Gateway("LiteLLM", proxy.url, proxy.key, is_real=True)
