@@ -1,7 +1,7 @@
 """GET /v1/models from the catalogue, against asking the gateway for the same each time.
 
-Compared with a real LiteLLM, which `make bench` sets up. Where there is none, a scripted gateway stands in and
-nothing is judged: how fast our own stand-in is says nothing.
+Compared with a real LiteLLM, which `make bench` sets up. Where there is none, a scripted gateway stands in
+and nothing is judged: how fast our own stand-in is says nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A catalogue entry as the Models API shows it. Pure.
 
-Wire format: `ModelInfo` of the official SDK 2.12.0, plus `object`, `created` and `owned_by`, which LAP's
+Wire format: `ModelInfo` of the official SDK 2.14.0, plus `object`, `created` and `owned_by`, which LAP's
 templates and OpenAI clients read.
 """
 

@@ -1,6 +1,6 @@
 """What a model can do, typed as the official SDK types it.
 
-Source: `ModelCapabilities` of the Anthropic Models API (Python SDK 2.12.0). All keys without a default
+Source: `ModelCapabilities` of the Anthropic Models API (Python SDK 2.14.0). All keys without a default
 are required there: a partial object fails the SDK's strict mode, so it becomes None here and stays
 readable in `ModelInfo.raw`.
 """

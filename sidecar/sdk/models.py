@@ -1,6 +1,6 @@
 """What the SDK hands out: the Anthropic list of models, whatever the runtime.
 
-Source of the shape: the Anthropic Models API (`GET /v1/models`, Python SDK 2.12.0). Every page here,
+Source of the shape: the Anthropic Models API (`GET /v1/models`, Python SDK 2.14.0). Every page here,
 dumped with `model_dump(mode="json")` and served, is accepted by that SDK in strict mode.
 """
 

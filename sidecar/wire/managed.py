@@ -1,6 +1,6 @@
 """Request bodies of the Anthropic Managed Agents API: agents, environments, sessions, tools.
 
-Source: the parameter types of the official Python SDK 2.12.0 and the documented limits. Unknown fields
+Source: the parameter types of the official Python SDK 2.14.0 and the documented limits. Unknown fields
 are ignored, so that a newer client can talk to an older sidecar; known fields are checked strictly.
 Whether a field was sent at all (omitted keeps, null clears) is read from `model_fields_set`.
 """

@@ -29,4 +29,6 @@ def why_unusable(model_id: str) -> str | None:
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in model_id):
         # Gateways send the id back in headers, where a line break would begin another header.
         return "its id holds a control character"
+    if "\ufffd" in model_id:  # put there when it was read, so it is no longer the gateway's id
+        return "its id holds what is no Unicode text"
     return None

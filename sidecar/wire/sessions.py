@@ -1,6 +1,6 @@
 """Request bodies of the Managed Agents API: sessions and the events that clients send.
 
-Source: the parameter types of the official Python SDK 2.12.0 and the documented limits.
+Source: the parameter types of the official Python SDK 2.14.0 and the documented limits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Request bodies of the Managed Agents API: vaults and their credentials.
 
-Source: the parameter types of the official Python SDK 2.12.0 and the documented limits. The other
+Source: the parameter types of the official Python SDK 2.14.0 and the documented limits. The other
 kinds of credentials (`mcp_oauth`) are refused by name.
 """
 
