@@ -36,6 +36,7 @@ from sidecar.errors import (
     RequestTimeoutError,
     SidecarError,
 )
+from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.answers import error_response
 from sidecar.http.middleware import PUBLIC_PATHS, as_sidecar_error
 from sidecar.ids import new_id
@@ -339,6 +340,6 @@ def _raw(error: SidecarError) -> bytes:
 def _sentence(exc: BaseException | None) -> str:
     """Say what is wrong without repeating it: the bytes may hold a key."""
     if isinstance(exc, LineTooLong):
-        return "the URL or a header is longer than this server reads (8190 bytes)"
+        return f"the URL or a header is longer than this server reads ({MAX_HEADER_BYTES} bytes)"
     told = str(getattr(exc, "message", "")).partition("\n")[0].partition("b'")[0].strip(" :")
     return f"malformed HTTP request: {told[:100] or 'not readable'}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.connections import BoundedServer, ConnectionBounds
 
 
@@ -13,7 +14,14 @@ class Runner(web.AppRunner):
     """An `AppRunner` whose server is a `BoundedServer`."""
 
     def __init__(self, app: web.Application, bounds: ConnectionBounds, **kwargs: Any) -> None:
-        super().__init__(app, access_log=None, handle_signals=False, **kwargs)
+        super().__init__(
+            app,
+            access_log=None,
+            handle_signals=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            **kwargs,
+        )
         self._bounds = bounds
 
     async def _make_server(self) -> web.Server:

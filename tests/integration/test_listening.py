@@ -72,6 +72,8 @@ def test_this_machine_has_both_families() -> None:
         ([("x-api-key", "placeholder"), ("x-api-key", RUNTIME_KEY)], 200),
         ([("x-api-key", "placeholder"), ("authorization", "Bearer placeholder")], 401),
         ([("x-api-key", "pläceholder")], 401),
+        ([("x-api-key", RUNTIME_KEY), ("cookie", "c=" + "y" * 9_000)], 200),
+        ([("x-api-key", RUNTIME_KEY), ("authorization", "Bearer " + "y" * 60_000)], 200),
         ([("authorization", RUNTIME_KEY)], 401),
         ([], 401),
     ],
