@@ -21,6 +21,7 @@ from sidecar.commands.doctor_gateway import GatewayChecks
 from sidecar.commands.gateway import open_gateway
 from sidecar.config import Settings, trimmed_variables
 from sidecar.errors import SettingsError
+from sidecar.gateway.proxies import Proxies
 
 _SIGNS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failure": "[red]✗[/red]"}
 _NAME_WIDTH = 18
@@ -45,6 +46,7 @@ async def _examine(*, with_completion: bool, with_turn: bool, is_quick: bool, as
     report = _Report(None if as_json else output.stdout())
     try:
         settings = Settings.load()
+        Proxies.from_environment()
     except SettingsError as error:
         wrong = failure(error.message, "correct the variable; `opencode-sidecar config` lists all")
         report.add(_named("settings"), wrong, 0.0)

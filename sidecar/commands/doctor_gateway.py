@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from sidecar.commands.doctor_checks import Check, Finding, failure, ok, warning
 from sidecar.commands.gateway import GatewayAccess, read_catalogue
@@ -15,6 +16,7 @@ from sidecar.config import Settings
 from sidecar.errors import GatewayAuthenticationError, SidecarError
 from sidecar.gateway.catalogue import CatalogueSnapshot
 from sidecar.gateway.failures import classify
+from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.naming import GATEWAY_PROVIDER
 from sidecar.wire.litellm import Listing
@@ -37,6 +39,7 @@ class GatewayChecks:
         client = self._client
         bound = self._settings.gateway.list_timeout_seconds + 5.0
         checks = [
+            Check("proxy", self._proxy),
             Check("gateway", self._reachable, bound),
             Check(
                 "limits and prices",
@@ -63,6 +66,11 @@ class GatewayChecks:
             return named
         entry = self.snapshot.find(named) if named else None
         return entry.id if entry else next(iter(self.snapshot.listed), None)
+
+    async def _proxy(self) -> Finding:
+        url = without_password(self._access.url)
+        way = Proxies.from_environment().describe(URL(self._access.url))
+        return ok(f"{url} is reached {way}; loopback and opencode always directly")
 
     async def _reachable(self) -> Finding:
         if self._access.is_demo:

@@ -22,6 +22,7 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.errors import GatewayAuthenticationError, SettingsError, SidecarError
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.gateway.client import GatewayClient
+from sidecar.gateway.http_session import client_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class GatewayAccess:
 async def open_gateway(settings: GatewaySettings) -> AsyncIterator[GatewayAccess]:
     """Open the configured gateway, or start the embedded demo gateway, as `serve` does."""
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(client_session())
         if settings.base_url:
             key = settings.api_key.get_secret_value() if settings.api_key else None
             yield GatewayAccess(settings.base_url, key, is_demo=False, session=session)

@@ -16,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 
 from sidecar.commands.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, CommandError
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 _REQUEST_TIMEOUT_SECONDS = 120.0
 """The first session of a cold sidecar waits for opencode to boot."""
@@ -41,6 +42,8 @@ class SessionClient:
         self._session = aiohttp.ClientSession(
             headers=headers,
             read_bufsize=_MAX_FRAME_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
             timeout=aiohttp.ClientTimeout(
                 total=_REQUEST_TIMEOUT_SECONDS, sock_connect=_CONNECT_TIMEOUT_SECONDS
             ),

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import aiohttp
 from pydantic import BaseModel
+from yarl import URL
 
 from sidecar.config import GatewaySettings
 from sidecar.errors import GatewayAuthenticationError, GatewayError, GatewayUnavailableError
 from sidecar.gateway.failures import classify
+from sidecar.gateway.redirects import RedirectError, next_url
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.wire.json_text import read_leniently
 from sidecar.wire.litellm import Deployment, ListedModel, Listing, ModelGroup, read_items
@@ -81,15 +83,21 @@ class GatewayClient:
             sock_connect=self._settings.connect_timeout_seconds,
         )
         headers = {"accept": "application/json", "accept-encoding": "identity"}
+        headers |= key_headers(self._api_key)
+        url, redirects = URL(self.root + path, encoded=True), 0
         try:
-            async with self._session.get(
-                self.root + path,
-                headers=headers | key_headers(self._api_key),
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                body = await _read_bounded(response)
-                status = response.status
+            while True:
+                async with self._session.get(
+                    url, headers=headers, timeout=timeout, allow_redirects=False
+                ) as response:
+                    status = response.status
+                    if not 300 <= status < 400:
+                        body = await _read_bounded(response)
+                        break
+                    url = next_url(url, status, response.headers.get("location"), redirects)
+                    redirects += 1
+        except RedirectError as error:
+            raise self._unavailable(f"{path}: {error}") from error
         except TimeoutError as error:
             raise self._unavailable(f"{path}: no answer in time") from error
         except aiohttp.ClientError as error:

@@ -20,14 +20,15 @@ from sidecar.aiokit import SilenceBound
 from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.failures import classify, classify_event, error_body, error_event
-from sidecar.gateway.headers import MAX_HEADER_BYTES, for_child, for_gateway
+from sidecar.gateway.headers import for_child, for_gateway
 from sidecar.gateway.proxies import Proxies
-from sidecar.gateway.redirects import MAX_HOPS, RedirectError, next_url
+from sidecar.gateway.redirects import RedirectError, next_url
 from sidecar.gateway.streams.answer import AnswerStream
 from sidecar.gateway.streams.facts import AnswerFacts
 from sidecar.gateway.streams.frames import FrameTooLongError, looks_like_events
 from sidecar.gateway.upstream import api_root, excerpt
 from sidecar.model_requests import FailureKind, RequestFailure
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 _EVENT_STREAM = "text/event-stream"
 _KEPT_ERROR_BYTES = 4096
@@ -137,7 +138,8 @@ class Forwarder:
             api_key=self._api_key,
             traceparent=call.traceparent,
         )
-        for _ in range(MAX_HOPS + 1):
+        redirects = 0
+        while True:
             upstream = await self._session.request(
                 request.method,
                 url,
@@ -148,8 +150,8 @@ class Forwarder:
             if not 300 <= upstream.status < 400:
                 return upstream
             upstream.release()
-            url = next_url(url, upstream.status, upstream.headers.get(hdrs.LOCATION))
-        raise RedirectError(f"the gateway redirected more than {MAX_HOPS} times")
+            url = next_url(url, upstream.status, upstream.headers.get(hdrs.LOCATION), redirects)
+            redirects += 1
 
     async def _beginning(self, upstream: aiohttp.ClientResponse) -> bytes:
         """Read until it is clear whether the body is an event stream."""

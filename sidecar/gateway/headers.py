@@ -7,9 +7,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from sidecar.gateway.upstream import key_headers
 from sidecar.tracing import TRACEPARENT
 
-MAX_HEADER_BYTES = 64 * 1024
-"""Of one header line, in both directions. Gateways put call details, and proxies whole tokens, into one."""
-
 _HOP_BY_HOP = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),

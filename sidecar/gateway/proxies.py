@@ -1,4 +1,4 @@
-"""The company proxy: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, for what leaves this machine.
+"""The company proxy: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, for what leaves this machine.
 
 aiohttp's own `trust_env` is not used: it would also send what a `.netrc` holds, it knows no networks in
 `NO_PROXY` (`10.0.0.0/8`, the usual form in Kubernetes), and it would send loopback requests to the proxy.
@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import (
-    BasicAuth,
     ClientHandlerType,
     ClientMiddlewareType,
     ClientRequest,
     ClientResponse,
+    encode_basic_auth,
 )
+from multidict import CIMultiDict
 from yarl import URL
 
 from sidecar.errors import SettingsError
 
 _VARIABLES = {"http": ("http_proxy", "HTTP_PROXY"), "https": ("https_proxy", "HTTPS_PROXY")}
-_ALL = ("all_proxy", "ALL_PROXY")
 _NONE = ("no_proxy", "NO_PROXY")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -44,7 +44,7 @@ class Proxies:
         """
         by_scheme = {}
         for scheme, names in _VARIABLES.items():
-            name, value = _first(environment, (*names, *_ALL))
+            name, value = _first(environment, names)
             if value:
                 by_scheme[scheme] = _proxy_url(name, value)
         _, none = _first(environment, _NONE)
@@ -69,9 +69,12 @@ class Proxies:
     async def _send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         proxy = self.proxy_for(request.url)
         if proxy is not None:
-            user = proxy.user
-            auth = None if user is None else BasicAuth(user, proxy.password or "")
-            request.update_proxy(proxy.with_user(None), auth, None)
+            headers = CIMultiDict[str]()
+            if proxy.user is not None:
+                headers["proxy-authorization"] = encode_basic_auth(proxy.user, proxy.password or "")
+            request.update_proxy(proxy.with_user(None), None, headers)
+            if request.url.scheme == "http":  # there is no CONNECT that would carry it
+                request.headers.update(headers)
         return await handler(request)
 
     def describe(self, url: URL) -> str:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from yarl import URL
 
-STATUSES = frozenset({300, 301, 302, 303, 305, 307, 308})
-"""All that name another place. 304 does not."""
-MAX_HOPS = 5
+MAX_REDIRECTS = 5
 _FOLLOWED = frozenset({301, 302, 307, 308})
 """With the same method and body. 303 means that the answer is elsewhere, under GET: no model request."""
 
@@ -18,11 +16,13 @@ class RedirectError(Exception):
     """A redirect that is not followed; the message names the target without user, password and query."""
 
 
-def next_url(current: URL, status: int, location: str | None) -> URL:
+def next_url(current: URL, status: int, location: str | None, redirects: int) -> URL:
     """Return where the request goes next. Raises RedirectError when it must not go there with our key.
 
-    The same host may also ask for `https` in place of `http`.
+    The same host may also ask for `https` in place of `http`. `redirects` is how many were followed.
     """
+    if redirects >= MAX_REDIRECTS:
+        raise RedirectError(f"the gateway redirected more than {MAX_REDIRECTS} times")
     if not location:
         raise RedirectError(f"the gateway answered {status} without a target")
     try:

@@ -19,7 +19,6 @@ from aiohttp import hdrs, web
 from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.forwarding import Forwarder, failed_answer
-from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.gateway.model_ids import with_gateway_id
 from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay_events import Listener, Listeners
@@ -28,6 +27,7 @@ from sidecar.ids import new_id
 from sidecar.listening import listen
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
 from sidecar.tracing import PassingTracer, Span, Tracer
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 FORWARDED_PATHS = frozenset(
     {

@@ -40,6 +40,7 @@ from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.answers import error_response
 from sidecar.http.middleware import PUBLIC_PATHS, as_sidecar_error
 from sidecar.ids import new_id
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 RESERVE = 32
 """Connections, and requests, beyond the bound: for probes."""

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.connections import BoundedServer, ConnectionBounds
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 
 class Runner(web.AppRunner):

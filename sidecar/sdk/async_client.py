@@ -17,6 +17,7 @@ from sidecar.sdk.policy import RequestPolicy
 from sidecar.sdk.registry import Registry
 from sidecar.sdk.runtime import Runtime
 from sidecar.sdk.transport import Upstream
+from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 T = TypeVar("T")
 
@@ -127,7 +128,10 @@ class AsyncClient:
         self._loop = loop
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), trust_env=self._use_system_proxy
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._use_system_proxy,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
             )
         return self._session
 

@@ -15,6 +15,7 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import HttpSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
+from sidecar.gateway.http_session import client_session
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.browsers import refuse_pages
 from sidecar.http.connections import ConnectionBounds
@@ -28,7 +29,7 @@ from sidecar.listening import listen, url_of
 from sidecar.memory import MemoryReturn
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.tracing import Tracer, make_tracer
-from sidecar.wiring.gateway import Gateway, client_session, describe, find_gateway, make_catalogue
+from sidecar.wiring.gateway import Gateway, describe, find_gateway, make_catalogue
 
 
 @dataclass(frozen=True, slots=True)

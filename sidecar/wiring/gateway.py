@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,6 @@ from sidecar.config import RelaySettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
-from sidecar.gateway.headers import MAX_HEADER_BYTES
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.request_guard import RequestGuard
 from sidecar.tracing import Tracer
@@ -31,21 +29,6 @@ class Gateway:
     url: str
     key: str | None
     is_demo: bool
-
-
-@asynccontextmanager
-async def client_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """The one HTTP client of this process, but for the relay's."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=jar,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        middlewares=Proxies.from_environment().middlewares,
-    ) as session:
-        yield session
 
 
 async def find_gateway(settings: Settings, stack: AsyncExitStack) -> Gateway:

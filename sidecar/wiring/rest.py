@@ -9,6 +9,7 @@ import structlog
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import Settings
+from sidecar.gateway.http_session import client_session
 from sidecar.http.admin import AdminApi
 from sidecar.instruments import Sources
 from sidecar.instruments import connect as connect_metrics
@@ -47,7 +48,7 @@ async def open_rest(
     child = await make_child(
         settings,
         files,
-        face.session,
+        await stack.enter_async_context(client_session(is_direct=True)),
         relay=relay,
         catalogue=catalogue,
         is_busy=lambda: _is_busy(domain.turns, child.instances),

@@ -104,7 +104,7 @@ class ChatRepair:
         return known
 
     def _delta(self, delta: dict[str, Any]) -> None:
-        if delta.get("role") not in {None, "assistant"}:
+        if delta.get("role") is not None and delta["role"] != "assistant":
             self._set(delta, "role", "assistant")
         content = delta.get("content")
         if content is not None and not isinstance(content, str):

@@ -26,6 +26,7 @@ _WIRE: dict[str, Wire] = {
     "messages": "messages",
     "responses": "responses",
 }
+_LAST_RESPONSE_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _REFUSALS = frozenset({"refusal", "content_filter"})
 FINAL_REASONS = frozenset(
     {
@@ -115,8 +116,7 @@ class AnswerFacts:
 
     def _responses(self, value: dict[str, Any]) -> None:
         self.has_call |= _get(value.get("item"), "type") == "function_call"
-        kind = value.get("type")
-        if kind in {"response.completed", "response.incomplete", "response.failed"}:
+        if str(value.get("type")) in _LAST_RESPONSE_EVENTS:
             details = _get(value.get("response"), "incomplete_details")
             self.reason = str(_get(details, "reason") or "completed")
             self.has_mark = self.is_over = True

@@ -1,0 +1,259 @@
+"""Streamed answers on their way to the child: passed byte for byte or repaired, in any split."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.gateway.streams.answer import AnswerStream
+from sidecar.gateway.streams.facts import Wire
+from sidecar.gateway.streams.frames import FrameSplitter, looks_like_events
+from tests.fakes.gateway_scripted import USAGE, chunk, message_events, named_sse, sse
+
+BASH = {"type": "tool_use", "id": "a", "name": "bash", "input": {"command": "true"}}
+GOOD: list[tuple[Wire, bytes]] = [
+    (
+        "chat",
+        b": ping\n\n"
+        + sse(
+            chunk({"role": "assistant", "content": "grüße 你好"}),
+            chunk(
+                {
+                    "tool_calls": [
+                        {"index": 1, "id": "a", "function": {"name": "t", "arguments": ""}}
+                    ]
+                }
+            ),
+            chunk({"tool_calls": [{"index": 1, "function": {"arguments": '{"x":'}}]}),
+            chunk(
+                {
+                    "tool_calls": [
+                        {"index": 0, "id": "b", "function": {"name": "t", "arguments": "{}"}}
+                    ]
+                }
+            ),
+            chunk({"tool_calls": [{"index": 1, "function": {"arguments": "1}"}}]}),
+            chunk(finish="tool_calls"),
+            {**chunk(), "choices": [], "usage": USAGE},
+            "[DONE]",
+        ),
+    ),
+    (
+        "chat",
+        sse(chunk({"content": "x"}), chunk(finish="length"), "[DONE]").replace(b"\n", b"\r\n"),
+    ),
+    (
+        "messages",
+        named_sse(
+            message_events()[0],
+            {"type": "ping"},
+            *message_events({"type": "text", "text": "hi"}, BASH, stop="tool_use")[1:],
+            {"type": "message_stop"},
+        ),
+    ),
+    ("responses", named_sse({"type": "vendor.x"}, {"type": "response.completed", "response": {}})),
+    ("other", b"data: anything\n\ndata: {nope\n\n"),
+]
+ODD: list[tuple[Wire, bytes]] = [
+    (
+        "chat",
+        b"data: warm\n\n" + sse({"choices": None, "usage": USAGE}, chunk(finish="eos"), "[DONE]"),
+    ),
+    (
+        "chat",
+        sse(
+            chunk({"tool_calls": [{"index": 0, "id": "a", "function": {}}]}),
+            chunk({"tool_calls": [{"index": 0, "function": {"name": "t", "arguments": "{}"}}]}),
+            chunk(
+                {
+                    "tool_calls": [
+                        {"index": 0, "id": "b", "function": {"name": "t", "arguments": {}}}
+                    ]
+                }
+            ),
+            chunk(finish="tool_calls"),
+        ).rstrip(b"\n"),
+    ),
+    (
+        "messages",
+        named_sse(
+            *(e for e in message_events(BASH, BASH, stop=None) if "stop" not in e["type"]),
+            {"type": "vendor.x"},
+            {"type": "message_stop"},
+        ),
+    ),
+]
+
+
+def passed(wire: Wire, stream: bytes, cuts: list[int], *, is_repaired: bool = True) -> bytes:
+    answer = AnswerStream(wire, is_repaired=is_repaired)
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    return b"".join(answer.feed(stream[a:b]) for a, b in itertools.pairwise(edges)) + answer.end()
+
+
+def objects(stream: bytes) -> list[dict[str, Any]]:
+    """Return the JSON objects of a stream of LF lines."""
+    lines = (line for line in stream.split(b"\n") if line.startswith(b"data: {"))
+    return [json.loads(line[6:]) for line in lines]
+
+
+def calls(stream: bytes) -> list[tuple[str, str]]:
+    """Return name and arguments of the calls as opencode's parser puts them together."""
+    made: dict[int, list[str]] = {}
+    for value in objects(stream):
+        for choice in value["choices"]:
+            for fragment in choice["delta"].get("tool_calls") or []:
+                function = fragment["function"]
+                if fragment["index"] not in made:
+                    assert fragment["id"]
+                    made[fragment["index"]] = [function["name"], ""]
+                made[fragment["index"]][1] += function.get("arguments") or ""
+    return [(name, arguments) for name, arguments in made.values()]
+
+
+@pytest.mark.parametrize(("wire", "stream"), GOOD)
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_a_stream_that_needs_nothing_passes_byte_for_byte(
+    wire: Wire, stream: bytes, cuts: list[int]
+) -> None:
+    """With the repair on, however the network cuts it."""
+    assert passed(wire, stream, cuts) == stream
+
+
+@pytest.mark.parametrize(("wire", "stream"), ODD)
+@given(cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_the_split_does_not_matter(wire: Wire, stream: bytes, cuts: list[int]) -> None:
+    """Any cutting of the bytes gives the same repaired stream (ids that are made are told apart)."""
+    whole, cut = (objects(passed(wire, stream, c)) for c in ([], cuts))
+    assert cut == whole
+    assert cut != objects(stream)
+
+
+@pytest.mark.parametrize(("wire", "stream"), ODD)
+def test_without_the_repair_all_bytes_pass(wire: Wire, stream: bytes) -> None:
+    """The setting switches every repair off; only the last frame gets its blank line."""
+    assert passed(wire, stream, [], is_repaired=False).rstrip(b"\n") == stream.rstrip(b"\n")
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"data: a", b": c", b"event: e", b"\n", b"\r\n", b"\r"]), max_size=30
+    ),
+    st.lists(st.integers(0, 200), max_size=10),
+)
+def test_frames_lose_nothing(parts: list[bytes], cuts: list[int]) -> None:
+    """Frames and rest are the bytes that were fed, and the same frames in any split."""
+    stream = b"".join(parts)
+    splitter, frames = FrameSplitter(), []
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    for a, b in itertools.pairwise(edges):
+        frames += splitter.feed(stream[a:b])
+    assert b"".join(frames) + splitter.rest() == stream
+
+
+FRAGMENT = st.fixed_dictionaries(
+    {"name": st.sampled_from(["bash", "read"]), "size": st.integers(1, 40)}
+)
+
+
+@given(
+    wanted=st.lists(FRAGMENT, min_size=1, max_size=4),
+    has_index=st.sampled_from(["right", "zero", "none"]),
+    has_id=st.sampled_from(["first", "none", "each"]),
+    cut=st.integers(1, 12),
+)
+def test_calls_are_put_together_whatever_the_gateway_leaves_out(
+    wanted: list[dict[str, Any]], has_index: str, has_id: str, cut: int
+) -> None:
+    """One after the other: any index, any id; none is lost, none is joined with another."""
+    expected, chunks = [], []
+    for number, call in enumerate(wanted):
+        arguments = json.dumps({"command": "x" * call["size"], "n": number})
+        expected.append((call["name"], arguments))
+        for at in range(0, len(arguments), cut):
+            fragment: dict[str, Any] = {"function": {"arguments": arguments[at : at + cut]}}
+            if has_index != "none":
+                fragment["index"] = number if has_index == "right" else 0
+            if not at:
+                fragment["function"]["name"] = call["name"]
+            if has_id == "each" or (has_id == "first" and not at):
+                fragment["id"] = f"call_{number}"
+            chunks.append(chunk({"tool_calls": [fragment]}))
+    assert calls(passed("chat", sse(*chunks, chunk(finish="tool_calls")), [])) == expected
+
+
+NAMES = (
+    *("type", "index", "delta", "choices", "usage", "message", "content_block", "error", "id"),
+    *("tool_calls", "function", "name", "arguments", "finish_reason", "stop_reason", "content"),
+    *("role", "model", "created", "reasoning", "reasoning_content", "function_call", "item"),
+)
+TYPES = (
+    *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+    *("message_delta", "message_stop", "error", "text", "tool_use", "text_delta", "stop"),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(TYPES),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+        | st.fixed_dictionaries({"type": st.sampled_from(TYPES), "index": inner, "delta": inner})
+        | st.fixed_dictionaries({"choices": st.lists(st.fixed_dictionaries({"delta": inner}))})
+    ),
+    max_leaves=15,
+)
+
+
+@given(st.sampled_from(["chat", "messages", "responses"]), st.lists(JSON, max_size=5))
+def test_no_json_breaks_the_relay(wire: Wire, values: list[Any]) -> None:
+    """Whatever the objects hold, each is passed, repaired or left out; nothing raises."""
+    passed(wire, sse(*(value for value in values if not isinstance(value, str))), [])
+
+
+@pytest.mark.parametrize(
+    ("wire", "stream", "missing"),
+    [
+        ("chat", sse(chunk({"content": "x"})), "finish_reason"),
+        ("chat", sse(chunk({"content": "x"}, ""), "[DONE]"), "finish_reason"),
+        ("chat", sse(chunk(finish="stop")), None),
+        ("chat", sse({"error": {"message": "x"}}), None),
+        ("chat", b"", "finish_reason"),
+        ("messages", named_sse(*message_events()), "message_stop"),
+        ("messages", named_sse(*message_events(), {"type": "message_stop"}), None),
+        ("responses", named_sse({"type": "response.created"}), "response.completed"),
+        ("responses", named_sse({"type": "response.incomplete"}), None),
+        ("responses", named_sse({"type": "response.failed", "response": {}}), None),
+        ("other", b"data: x\n\n", None),
+    ],
+)
+@pytest.mark.parametrize("is_repaired", [True, False])
+def test_what_an_answer_lacks(
+    wire: Wire, stream: bytes, missing: str | None, is_repaired: bool
+) -> None:
+    """Each wire format has its own mark of a complete answer; an error needs none."""
+    answer = AnswerStream(wire, is_repaired=is_repaired)
+    answer.feed(stream)
+    answer.end()
+    assert answer.missing == missing
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        (b"data: {", True),
+        (b"\xef\xbb\xbf\n\nevent: x", True),
+        (b": ping\n", True),
+        (b"", None),
+        (b"da", None),
+        (b'{"id": 1}', False),
+        (b"<html>", False),
+        (b"database is down", False),
+    ],
+)
+def test_the_first_bytes_decide(beginning: bytes, expected: bool | None) -> None:
+    """A field of an event stream, or its beginning."""
+    assert looks_like_events(beginning) is expected
