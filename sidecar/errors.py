@@ -22,6 +22,7 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     |  +- ChildUnavailableError      503 api_error, retry-after
     +- RuntimeListError              502 api_error              (another runtime's API misbehaved)
     |  +- RuntimeListUnavailableError 503 api_error, retry-after
+    +- OwnerUnavailableError         503 api_error, retry-after (the pod of a session is away)
     +- SettingsError                 start-up only, never sent
 
 Messages must never contain keys: they reach clients and logs.
@@ -177,6 +178,12 @@ class RuntimeListError(SidecarError):
 
 class RuntimeListUnavailableError(RuntimeListError):
     """Another runtime cannot be reached, and no list of it was ever seen."""
+
+    status = 503
+
+
+class OwnerUnavailableError(SidecarError):
+    """The pod that serves the session is gone, and no other may go on with it yet."""
 
     status = 503
 

@@ -7,7 +7,7 @@ runs on the event loop's thread: `/metrics` is answered by our own listener.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -40,6 +40,16 @@ _CAUSES = {
 """Reason of a child's end -> `cause`; sizes are recognised by their words, all else was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A number of a part that is not always there."""
+
+    name: str
+    text: str
+    value: float
+    is_counter: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """What is read."""
@@ -54,6 +64,8 @@ class Sources:
     relay: Relay
     database: Store
     is_demo_gateway: bool
+    cluster: Callable[[], Iterable[Reading]] | None = None
+    """What a pod of several has besides."""
 
 
 def connect(metrics: Metrics, sources: Sources) -> None:
@@ -141,6 +153,9 @@ class StateCollector(Collector):
         yield from self._child()
         yield from self._instances()
         yield from self._store()
+        for reading in self._sources.cluster() if self._sources.cluster is not None else ():
+            make = _counter if reading.is_counter else _gauge
+            yield make(reading.name, reading.text, reading.value)
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -112,8 +112,12 @@ class _Body:
         self._budget = budget
         self._bounds = budget.bounds
         self._held = 0
+        self.kept: bytearray | None = None
+        """What was read, when it may have to be read again."""
 
     async def read(self, *, has_content: bool) -> bytearray:
+        if self.kept is not None:
+            return self.kept
         limit = self._bounds.content_bytes if has_content else self._bounds.plain_bytes
         self._take(self._request.content_length or 0, limit)
         data = bytearray()
@@ -182,6 +186,13 @@ async def read_body(request: web.Request, *, has_content: bool = False) -> bytes
     Raises InvalidRequestError, RequestTooLargeError, RequestTimeoutError, OverloadedError.
     """
     return bytes(await request[_BODY].read(has_content=has_content))
+
+
+async def keep_body(request: web.Request, *, has_content: bool) -> bytes:
+    """Read the body so that it can be read again: to be passed on, or else handled here. Raises likewise."""
+    body = request[_BODY]
+    body.kept = await body.read(has_content=has_content)
+    return bytes(body.kept)
 
 
 async def read_object(

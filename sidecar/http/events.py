@@ -17,7 +17,7 @@ from sidecar.http.answers import (
 from sidecar.http.bodies import read_model
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.streaming import answer_in_pieces, pieces_of
-from sidecar.managed.events.log import EventLog
+from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery, list_events
 from sidecar.store.interface import Store
@@ -35,6 +35,8 @@ STREAM_HEADERS = {
     "x-accel-buffering": "no",
 }
 
+FORWARDED_AS = web.RequestKey("forwarded_as", str)
+"""The id under which another pod forwards a request, also when it does so again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,22 +48,17 @@ class EventsApi:
         self,
         *,
         database: Store,
-        log: EventLog,
         turns: Turns,
-        heartbeat_seconds: float,
-        late_reader_seconds: float,
+        streams: Streams,
         list_bytes: int,
         max_streams: int,
-        replay_pause_seconds: float,
     ) -> None:
         self._database = database
-        self._log = log
         self._turns = turns
-        self._heartbeat_seconds = heartbeat_seconds
-        self._late_reader_seconds = late_reader_seconds
+        self._streams = streams
         self._list_bytes = list_bytes
         self._max_streams = max_streams
-        self._replay_pause_seconds = replay_pause_seconds
+        self.open_streams = 0
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; the thread's are the session's under another name.
@@ -80,7 +77,10 @@ class EventsApi:
         """`POST /v1/sessions/{id}/events`: answers once the events are durable, not processed."""
         session_id = path_id(request, "sesn", "session")
         body = await read_model(request, EventsSend, has_content=True)
-        return json_response({"data": await self._turns.send(session_id, body.events)})
+        accepted = await self._turns.send(
+            session_id, body.events, request_id=request.get(FORWARDED_AS)
+        )
+        return json_response({"data": accepted})
 
     async def list(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events`; without `limit` as much as a page may have: LAP reads one."""
@@ -106,39 +106,32 @@ class EventsApi:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
-        session_id = await self._session_of(request)
-        if self._log.reader_count() >= self._max_streams:
+        wanted = Wanted(
+            session_id=await self._session_of(request),
+            previews=_previews(request),
+            replay_finished=_SDK_HEADER not in request.headers,
+        )
+        if self.open_streams >= self._max_streams:
             raise RateLimitedError(
                 f"{self._max_streams} event streams are open, as many as this server serves; close one",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
-        previews = _previews(request)
-        async with self._turns.holding(session_id) as actor:
-            seat = actor.attendance.join(
-                last_seq=actor.last_seq,
-                is_paused=actor.is_paused,
-                grace_seconds=self._late_reader_seconds,
-                replay_finished=_SDK_HEADER not in request.headers,
-            )
-            subscription = self._log.subscribe(session_id, after=seat.after, previews=previews)
+        self.open_streams += 1
         try:
-            with subscription as reader:
-                if actor.record.status == "terminated":
-                    reader.close()
+            async with self._streams.open(wanted) as batches:
                 response = web.StreamResponse(headers=STREAM_HEADERS)
                 response.headers["request-id"] = request[REQUEST_ID]
                 await response.prepare(request)
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
-                reader.begin_after(await seat.settle(self._replay_pause_seconds))
-                async for frames in reader.batches(self._heartbeat_seconds):
+                async for _, frames in batches:
                     for piece in pieces_of(frames):
                         await response.write(piece)
                 await response.write_eof()
         except ClientConnectionResetError:
-            _log.debug("stream closed by its reader", session=session_id)
+            _log.debug("stream closed by its reader", session=wanted.session_id)
         finally:
-            actor.attendance.leave(seat)
+            self.open_streams -= 1
         return response
 
     async def _session_of(self, request: web.Request) -> str:
@@ -146,8 +139,8 @@ class EventsApi:
         session_id = path_id(request, "sesn", "session")
         if "thread_id" in request.match_info:
             thread_id = path_id(request, "sthr", "thread", name="thread_id")
-            actor = await self._turns.actor(session_id)
-            if actor.record.thread_id != thread_id:
+            record = await self._turns.record(session_id)
+            if record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
         return session_id
 

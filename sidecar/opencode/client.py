@@ -131,6 +131,11 @@ class ChildClient:
         """Return the status of each session of `directory` that is not idle: busy or retry."""
         return as_object(await self._transport.call("GET", "/session/status", directory=directory))
 
+    async def replay(self, directory: Path, events: Sequence[Mapping[str, Any]]) -> None:
+        """Apply sync events of one session, in order and without a gap; known ones change nothing."""
+        body = {"directory": str(directory), "events": [dict(event) for event in events]}
+        await self._transport.call("POST", "/sync/replay", directory=directory, body=body)
+
     async def reply_permission(
         self,
         permission_id: str,

@@ -22,12 +22,14 @@ from sidecar.aiokit import Backoff, SilenceBound
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
-from sidecar.wire.opencode_events import ChildEvent, ChildGap
+from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent
 
 _SILENCE_SECONDS = 25.0
 """Two heartbeats missed and some."""
-_IGNORED = frozenset({"sync", "server.heartbeat", "session.updated", "session.diff"})
+_SYNC = "sync"
+_IGNORED = frozenset({_SYNC, "server.heartbeat", "session.updated", "session.diff"})
 """Copies, signs of life, and what a turn does to its session's title, times and files."""
+_IGNORED_BUT_SYNC = _IGNORED - {_SYNC}
 _TYPE = re.compile(rb'"payload":\s*\{\s*(?:"id":\s*"[^"\\]*",\s*)?"type":\s*"([^"\\]*)"')
 """The type as opencode writes it, in front. Inside a JSON string the quotes would be escaped."""
 
@@ -60,6 +62,7 @@ class EventPump:
         self._subscribers: defaultdict[str, list[EventCallback]] = defaultdict(list)
         self._gap_callbacks: list[GapCallback] = []
         self._lost_callbacks: list[Callable[[], None]] = []
+        self._sync_callback: Callable[[str, SyncEvent], None] | None = None
         self._idle_callbacks: list[Callable[[str], None]] = []
         self._roots: dict[str, str] = {}
         self._changed = asyncio.Condition()
@@ -99,6 +102,13 @@ class EventPump:
     def on_idle(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the id of each session, or sub-agent's, that opencode says is idle."""
         self._idle_callbacks.append(callback)
+
+    def on_sync(self, callback: Callable[[str, SyncEvent], None]) -> None:
+        """Call `callback` with the directory and each durable event of a session from now on.
+
+        Without one they are not even parsed: they are two fifths of the stream's bytes.
+        """
+        self._sync_callback = callback
 
     async def wait_connected(self, boot: int, *, timeout_seconds: float = 10.0) -> None:
         """Wait until the events of `boot` are read; a prompt sent before would be answered unseen.
@@ -170,7 +180,7 @@ class EventPump:
     def _read_or_drop(self, frame: bytes) -> dict[str, Any] | None:
         """Return the event, if it is one. What is none must not end the reading of all sessions' events."""
         try:
-            return read_frame(frame)
+            return read_frame(frame, with_sync=self._sync_callback is not None)
         except ValueError as error:
             self.events_dropped += 1
             # The first, the second, the fourth, ...: never a flood.
@@ -186,6 +196,9 @@ class EventPump:
     def _dispatch(self, frame: dict[str, Any]) -> None:
         payload = frame["payload"]
         self.events_seen += 1
+        if payload["type"] == _SYNC:
+            self._dispatch_sync(frame)
+            return
         properties = payload.get("properties", {})
         session_id = properties.get("sessionID")
         if not isinstance(session_id, str):
@@ -202,6 +215,11 @@ class EventPump:
             return
         event = ChildEvent(payload["type"], properties, frame.get("directory"), session_id, root_id)
         _call_all(callbacks, event, about=event.type)
+
+    def _dispatch_sync(self, frame: dict[str, Any]) -> None:
+        event, directory = SyncEvent.read(frame["payload"].get("syncEvent")), frame.get("directory")
+        if self._sync_callback is not None and event is not None and isinstance(directory, str):
+            self._sync_callback(directory, event)
 
 
 def _call_all(
@@ -220,17 +238,18 @@ def _parent_id(properties: Mapping[str, Any]) -> str | None:
     return parent if isinstance(parent, str) else None
 
 
-def read_frame(frame: bytes) -> dict[str, Any] | None:
+def read_frame(frame: bytes, *, with_sync: bool = False) -> dict[str, Any] | None:
     """Return the event of a frame, None for one that nobody wants. Raises ValueError."""
+    ignored = _IGNORED_BUT_SYNC if with_sync else _IGNORED
     if not frame.startswith(b"data:"):
         return None
     in_front = _TYPE.search(frame)
-    if in_front is not None and in_front[1].decode() in _IGNORED:
+    if in_front is not None and in_front[1].decode() in ignored:
         return None
     event = read_leniently(frame[5:])
     if not _is_event(event):
         raise ValueError("it is no event")
-    return None if event["payload"]["type"] in _IGNORED else event
+    return None if event["payload"]["type"] in ignored else event
 
 
 def _is_event(read: Any) -> TypeGuard[dict[str, Any]]:

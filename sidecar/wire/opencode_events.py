@@ -26,3 +26,39 @@ class ChildGap:
 
     reason: Literal["reconnected", "restarted"]
     boot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncEvent:
+    """A durable change of one opencode session, numbered from 0: `payload.syncEvent` of a `sync` event."""
+
+    id: str
+    type: str
+    seq: int
+    aggregate: str
+    """The opencode session (`aggregateID`)."""
+    data: dict[str, Any]
+
+    @classmethod
+    def read(cls, value: Any) -> SyncEvent | None:
+        """Return the event, None for what is none."""
+        match value:
+            case {
+                "id": str(id_),
+                "type": str(type_),
+                "seq": int(seq),
+                "aggregateID": str(aggregate),
+                "data": dict(data),
+            }:
+                return cls(id_, type_, seq, aggregate, data)
+        return None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what `/sync/replay` takes."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "seq": self.seq,
+            "aggregateID": self.aggregate,
+            "data": self.data,
+        }

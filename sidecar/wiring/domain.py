@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -11,20 +12,23 @@ from dataclasses import dataclass
 import structlog
 
 from sidecar.aiokit import TaskOwner
+from sidecar.cluster.ownership import Ownership, SharedOwnership
 from sidecar.config import Settings
-from sidecar.errors import SettingsError
+from sidecar.errors import SettingsError, SidecarError
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import RelayEvent
 from sidecar.managed.agents.agents import Agents
 from sidecar.managed.agents.environments import Environments
 from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.resources import Resources
 from sidecar.managed.sessions.retention import Retention
-from sidecar.managed.sessions.service import Sessions
+from sidecar.managed.sessions.service import Sessions, typed_name
 from sidecar.managed.sessions.shell_variables import ShellVariables
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_sealer, open_shared_sealer
 from sidecar.managed.vaults.vaults import Vaults
@@ -71,6 +75,7 @@ class Domain:
     environments: Environments
     sessions: Sessions
     resources: Resources
+    mirror: Mirror | None
     retention: Retention
 
 
@@ -129,6 +134,7 @@ async def make_domain(
     child: ChildParts,
     secrets: Secrets,
     tracer: Tracer,
+    ownership: Ownership,
 ) -> Domain:
     """Put the domain together. Its tool server listens; nothing else is started."""
     custom_tools = CustomTools()
@@ -144,6 +150,14 @@ async def make_domain(
     )
     await tool_server.start()
     stack.push_async_callback(tool_server.close)
+    mirror = None
+    if isinstance(ownership, SharedOwnership):
+        mirror = Mirror(
+            database=database,
+            ownership=ownership,
+            workspaces_dir=settings.storage.workspaces_dir.resolve(),
+        )
+        child.pump.on_sync(mirror.note)
     child_sessions = ChildSessions(
         supervisor=child.supervisor,
         instances=child.instances,
@@ -156,10 +170,19 @@ async def make_domain(
         repositories=secrets.repositories,
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
         prompt_wait_seconds=settings.child.prompt_wait_seconds,
+        mirror=mirror,
     )
-    log = EventLog(database=database)
+    log = EventLog(database=database, ownership=ownership, companion=mirror)
+
+    async def on_claimed(record: SessionRecord) -> None:
+        # Its agent may have been made in another pod, with a model that this opencode does not know yet.
+        with contextlib.suppress(SidecarError):
+            await child.registry.resolve(typed_name(record.model_ref))
+
     turns = Turns(
         database=database,
+        ownership=ownership,
+        on_claimed=on_claimed if ownership.is_shared else None,
         log=log,
         child_sessions=child_sessions,
         custom_tools=custom_tools,
@@ -172,6 +195,7 @@ async def make_domain(
         database=database,
         log=log,
         turns=turns,
+        ownership=ownership,
         agents=agents,
         child_sessions=child_sessions,
         check_vaults=secrets.vaults.check,
@@ -184,9 +208,13 @@ async def make_domain(
         agents=agents,
         environments=Environments(database=database),
         sessions=sessions,
+        mirror=mirror,
         resources=Resources(repositories=secrets.repositories, turns=turns),
         retention=Retention(
-            database=database, sessions=sessions, days=settings.turn.retention_days
+            database=database,
+            sessions=sessions,
+            ownership=ownership,
+            days=settings.turn.retention_days,
         ),
     )
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from sidecar.aiokit import TaskOwner
+from sidecar.cluster.ownership import Ownership
 from sidecar.config import Settings
 from sidecar.gateway.http_session import client_session
 from sidecar.http.admin import AdminApi
+from sidecar.http.streams import LocalStreams
 from sidecar.instruments import Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.agents.model_registry import ModelRegistry
@@ -24,6 +28,9 @@ from sidecar.wiring.face import Face
 from sidecar.wiring.gateway import start_relay
 from sidecar.wiring.routes import make_routes, serve_admin
 from sidecar.wiring.whole import Sidecar
+
+if TYPE_CHECKING:
+    from sidecar.wiring.cluster import Cluster
 
 _log = structlog.get_logger(__name__)
 
@@ -57,8 +64,15 @@ async def open_rest(
     secrets = await open_secrets(
         settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
     )
+    cluster = await _make_cluster(settings, database, stack)
     domain = await make_domain(
-        settings, database, stack, child=child, secrets=secrets, tracer=tracer
+        settings,
+        database,
+        stack,
+        child=child,
+        secrets=secrets,
+        tracer=tracer,
+        ownership=cluster.ownership if cluster is not None else Ownership(),
     )
     connect(child, relay, domain.turns)
     sources = Sources(
@@ -72,6 +86,7 @@ async def open_rest(
         relay=relay,
         database=database,
         is_demo_gateway=face.gateway.is_demo,
+        cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
     )
     connect_metrics(face.metrics, sources)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
@@ -80,8 +95,22 @@ async def open_rest(
     await child.registry.start(await domain.agents.model_refs())
 
     drain = _Drain()
+    local = LocalStreams(
+        turns=domain.turns,
+        log=domain.log,
+        heartbeat_seconds=settings.http.heartbeat_seconds,
+        late_reader_seconds=settings.http.late_reader_seconds,
+        replay_pause_seconds=settings.http.replay_pause_seconds,
+    )
+    streams = local if cluster is None else cluster.follow(local, domain)
+    routes = make_routes(
+        settings, database, child=child, domain=domain, secrets=secrets, streams=streams
+    )
+    if cluster is not None:
+        await cluster.join(routes, local, stack, tasks)
+        routes = [cluster.peers.bound(route) for route in routes]
     stack.push_async_callback(face.close)  # before what its handlers use
-    face.late.open(make_routes(settings, database, child=child, domain=domain, secrets=secrets))
+    face.late.open(routes)
     face.health.opened(child=supervisor, is_draining=lambda: drain.has_begun)
     admin = AdminApi(metrics=face.metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
@@ -89,11 +118,18 @@ async def open_rest(
     stack.push_async_callback(supervisor.stop)
     tasks.start("events", child.pump.run())
     tasks.start("eviction", child.instances.run_eviction())
+    if cluster is not None:
+        cluster.watch(supervisor, files, tasks, domain.turns)
+        if domain.mirror is not None:
+            tasks.start("mirror", domain.mirror.run())
+        recovery = domain.turns.run_recovery(settings.cluster.heartbeat_seconds)
+    else:
+        recovery = domain.turns.recover()
     await supervisor.start()
-    tasks.start("recovery", domain.turns.recover())
+    tasks.start("recovery", recovery)
     tasks.start("retention", domain.retention.run())
     # Left first: turns end and streams close while the child and the store are still there.
-    stack.push_async_callback(drain.run, domain, child, settings.child.drain_seconds)
+    stack.push_async_callback(drain.run, domain, child, cluster, settings.child.drain_seconds)
     return Sidecar(
         url=face.url,
         admin_url=admin_url,
@@ -116,13 +152,31 @@ class _Drain:
     def __init__(self) -> None:
         self.has_begun = False
 
-    async def run(self, domain: Domain, child: ChildParts, seconds: float) -> None:
+    async def run(
+        self, domain: Domain, child: ChildParts, cluster: Cluster | None, seconds: float
+    ) -> None:
         """Let turns finish, settle the rest, close the streams."""
         self.has_begun = True
+        if cluster is not None:
+            cluster.begin_drain()
         _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
         child.supervisor.drain()
         await domain.turns.drain(seconds, lambda: _is_busy(domain.turns, child.instances))
         domain.log.close()
+        if domain.mirror is not None:
+            await domain.mirror.flush()
+        if cluster is not None:
+            await cluster.leave()
+
+
+async def _make_cluster(
+    settings: Settings, database: Store, stack: AsyncExitStack
+) -> Cluster | None:
+    if settings.storage.database_url is None:
+        return None
+    from sidecar.wiring.cluster import Cluster  # noqa: PLC0415  # SQLite costs not one import more
+
+    return await Cluster.make(settings, database, stack)
 
 
 async def _is_busy(turns: Turns, instances: Instances) -> bool:

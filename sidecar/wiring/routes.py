@@ -16,6 +16,7 @@ from sidecar.http.events import EventsApi
 from sidecar.http.native import NativeApi
 from sidecar.http.resources import ResourcesApi
 from sidecar.http.sessions import SessionsApi
+from sidecar.http.streams import Streams
 from sidecar.http.vaults import VaultsApi
 from sidecar.store.interface import Store
 from sidecar.wiring.child import ChildParts
@@ -31,6 +32,7 @@ def make_routes(
     child: ChildParts,
     domain: Domain,
     secrets: Secrets,
+    streams: Streams,
 ) -> list[web.RouteDef]:
     """Return the face's late routes; the forwarding of opencode's own API, which matches much, is last."""
     apis = (
@@ -41,17 +43,15 @@ def make_routes(
         SessionsApi(sessions=domain.sessions),
         EventsApi(
             database=database,
-            log=domain.log,
             turns=domain.turns,
-            heartbeat_seconds=settings.http.heartbeat_seconds,
-            late_reader_seconds=settings.http.late_reader_seconds,
+            streams=streams,
             list_bytes=settings.http.list_bytes,
             max_streams=settings.http.max_streams,
-            replay_pause_seconds=settings.http.replay_pause_seconds,
         ),
     )
     routes = [*base_url.routes(), *(route for api in apis for route in api.routes())]
-    if settings.child.forward_native:
+    # opencode's own API knows one opencode, and its sessions are in one pod each.
+    if settings.child.forward_native and settings.storage.database_url is None:
         native = NativeApi(
             wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),
             wait_serving=lambda: child.supervisor.wait_serving(settings.child.prompt_wait_seconds),

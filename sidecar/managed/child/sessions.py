@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from sidecar.errors import ChildError
 from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
@@ -36,7 +37,10 @@ STALE = "is_child_stale"
 class ChildSession:
     """One opencode session in one boot of the child, ready for prompts."""
 
-    def __init__(self, *, client: ChildClient, directory: Path, session_id: str) -> None:
+    def __init__(
+        self, *, client: ChildClient, directory: Path, session_id: str, preamble: str = ""
+    ) -> None:
+        self._preamble = preamble
         self._client = client
         self._directory = directory
         self.session_id = session_id
@@ -51,6 +55,9 @@ class ChildSession:
         variant: str | None,
     ) -> None:
         """Send a prompt; its progress arrives at the sink. Sent again, it replaces itself."""
+        if self._preamble:
+            id_ = f"{message_id.replace('msg_', 'prt_', 1)}0000"
+            parts = [{"id": id_, "type": "text", "text": self._preamble}, *parts]
         await self._client.prompt_async(
             self.session_id,
             message_id=message_id,
@@ -105,7 +112,9 @@ class ChildSessions:
         repositories: Repositories,
         workspaces_dir: Path,
         prompt_wait_seconds: float,
+        mirror: Mirror | None = None,
     ) -> None:
+        self._mirror = mirror
         self._supervisor = supervisor
         self._instances = instances
         self._pump = pump
@@ -152,10 +161,17 @@ class ChildSessions:
                 self._connections.check(record, key, statuses)
 
         async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
+            preamble = ""
+            if self._mirror is not None:
+                preamble = await self._mirror.restore(client, record, directory)
+                if preamble:
+                    record.child_session_id = None
             session_id = await self._ensure_session(client, record, directory)
             unsubscribe = self._pump.subscribe(session_id, sink)
             try:
-                yield ChildSession(client=client, directory=directory, session_id=session_id)
+                yield ChildSession(
+                    client=client, directory=directory, session_id=session_id, preamble=preamble
+                )
             finally:
                 unsubscribe()
 

@@ -15,8 +15,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from sidecar.cluster.ownership import Ownership, OwnershipLostError
+from sidecar.errors import NotFoundError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview, from_row, to_json
@@ -64,11 +67,32 @@ class Head:
     processed_us: int
 
 
+class Companion(Protocol):
+    """Something else that is stored with each commit of a session."""
+
+    def take(self, session_id: str) -> Sequence[Any]:
+        """Return what waits for the session's next commit."""
+
+    def give_back(self, session_id: str, events: Sequence[Any]) -> None:
+        """Keep it after all: the commit failed, or nobody knows."""
+
+    def insert(self, connection: Connection, session_id: str, events: Sequence[Any]) -> None:
+        """Store it; storing it again changes nothing."""
+
+
 class EventLog:
     """Append and read. `append` must be called by one writer per session at a time."""
 
-    def __init__(self, *, database: Store) -> None:
+    def __init__(
+        self,
+        *,
+        database: Store,
+        ownership: Ownership | None = None,
+        companion: Companion | None = None,
+    ) -> None:
+        self._companion = companion
         self._database = database
+        self._ownership = ownership or Ownership()
         self._readers: dict[str, set[Subscription]] = {}
         self._tails: dict[str, _Tail] = {}
         self._in_use: WeakValueDictionary[str, Event] = WeakValueDictionary()
@@ -89,14 +113,26 @@ class EventLog:
     ) -> list[Event]:
         """Number, persist and publish the drafts; `before` and `also` run in the same transaction.
 
-        `head` moves with the commit. Raises StoreError, and then nothing happened; a caller that is
-        cancelled leaves a gap in the numbers at worst, never the same number twice.
+        `head` moves with the commit. Raises StoreError, and then nothing happened; OwnershipLostError
+        when another process owns the session by now. A caller that is cancelled leaves a gap in the
+        numbers at worst, never the same number twice.
         """
+        condition, parameters = self._ownership.guard(session_id)
+        others = self._companion.take(session_id) if self._companion is not None else ()
         events = list(_number(drafts, head))
+        update = f"UPDATE sessions SET last_seq = ?, last_processed_us = ? WHERE id = ?{condition}"  # noqa: S608  # a constant
+        numbers = Head(
+            events[-1].seq if events else head.seq,
+            events[-1].processed_us if events else head.processed_us,
+        )
 
         def write(connection: Connection) -> None:
             if before is not None:
                 before(connection)
+            if events or condition:  # the row first: it is locked, and the owner's epoch is checked
+                row = (numbers.seq, numbers.processed_us, session_id, *parameters)
+                if connection.execute(update, row).rowcount != 1 and condition:
+                    raise OwnershipLostError(f"session {session_id} is another pod's")
             connection.executemany(
                 "INSERT INTO events (session_id, seq, id, type, processed_us, body, ends_turn) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -105,13 +141,10 @@ class EventLog:
                     for e in events
                 ],
             )
-            if events:
-                connection.execute(
-                    "UPDATE sessions SET last_seq = ?, last_processed_us = ? WHERE id = ?",
-                    (events[-1].seq, events[-1].processed_us, session_id),
-                )
             if also is not None:
                 also(connection)
+            if self._companion is not None:
+                self._companion.insert(connection, session_id, others)
 
         began = time.perf_counter()
         kept = head.seq, head.processed_us
@@ -122,9 +155,13 @@ class EventLog:
         except asyncio.CancelledError:
             # The commit may still happen: its numbers are spent, and readers must look on disk for it.
             self._tails.pop(session_id, None)
+            self._give_back(session_id, others)
             raise
-        except Exception:
+        except Exception as error:
             head.seq, head.processed_us = kept
+            self._give_back(session_id, others)
+            if isinstance(error, OwnershipLostError):
+                self._ownership.lose(session_id)
             raise
         self.append_seconds += time.perf_counter() - began
         self.appends += 1
@@ -132,6 +169,10 @@ class EventLog:
         if events:
             self._publish(session_id, events)
         return events
+
+    def _give_back(self, session_id: str, others: Sequence[Any]) -> None:
+        if self._companion is not None:
+            self._companion.give_back(session_id, others)
 
     def preview(self, session_id: str, previews: Sequence[Preview]) -> None:
         """Show preview frames to the readers that asked for them."""
@@ -173,6 +214,19 @@ class EventLog:
         """End the session's streams after what is in the log; `last` is a frame that is not stored."""
         for reader in self._readers.get(session_id, ()):
             reader.close(last)
+
+    async def last_seq(self, session_id: str) -> int:
+        """Return the number of the session's last stored event. Raises NotFoundError."""
+        query = "SELECT last_seq FROM sessions WHERE id = ?"
+        row = await self._database.read(lambda c: c.execute(query, (session_id,)).fetchone())
+        if row is None:
+            raise NotFoundError(f"session {session_id} does not exist")
+        return int(row[0])
+
+    def detach(self, session_id: str) -> None:
+        """Another process writes the session from now on: end our streams, keep nothing of it."""
+        self._tails.pop(session_id, None)
+        self.close_readers(session_id)
 
     def close(self) -> None:
         """End all streams."""

@@ -16,6 +16,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event
 from sidecar.managed.sessions.actor import SessionActor
+from sidecar.managed.sessions.table import insert_accepted
 from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
 from sidecar.managed.turns.state import INTERRUPT, SYSTEM, QueuedEvent
 from sidecar.managed.turns.tool_calls import LoggedCall
@@ -57,6 +58,7 @@ async def accept(
     modalities_of: ModalitiesOf,
     where: str = "events",
     before: Callable[[Connection], None] | None = None,
+    request_id: str | None = None,
 ) -> list[dict[str, Any]]:
     """Accept a batch: persist it, set things going, return the events as the API answers them.
 
@@ -71,7 +73,9 @@ async def accept(
     # Only now, when every event is known to be good, may the session change.
     _apply(actor, plan, events, texts, waiting)
     appended = await actor.commit(
-        plan.drafts, before=before, also=_insert_queued(actor.record.id, plan.queued)
+        plan.drafts,
+        before=before,
+        also=_insert_accepted(actor.record.id, plan.queued, request_id, plan.order),
     )
     actor.queue += plan.queued
     if plan.starting is not None:
@@ -271,7 +275,9 @@ def _apply_answers(
         actor.begin_again(last_answer)
 
 
-def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[Connection], None]:
+def _insert_accepted(
+    session_id: str, events: Sequence[QueuedEvent], request_id: str | None, order: Sequence[str]
+) -> Callable[[Connection], None]:
     rows = [(session_id, e.position, e.id, e.type, e.text) for e in events]
 
     def insert(connection: Connection) -> None:
@@ -279,6 +285,8 @@ def _insert_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[
             "INSERT INTO queued_events (session_id, position, id, type, body) VALUES (?, ?, ?, ?, ?)",
             rows,
         )
+        if request_id is not None:
+            insert_accepted(connection, request_id, session_id, order)
 
     return insert
 

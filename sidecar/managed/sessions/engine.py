@@ -14,14 +14,20 @@ from typing import Any
 import structlog
 
 from sidecar.aiokit import Backoff, TaskOwner
+from sidecar.cluster.ownership import OwnedElsewhereError, Ownership, OwnershipLostError
 from sidecar.config import TurnSettings
-from sidecar.errors import NotFoundError
+from sidecar.errors import NotFoundError, OwnerUnavailableError
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
 from sidecar.managed.sessions.actor import SessionActor, StoredSession, system_text
-from sidecar.managed.sessions.table import select_queue, select_session, turn_events
+from sidecar.managed.sessions.table import (
+    select_accepted,
+    select_queue,
+    select_session,
+    turn_events,
+)
 from sidecar.managed.sessions.turn import Turn
 from sidecar.managed.sessions.turn_spans import TurnTraces
 from sidecar.managed.turns.continuation import Continuation
@@ -52,6 +58,8 @@ class Turns:
         self,
         *,
         database: Store,
+        ownership: Ownership | None = None,
+        on_claimed: Callable[[SessionRecord], Awaitable[None]] | None = None,
         log: EventLog,
         child_sessions: ChildSessions,
         custom_tools: CustomTools,
@@ -60,6 +68,8 @@ class Turns:
         tracer: Tracer,
     ) -> None:
         self._database = database
+        self._ownership = ownership or Ownership()
+        self._on_claimed = on_claimed
         self._log = log
         self._child_sessions = child_sessions
         self._custom_tools = custom_tools
@@ -72,6 +82,7 @@ class Turns:
         self._by_child: dict[str, SessionActor] = {}
         self._end_callbacks: list[Callable[[TurnEnded], None]] = []
         self._is_draining = False
+        self._ownership.on_lost(self._lost)
 
     @property
     def busy_count(self) -> int:
@@ -99,9 +110,9 @@ class Turns:
         self._end_callbacks.append(callback)
 
     async def actor(self, session_id: str) -> SessionActor:
-        """Return the session's actor. Raises NotFoundError."""
+        """Return the session's actor. Raises NotFoundError; with several pods what `acquire` raises."""
         actor = self._actors.get(session_id)
-        if actor is not None:
+        if actor is not None and self._ownership.owns(session_id):
             self._actors.move_to_end(session_id)
             return actor
         loading = self._loading.get(session_id)
@@ -127,15 +138,22 @@ class Turns:
                     yield actor
                     return
 
-    async def send(self, session_id: str, events: Sequence[ClientEvent]) -> list[dict[str, Any]]:
+    async def send(
+        self, session_id: str, events: Sequence[ClientEvent], *, request_id: str | None = None
+    ) -> list[dict[str, Any]]:
         """Accept a batch of client events, see `acceptance.accept`.
+
+        With `request_id` a batch that was accepted under that id before is answered again, and not
+        processed twice.
 
         While an interrupt takes effect, return only when the end of that turn is stored, or after
         `interrupt_wait_seconds`: a client that sends the next message and then opens a stream must not
         be given the interrupted turn.
         """
         async with self.holding(session_id) as actor:
-            accepted = await self._accept(actor, events)
+            if request_id is not None and (again := await self._repeated(request_id)) is not None:
+                return again
+            accepted = await self._accept(actor, events, request_id=request_id)
             interrupted = actor.interrupted_turn
         if interrupted is not None:
             with contextlib.suppress(TimeoutError):
@@ -150,14 +168,18 @@ class Turns:
         events: Sequence[ClientEvent],
     ) -> None:
         """Store a new session with `insert` and accept its `initial_events`, all or nothing."""
-        actor = self._adopt(StoredSession(record, [], []))
-        try:
-            async with actor.hold():
-                await self._accept(actor, events, where="initial_events", before=insert)
-        except BaseException:
-            if actor.turn is None:
-                self.forget(record.id)
-            raise
+        with self._ownership.creating(record.id):
+            if not events:
+                await self._database.write(insert)
+                return
+            actor = self._adopt(StoredSession(record, [], []))
+            try:
+                async with actor.hold():
+                    await self._accept(actor, events, where="initial_events", before=insert)
+            except BaseException:
+                if actor.turn is None:
+                    self.forget(record.id)
+                raise
 
     async def dismiss(self, session_id: str, check: Callable[[SessionRecord], None]) -> None:
         """Let go of a turn that waits for the client: its call is over in the child, and stays in the row.
@@ -180,6 +202,7 @@ class Turns:
         *,
         where: str = "events",
         before: Callable[[Connection], None] | None = None,
+        request_id: str | None = None,
     ) -> list[dict[str, Any]]:
         accepted = await acceptance.accept(
             actor,
@@ -188,9 +211,14 @@ class Turns:
             modalities_of=self._modalities_of,
             where=where,
             before=before,
+            request_id=request_id,
         )
         self._traces.note_accepted(accepted)
         return accepted
+
+    async def _repeated(self, request_id: str) -> list[dict[str, Any]] | None:
+        """Return the events that were accepted under that id, None when none were."""
+        return await self._database.read(lambda connection: select_accepted(connection, request_id))
 
     def forget(self, session_id: str) -> None:
         """Drop the actor; the store has everything."""
@@ -227,14 +255,33 @@ class Turns:
         backoff = Backoff(first=1.0, longest=30.0)
         while True:
             try:
-                unfinished = await self._database.read(recovery.unfinished_sessions)
+                unfinished = await self._database.read(self._ownership.unfinished)
             except StoreError as error:
                 _log.warning("store failing at recovery", error=str(error))
                 await asyncio.sleep(backoff.next_delay())
             else:
                 break
         for session_id in unfinished:
-            self._tasks.start(f"recover {session_id}", self._recover(session_id, _RECOVERY_TEXT))
+            if not self._is_draining:
+                recovering = self._recover(session_id, _RECOVERY_TEXT)
+                self._tasks.start(f"recover {session_id}", recovering)
+
+    async def run_recovery(self, interval_seconds: float) -> None:
+        """Look for sessions of dead pods until cancelled."""
+        while True:
+            await self.recover()
+            await asyncio.sleep(interval_seconds)
+
+    async def release_idle(self) -> None:
+        """Give up the sessions in which nothing runs: others may have them at once. Raises StoreError."""
+        idle = [
+            id_ for id_, actor in self._actors.items() if actor.turn is None and not actor.is_held
+        ]
+        for session_id in idle:
+            self.forget(session_id)
+        await self._ownership.release(idle)
+        for session_id in idle:
+            self._log.detach(session_id)
 
     async def drain(
         self, seconds: float, is_busy: Callable[[], Awaitable[bool]] | None = None
@@ -249,6 +296,9 @@ class Turns:
             if time.monotonic() >= ends_at:
                 _log.warning("turns cut by the drain bound", turns=self.prompted_count)
                 break
+            if self._ownership.is_shared:
+                with contextlib.suppress(StoreError):  # the lease ends by itself
+                    await self.release_idle()
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
         turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
         for turn in turns:
@@ -257,7 +307,31 @@ class Turns:
         await self._tasks.close()
 
     async def _load(self, session_id: str) -> SessionActor:
-        return self._adopt(await self._read_session(session_id))
+        await self._ownership.acquire(session_id)
+        stored = await self._read_session(session_id)
+        if self._on_claimed is not None:
+            await self._on_claimed(stored.record)
+        actor = self._adopt(stored)
+        is_open = stored.record.status in {"running", "rescheduling"} or stored.queue
+        if self._ownership.is_shared and is_open:
+            # Its pod died in a turn, or before one: whoever claims a session goes on with it.
+            recovering = self._recover(session_id, _RECOVERY_TEXT)
+            self._tasks.start(f"recover {session_id}", recovering)
+        return actor
+
+    async def record(self, session_id: str) -> SessionRecord:
+        """Return the session's committed row, whoever owns it. Raises NotFoundError."""
+        return await self._database.read(lambda connection: select_session(connection, session_id))
+
+    def _lost(self, session_id: str) -> None:
+        """Drop a session that another pod owns; its streams look for the new owner."""
+        actor = self._actors.get(session_id)
+        self.forget(session_id)
+        self._log.detach(session_id)
+        if actor is not None and actor.turn is not None:
+            aborting = self._child_sessions.abort(actor.record)
+            self._tasks.start(f"abort {session_id}", aborting)
+            actor.turn.put(Stopping())
 
     async def _read_session(self, session_id: str) -> StoredSession:
         def select(connection: Connection) -> StoredSession:
@@ -338,6 +412,8 @@ class Turns:
         set_current_traceparent(None)
         try:
             await turn.run()
+        except OwnershipLostError:
+            actor.detach(turn)
         except StoreError as error:
             _log.exception("the store failed in a turn", session=session_id, exc_info=error)
             actor.detach(turn)
@@ -354,6 +430,8 @@ class Turns:
                 async with self.holding(session_id) as actor:
                     if actor.turn is None:
                         await recovery.recover(actor, self._database, reason)
+            except (OwnershipLostError, OwnedElsewhereError, OwnerUnavailableError):
+                return  # another pod goes on with it
             except StoreError as error:
                 _log.warning("store still failing", session=session_id, error=str(error))
                 await asyncio.sleep(backoff.next_delay())

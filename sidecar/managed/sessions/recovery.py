@@ -18,16 +18,7 @@ from sidecar.managed.turns.continuation import (
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import failed
-from sidecar.store.interface import Connection, Store
-
-
-def unfinished_sessions(connection: Connection) -> list[str]:
-    """Return the sessions that ran, or had something waiting, when the process ended."""
-    rows = connection.execute(
-        "SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') "
-        "UNION SELECT session_id FROM queued_events"
-    )
-    return [row[0] for row in rows]
+from sidecar.store.interface import Store
 
 
 async def recover(actor: SessionActor, database: Store, reason: str) -> None:

@@ -29,13 +29,13 @@ class Resources:
 
     async def list(self, session_id: str) -> list[dict[str, Any]]:
         """Return all, in the order of their creation. Raises NotFoundError."""
-        actor = await self._turns.actor(session_id)
-        resources: list[dict[str, Any]] = actor.record.body["resources"]
+        record = await self._turns.record(session_id)
+        resources: list[dict[str, Any]] = record.body["resources"]
         return resources
 
     async def get(self, session_id: str, resource_id: str) -> dict[str, Any]:
         """Return one. Raises NotFoundError."""
-        return _find((await self._turns.actor(session_id)).record, resource_id)
+        return _find(await self._turns.record(session_id), resource_id)
 
     async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
         """Replace the token; a clone that failed for the old one is tried again at the next turn."""

@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 
+from sidecar.cluster.ownership import Ownership
 from sidecar.errors import SidecarError
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.resource_uses import forget_uses
@@ -37,12 +38,14 @@ class Retention:
         *,
         database: Store,
         sessions: Sessions,
+        ownership: Ownership | None = None,
         days: float,
         first_pause_seconds: float = _FIRST_PAUSE_SECONDS,
         pause_seconds: float = _PAUSE_SECONDS,
     ) -> None:
         self._database = database
         self._sessions = sessions
+        self._ownership = ownership or Ownership()
         self._days = days
         self._first_pause_seconds = first_pause_seconds
         self._pause_seconds = pause_seconds
@@ -63,6 +66,8 @@ class Retention:
         """Delete what is due; return how many of each kind went, by table."""
         before = timestamps.rfc3339(timestamps.now_us() - round(self._days * _DAY_US))
         gone = {"sessions": await self._sweep_sessions(before)}
+        if not await self._database.write(self._takes_duty):
+            return gone  # another pod sweeps what belongs to all
         for table in _UNUSED:
             gone[table] = await self._database.write(partial(_delete_unused, table, before))
         gone["vaults"] = await self._sweep_vaults(before)
@@ -71,10 +76,13 @@ class Retention:
             _log.info("aged out", **gone, before=before)
         return gone
 
+    def _takes_duty(self, connection: Connection) -> bool:
+        return self._ownership.takes_duty(connection, "retention", self._pause_seconds)
+
     async def _sweep_sessions(self, before: str) -> int:
         sessions = 0
         while due := await self._database.read(
-            lambda connection: _old_sessions(connection, before)
+            lambda connection: _old_sessions(connection, before, *self._ownership.may_delete())
         ):
             gone = 0
             for session_id in due:
@@ -108,13 +116,15 @@ class Retention:
         return True
 
 
-def _old_sessions(connection: Connection, before: str) -> list[str]:
-    rows = connection.execute(
-        "SELECT id FROM sessions WHERE updated_at < ? AND turn IS NULL "
+def _old_sessions(
+    connection: Connection, before: str, condition: str, parameters: tuple[str, ...]
+) -> list[str]:
+    query = (
+        "SELECT id FROM sessions WHERE updated_at < ? AND turn IS NULL "  # noqa: S608  # a constant
         "AND status NOT IN ('running', 'rescheduling') "
-        "AND id NOT IN (SELECT session_id FROM queued_events) ORDER BY updated_at LIMIT ?",
-        (before, _BATCH),
+        f"AND id NOT IN (SELECT session_id FROM queued_events){condition} ORDER BY updated_at LIMIT ?"
     )
+    rows = connection.execute(query, (before, *parameters, _BATCH))
     return [row[0] for row in rows]
 
 

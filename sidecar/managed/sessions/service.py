@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from sidecar.cluster.ownership import Ownership
 from sidecar.errors import ChildError, InvalidRequestError
 from sidecar.ids import is_id, new_id
 from sidecar.managed.agents import environments
@@ -56,6 +57,7 @@ class Sessions:
         database: Store,
         log: EventLog,
         turns: Turns,
+        ownership: Ownership | None = None,
         agents: Agents,
         child_sessions: ChildSessions,
         resolve_model: Callable[[str], Awaitable[ModelRef]],
@@ -65,6 +67,7 @@ class Sessions:
         self._database = database
         self._log = log
         self._turns = turns
+        self._ownership = ownership or Ownership()
         self._agents = agents
         self._child_sessions = child_sessions
         self._resolve_model = resolve_model
@@ -111,12 +114,10 @@ class Sessions:
             _check_environment(connection, request.environment_id)
             insert_session(connection, record)
             note_uses(connection, _used_by(record), now)
+            self._ownership.claim_new(connection, record.id)
             plan.insert(connection, record.id)
 
-        if request.initial_events:
-            await self._turns.create(record, insert, request.initial_events)
-        else:
-            await self._database.write(insert)
+        await self._turns.create(record, insert, request.initial_events or ())
         return await self.get(record.id)
 
     async def get(self, session_id: str) -> dict[str, Any]:
@@ -210,7 +211,11 @@ class Sessions:
 
             def remove(connection: Connection) -> None:
                 note_uses(connection, _used_by(actor.record), actor.record.updated_at)
-                connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+                condition, parameters = self._ownership.guard(session_id)
+                connection.execute(
+                    f"DELETE FROM sessions WHERE id = ?{condition}",  # noqa: S608  # a constant
+                    (session_id, *parameters),
+                )
 
             await self._database.write(remove)
             self._turns.forget(session_id)
@@ -245,7 +250,7 @@ class Sessions:
         if isinstance(reference, AgentWithOverrides):
             snapshot, model_ref = await self._overridden(snapshot, model_ref, reference)
         elif model_ref:
-            await self._resolve_model(_typed_name(model_ref))
+            await self._resolve_model(typed_name(model_ref))
         return agent, snapshot, model_ref
 
     async def _overridden(
@@ -258,7 +263,7 @@ class Sessions:
             plain = wanted.model.model_copy(update={"effort": None})
             changed["model"], model_ref = model_answer(plain, ref), str(ref)
         else:
-            await self._resolve_model(_typed_name(model_ref))
+            await self._resolve_model(typed_name(model_ref))
         if "system" in sent:
             changed["system"] = wanted.system or None
         if "skills" in sent:
@@ -277,7 +282,8 @@ def _used_by(record: SessionRecord) -> list[str]:
     return [record.agent_id, record.environment_id, *record.body["vault_ids"]]
 
 
-def _typed_name(model_ref: str) -> str:
+def typed_name(model_ref: str) -> str:
+    """Return what a client types for a model ref."""
     ref = ModelRef.parse(model_ref)
     return ref.model_id if ref.provider == "litellm" else model_ref
 

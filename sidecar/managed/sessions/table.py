@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -85,6 +86,34 @@ def select_queue(connection: Connection, session_id: str) -> list[QueuedEvent]:
         (session_id,),
     )
     return [QueuedEvent(r["position"], r["id"], r["type"], r["body"]) for r in rows]
+
+
+def insert_accepted(
+    connection: Connection, request_id: str, session_id: str, event_ids: Sequence[str]
+) -> None:
+    """Note that a request of another pod was accepted as those events. PostgreSQL only."""
+    connection.execute(
+        "DELETE FROM requests WHERE stored_at < clock_timestamp() - interval '1 hour'"
+    )
+    connection.execute(
+        "INSERT INTO requests (id, session_id, event_ids) VALUES (?, ?, ?)",
+        (request_id, session_id, json.dumps(list(event_ids))),
+    )
+
+
+def select_accepted(connection: Connection, request_id: str) -> list[dict[str, Any]] | None:
+    """Return the events that a request was accepted as, None when it was not. PostgreSQL only."""
+    row = connection.execute(
+        "SELECT session_id, event_ids FROM requests WHERE id = ?", (request_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    order = json.loads(row["event_ids"])
+    marks = ", ".join("?" * len(order))
+    found = {event.id: event.to_api() for event in select_queue(connection, row["session_id"])}
+    for event in connection.execute(f"SELECT id, body FROM events WHERE id IN ({marks})", order):  # noqa: S608  # marks
+        found[event["id"]] = json.loads(event["body"])
+    return [found[id_] for id_ in order if id_ in found]
 
 
 def turn_events(connection: Connection, session_id: str) -> list[dict[str, Any]]:

@@ -1,0 +1,79 @@
+"""Where an event stream comes from: this process, or another pod and then perhaps a third one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import Turns
+
+Batch = tuple[int, Sequence[bytes]]
+"""(number of the last event in it or before it, frames)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a reader asks for. Without `after` the replay policy decides where it begins."""
+
+    session_id: str
+    previews: frozenset[str]
+    replay_finished: bool
+    after: int | None = None
+
+
+class Streams(Protocol):
+    """Opens streams."""
+
+    def open(self, wanted: Wanted) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """Return the batches of a stream. Raises NotFoundError before the first one."""
+
+
+class LocalStreams:
+    """Streams of the sessions that this process owns."""
+
+    def __init__(
+        self,
+        *,
+        turns: Turns,
+        log: EventLog,
+        heartbeat_seconds: float,
+        late_reader_seconds: float,
+        replay_pause_seconds: float,
+    ) -> None:
+        self._turns = turns
+        self._log = log
+        self.heartbeat_seconds = heartbeat_seconds
+        self._late_reader_seconds = late_reader_seconds
+        self._replay_pause_seconds = replay_pause_seconds
+
+    @asynccontextmanager
+    async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
+        """Join the session's readers; leave them at the end."""
+        async with self._turns.holding(wanted.session_id) as actor:
+            seat = actor.attendance.join(
+                last_seq=actor.last_seq,
+                is_paused=actor.is_paused,
+                grace_seconds=self._late_reader_seconds,
+                replay_finished=wanted.replay_finished,
+            )
+            after = seat.after if wanted.after is None else wanted.after
+            subscription = self._log.subscribe(
+                wanted.session_id, after=after, previews=wanted.previews
+            )
+        try:
+            with subscription as reader:
+                if actor.record.status == "terminated":
+                    reader.close()
+
+                async def batches() -> AsyncIterator[Batch]:
+                    if wanted.after is None:
+                        reader.begin_after(await seat.settle(self._replay_pause_seconds))
+                    async for frames in reader.batches(self.heartbeat_seconds):
+                        yield reader.position, frames
+
+                yield batches()
+        finally:
+            actor.attendance.leave(seat)

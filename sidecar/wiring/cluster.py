@@ -1,0 +1,259 @@
+"""Several pods: what a sidecar on PostgreSQL has besides, put together and started. Loaded only then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from sidecar.aiokit import TaskOwner
+from sidecar.cluster.boots import Boot, Heartbeat, Load
+from sidecar.cluster.ownership import SharedOwnership
+from sidecar.config import Settings
+from sidecar.errors import SettingsError
+from sidecar.http.bodies import BodyBounds
+from sidecar.http.peers import FollowedStreams, PeerApi, Peers, start_peer_listener
+from sidecar.http.streams import LocalStreams, Streams
+from sidecar.instruments import Reading
+from sidecar.managed.child.mirror import Mirror
+from sidecar.managed.sessions.engine import Turns
+from sidecar.opencode.attached import AttachedChild
+from sidecar.opencode.child import Child, State
+from sidecar.opencode.environment import ChildFiles
+from sidecar.processes.guardian import Guardian
+from sidecar.processes.orphans import load_marker
+from sidecar.store.identity import identity_of, incarnation_of
+from sidecar.store.interface import Store, StoreError
+from sidecar.store.postgres import PostgresStore
+from sidecar.wiring.domain import Domain
+
+_FENCE_SHARE = 2 / 3
+"""Of the lease; what is left is the guardian's time to end opencode before anybody may claim."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Cluster:
+    """This pod's part in the cluster. `join` comes before any session is claimed."""
+
+    settings: Settings
+    database: PostgresStore
+    ownership: SharedOwnership
+    guardian: Guardian
+    load: Load
+    peers: Peers
+    heartbeat: Heartbeat | None = None
+    streams: FollowedStreams | None = None
+
+    @classmethod
+    async def make(cls, settings: Settings, database: Store, stack: AsyncExitStack) -> Cluster:
+        """Put the parts together; nothing is registered yet. Raises SettingsError."""
+        assert isinstance(database, PostgresStore)
+        assert settings.cluster.key is not None
+        try:
+            home = await asyncio.to_thread(identity_of, settings.storage.data_dir)
+        except OSError as error:
+            raise SettingsError(
+                f"DATA_DIR: cannot write {error.filename}: {error.strerror}"
+            ) from error
+        ownership = SharedOwnership(
+            database=database,
+            boot_id=f"boot_{secrets.token_hex(8)}",
+            home=home,
+            is_local=settings.cluster.workspace == "local",
+        )
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, limit_per_host=0, keepalive_timeout=60, use_dns_cache=True
+                ),
+                auto_decompress=False,
+                read_bufsize=1 << 18,
+            )
+        )
+        load = Load()
+        return cls(
+            settings=settings,
+            database=database,
+            ownership=ownership,
+            guardian=Guardian(bound_seconds=settings.cluster.lease_seconds * _FENCE_SHARE),
+            load=load,
+            peers=Peers(
+                ownership=ownership,
+                database=database,
+                session=session,
+                key=settings.cluster.key.get_secret_value(),
+                load=load,
+                wait_seconds=settings.cluster.owner_wait_seconds,
+                silence_seconds=3 * settings.http.heartbeat_seconds,
+            ),
+        )
+
+    def follow(self, local: LocalStreams, domain: Domain) -> Streams:
+        """Return the streams that stay open while a session changes its pod."""
+        self.streams = FollowedStreams(
+            peers=self.peers, local=local, log=domain.log, ownership=self.ownership
+        )
+        return self.streams
+
+    async def join(
+        self,
+        routes: Sequence[web.RouteDef],
+        local: LocalStreams,
+        stack: AsyncExitStack,
+        tasks: TaskOwner,
+    ) -> None:
+        """Listen for the other pods, then register. Raises SettingsError."""
+        wanted = self.settings.cluster
+        assert wanted.key is not None
+        api = PeerApi(ownership=self.ownership, local=local, load=self.load, routes=routes)
+        try:
+            runner, port = await start_peer_listener(
+                api,
+                host=wanted.host,
+                port=wanted.port,
+                key=wanted.key.get_secret_value(),
+                tasks=tasks,
+                bounds=BodyBounds.of(self.settings.http),
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"SIDECAR_CLUSTER_PORT: cannot listen on {wanted.host}:{wanted.port}: {error.strerror}"
+            ) from error
+        stack.push_async_callback(asyncio.to_thread, self.guardian.close)
+        try:
+            host = wanted.address or await self._own_address()
+            boot = Boot(
+                boot_id=self.ownership.boot_id,
+                pod=os.environ.get("HOSTNAME") or socket.gethostname(),
+                incarnation=incarnation_of(self.settings.storage.data_dir),
+                address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                home=identity_of(self.settings.storage.data_dir),
+            )
+            self.heartbeat = Heartbeat(
+                connect=self.database.connect,
+                boot=boot,
+                load=self.load,
+                lease_seconds=wanted.lease_seconds,
+                interval_seconds=wanted.heartbeat_seconds,
+                beat=self.guardian.beat,
+            )
+            await self.database.write(self.heartbeat.register)
+        except StoreError as error:
+            await runner.cleanup()
+            raise SettingsError(
+                f"DATABASE_URL: cannot write to {self.database.location}: {error}"
+            ) from error
+        self.heartbeat.start()
+        stack.push_async_callback(asyncio.to_thread, self.heartbeat.stop)
+        stack.push_async_callback(runner.cleanup)
+        _log.info("joined the cluster", boot=boot.boot_id, address=boot.address)
+
+    async def _own_address(self) -> str:
+        """Return the address by which the database knows us."""
+        query = "SELECT host(inet_client_addr())"
+        row = await self.database.read(lambda connection: connection.execute(query).fetchone())
+        return row[0] or "127.0.0.1"  # a local socket: all pods are on this machine
+
+    def watch(self, child: Child, files: ChildFiles, tasks: TaskOwner, turns: Turns) -> None:
+        """Let the guardian know the child, and the other pods how busy it is."""
+        is_first = True
+
+        def on_state(state: State, _boot: int) -> None:
+            nonlocal is_first
+            if isinstance(child, AttachedChild):
+                return
+            with contextlib.suppress(OSError):
+                self.guardian.watch(load_marker(files.marker_file), child.pid)
+            if is_first and state == "starting":
+                is_first = False  # what an earlier boot left was swept just now
+                tasks.start("earlier boots", self._end_earlier_boots())
+
+        child.on_state_change(on_state)
+        tasks.start("load", self._run_load(child, turns))
+
+    async def _end_earlier_boots(self) -> None:
+        assert self.heartbeat is not None
+        try:
+            await self.database.write(self.heartbeat.end_earlier_boots)
+        except StoreError as error:
+            _log.warning("earlier boots live on until their lease ends", error=str(error))
+
+    async def _run_load(self, child: Child, turns: Turns) -> None:
+        before, at = 0.0, time.monotonic()
+        while True:
+            await asyncio.sleep(self.settings.cluster.heartbeat_seconds)
+            self.load.turns = turns.busy_count
+            if (vitals := child.vitals) is not None:
+                now = time.monotonic()
+                used, before = vitals.cpu_seconds - before, vitals.cpu_seconds
+                self.load.cpu = max(0.0, used) / (now - at)
+                at = now
+
+    def begin_drain(self) -> None:
+        """Say at once that nothing new should come here."""
+        self.load.is_draining = True
+        if self.heartbeat is not None:
+            self.heartbeat.renew_now()
+
+    def readings(self, mirror: Mirror | None) -> Iterator[Reading]:
+        """Yield what the metrics show of this pod's part."""
+        own, peers, beat = self.ownership, self.peers, self.heartbeat
+        yield Reading(
+            "cluster_sessions_owned", "Sessions that are this pod's.", own.count, is_counter=False
+        )
+        yield Reading("cluster_claims", "Sessions claimed.", own.claims)
+        yield Reading("cluster_takeovers", "Those that another boot had before.", own.takeovers)
+        yield Reading(
+            "cluster_sessions_lost", "Sessions that another pod took from here.", own.losses
+        )
+        yield Reading(
+            "cluster_requests_forwarded", "Requests answered by the owner.", peers.forwarded
+        )
+        yield Reading("cluster_forward_failures", "Tries without an answer.", peers.failed)
+        yield Reading(
+            "cluster_sessions_placed_elsewhere", "New ones, for load.", peers.placed_elsewhere
+        )
+        if self.streams is not None:
+            yield Reading(
+                "cluster_stream_moves", "Changes of a stream's source.", self.streams.moves
+            )
+        if beat is not None:
+            yield Reading("cluster_lease_renewals", "Renewals of this boot's lease.", beat.renewals)
+            failed = beat.failed_renewals
+            yield Reading("cluster_lease_renewal_failures", "Those that failed.", failed)
+        yield Reading(
+            "cluster_child_cpu_ratio",
+            "Share of a core opencode uses; near 1 it is full.",
+            self.load.cpu,
+            is_counter=False,
+        )
+        yield Reading("store_reconnects", "Database connections lost.", self.database.reconnects)
+        yield Reading(
+            "store_repeated_jobs",
+            "Jobs run again, for a conflict or a lost connection.",
+            self.database.repeated_jobs,
+        )
+        if mirror is not None:
+            yield Reading("history_events_mirrored", "opencode's own events stored.", mirror.stored)
+            yield Reading("history_events_dropped", "Those there was no room for.", mirror.dropped)
+            yield Reading("history_replays", "Sessions given to another opencode.", mirror.replays)
+            yield Reading(
+                "history_transcripts", "Those that could only be told in words.", mirror.transcripts
+            )
+
+    async def leave(self) -> None:
+        """Give up what is still ours, best effort: the lease ends by itself."""
+        with contextlib.suppress(StoreError):
+            await self.ownership.release_all()

@@ -1,0 +1,189 @@
+"""Several real sidecars over one PostgreSQL, and a round robin in front as a Kubernetes Service has it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sidecar.demo_gateway import DemoGateway
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY
+from tests.postgres import PostgresCluster
+from tests.sidecar_process import SidecarProcess, processes_of
+
+LEASE_SECONDS = 3.0
+HEARTBEAT_SECONDS = 0.5
+_VAULT_KEY = base64.b64encode(b"v" * 32).decode()
+
+
+class RoundRobin:
+    """Spreads TCP connections over the live pods; each connection stays with its pod."""
+
+    def __init__(self) -> None:
+        self._targets: list[tuple[str, int]] = []
+        self._turn = itertools.count()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def add(self, url: str) -> None:
+        """Send connections to this pod, too."""
+        address = urlsplit(url)
+        self._targets.append((address.hostname or "", address.port or 0))
+
+    def remove(self, url: str) -> None:
+        """Send no more connections there."""
+        address = urlsplit(url)
+        with contextlib.suppress(ValueError):
+            self._targets.remove((address.hostname or "", address.port or 0))
+
+    async def close(self) -> None:
+        """Cut everything."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            for _ in range(len(self._targets)):  # a Service skips what does not answer
+                host, port = self._targets[next(self._turn) % len(self._targets)]
+                with contextlib.suppress(OSError):
+                    there = await asyncio.open_connection(host, port)
+                    await self._copy((reader, writer), there)
+                    break
+        writer.close()
+
+    @staticmethod
+    async def _copy(
+        here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+                    await writer.drain()
+            with contextlib.suppress(OSError):
+                writer.close()
+
+        try:
+            await asyncio.gather(pump(here[0], there[1]), pump(there[0], here[1]))
+        finally:
+            there[1].close()
+
+
+@dataclass
+class Pod:
+    """One sidecar with a data directory of its own."""
+
+    name: str
+    data_dir: Path
+    process: SidecarProcess
+    url: str = ""
+
+    def kill(self) -> None:
+        """Kill -9 the sidecar and all that it started, as the end of a container does."""
+        self.process.send(signal.SIGKILL)
+        for pid in processes_of(self.data_dir):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@dataclass
+class Bed:
+    """The cluster under test."""
+
+    directory: Path
+    database_url: str
+    gateway: DemoGateway
+    front: RoundRobin
+    settings: dict[str, str] = field(default_factory=dict)
+    pods: list[Pod] = field(default_factory=list)
+
+    def environment(self, data_dir: Path) -> dict[str, str]:
+        """Return the settings of a pod."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "DATA_DIR": str(data_dir),
+            "WORKDIR": str(self.directory / "workspaces"),
+            "SIDECAR_WORKSPACE": "shared",
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "RUNTIME_API_KEY": RUNTIME_KEY,
+            "SIDECAR_VAULT_KEY": _VAULT_KEY,
+            "SIDECAR_CLUSTER_KEY": "key-between-the-pods-of-the-tests",
+            "SIDECAR_CLUSTER_HOST": "127.0.0.1",
+            "SIDECAR_CLUSTER_PORT": "0",
+            "SIDECAR_CLUSTER_LEASE_SECONDS": str(LEASE_SECONDS),
+            "SIDECAR_CLUSTER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+            "SIDECAR_ADMIN_PORT": "0",
+            "SIDECAR_LOG_FORMAT": "json",
+            "LITELLM_BASE_URL": self.gateway.url,
+            "LITELLM_API_KEY": GATEWAY_KEY,
+            **self.settings,
+        }
+
+    async def start_pod(self, name: str | None = None) -> Pod:
+        """Start a pod, on the directory of an earlier one of that name if there was one."""
+        name = name or f"pod-{len(self.pods)}"
+        data_dir = self.directory / name
+        data_dir.mkdir(exist_ok=True)
+        process = await SidecarProcess.start(**self.environment(data_dir))
+        pod = Pod(name, data_dir, process)
+        self.pods.append(pod)
+        pod.url = await process.url()
+        self.front.add(pod.url)
+        return pod
+
+    async def kill(self, pod: Pod) -> None:
+        """Kill -9 a pod, and take it out of the Service."""
+        self.front.remove(pod.url)
+        pod.kill()
+        await pod.process.process.wait()
+
+
+@asynccontextmanager
+async def cluster_of(
+    count: int, directory: Path, postgres: PostgresCluster, **settings: str
+) -> AsyncIterator[Bed]:
+    """Run that many pods whose opencode is ready; whatever happens, nothing is left of them."""
+    async with AsyncExitStack() as stack:
+        gateway = DemoGateway(key=GATEWAY_KEY)
+        await gateway.start()
+        stack.push_async_callback(gateway.close)
+        front = RoundRobin()
+        await front.start()
+        stack.push_async_callback(front.close)
+        bed = Bed(directory, postgres.url(), gateway, front, settings)
+        (directory / "workspaces").mkdir()
+        try:
+            await asyncio.gather(*(bed.start_pod(f"pod-{n}") for n in range(count)))
+            await asyncio.gather(*(pod.process.logged("child ready") for pod in bed.pods))
+            yield bed
+        finally:
+            for pod in bed.pods:
+                if pod.process.process.returncode is None:
+                    pod.kill()
+                    await pod.process.process.wait()
+                for pid in processes_of(pod.data_dir):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
