@@ -36,7 +36,6 @@ from sidecar.errors import (
     RequestTimeoutError,
     SidecarError,
 )
-from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.answers import error_response
 from sidecar.http.middleware import PUBLIC_PATHS, as_sidecar_error
 from sidecar.ids import new_id

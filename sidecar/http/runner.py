@@ -6,7 +6,6 @@ from typing import Any
 
 from aiohttp import web
 
-from sidecar.gateway.headers import MAX_HEADER_BYTES
 from sidecar.http.connections import BoundedServer, ConnectionBounds
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
