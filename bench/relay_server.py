@@ -1,4 +1,6 @@
-"""A relay in a process of its own: `python -m bench.relay_server GATEWAY_URL KEY`.
+"""A relay in a process of its own: `python -m bench.relay_server GATEWAY_URL KEY [plain]`.
+
+`plain` switches the repair of streams off.
 
 Prints its URL and token as JSON on one line and serves until SIGTERM.
 """
@@ -14,9 +16,10 @@ from sidecar.config import GatewaySettings
 from sidecar.gateway.relay import Relay
 
 
-async def main(gateway_url: str, key: str) -> None:
+async def main(gateway_url: str, key: str, repair: str = "") -> None:
     """Serve."""
-    relay = Relay(settings=GatewaySettings(), base_url=gateway_url, api_key=key)
+    settings = GatewaySettings(repair_streams=repair != "plain")
+    relay = Relay(settings=settings, base_url=gateway_url, api_key=key)
     await relay.start()
     print(json.dumps({"url": relay.url, "token": relay.token}), flush=True)
     stop = asyncio.Event()

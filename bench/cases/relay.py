@@ -25,18 +25,23 @@ async def measure(*, quick: bool) -> list[Row]:
         async with (
             gateway(directory) as models,
             _relay(directory, models.url) as (relay_url, token),
+            _relay(directory, models.url, "plain") as (plain_url, plain_token),
             aiohttp.ClientSession(headers={"authorization": f"Bearer {token}"}) as through,
+            aiohttp.ClientSession(headers={"authorization": f"Bearer {plain_token}"}) as plain,
             aiohttp.ClientSession(headers={"authorization": f"Bearer {GATEWAY_KEY}"}) as straight,
         ):
             rows = []
             for name, padding in (("a prompt of 1 kB", 1_000), ("a prompt of 1 MB", 1_000_000)):
                 ours: list[tuple[float, float]] = []
                 theirs: list[tuple[float, float]] = []
+                unrepaired: list[tuple[float, float]] = []
                 body = _body(padding)
                 for _ in range(5 if quick else 100):
                     theirs.append(await _request(straight, f"{models.url}/v1", body))
                     ours.append(await _request(through, relay_url, body))
+                    unrepaired.append(await _request(plain, plain_url, body))
                 rows += _rows(name, ours[1:], theirs[1:])
+                rows.append(_repair(name, ours[1:], unrepaired[1:]))
     return rows
 
 
@@ -53,6 +58,17 @@ def _rows(
             Row(f"{what}, {name}", f"{mine}: {sign}{format_seconds(abs(added))}", str(other))
         )
     return rows
+
+
+def _repair(
+    name: str, ours: list[tuple[float, float]], unrepaired: list[tuple[float, float]]
+) -> Row:
+    """What looking for chunks to repair costs, with none to repair."""
+    mine, other = (Samples(tuple(whole for _, whole in times)) for times in (ours, unrepaired))
+    ratio = mine.p50 / other.p50
+    return Row(
+        f"{_WORDS} chunks, {name}, repair on against off", f"{mine}: x{ratio:.2f}", str(other)
+    )
 
 
 def _body(padding: int) -> bytes:
@@ -77,10 +93,14 @@ async def _request(http: aiohttp.ClientSession, url: str, body: bytes) -> tuple[
 
 
 @asynccontextmanager
-async def _relay(directory: Path, gateway_url: str) -> AsyncIterator[tuple[str, str]]:
+async def _relay(
+    directory: Path, gateway_url: str, *options: str
+) -> AsyncIterator[tuple[str, str]]:
     """A relay in its own process; yields its URL and token."""
-    log = directory / "relay.log"
-    program = await Program.start("-m", "bench.relay_server", gateway_url, GATEWAY_KEY, log=log)
+    log = directory / "-".join(("relay", *options))
+    program = await Program.start(
+        "-m", "bench.relay_server", gateway_url, GATEWAY_KEY, *options, log=log
+    )
     try:
         told = json.loads(await program.first_line())
         yield told["url"], told["token"]

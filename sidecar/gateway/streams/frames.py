@@ -74,7 +74,7 @@ class Frame:
 def read_frame(raw: bytes) -> Frame:
     """Read one frame."""
     event, data = "", []
-    for line in _LINE_END.split(raw):
+    for line in raw.split(b"\n") if b"\r" not in raw else _LINE_END.split(raw):
         if line.startswith(b"data:"):
             data.append(line[5:])
         elif line.startswith(b"event:"):
