@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sidecar.config import Settings
-from sidecar.store.interface import Store
+from sidecar.errors import SettingsError
+from sidecar.store.interface import Store, StoreError
 from sidecar.wiring.face import Face, open_face
 from sidecar.wiring.storage import open_storage
 from sidecar.wiring.whole import Sidecar
@@ -23,10 +24,27 @@ async def running(settings: Settings) -> AsyncIterator[Sidecar]:
     something cannot be opened as configured.
     """
     async with AsyncExitStack() as stack:
-        database = await open_storage(settings, stack)
-        face = await open_face(settings, stack)
-        open_rest = await asyncio.to_thread(_load_rest)
-        yield await open_rest(settings, database, face, stack)
+        try:
+            database = await open_storage(settings, stack)
+            face = await open_face(settings, stack)
+            open_rest = await asyncio.to_thread(_load_rest)
+            sidecar = await open_rest(settings, database, face, stack)
+        except OSError as error:
+            raise _unusable(error) from error
+        except StoreError as error:
+            raise SettingsError(f"DATA_DIR: the database cannot be used: {error}") from error
+        yield sidecar
+
+
+def _unusable(error: OSError) -> Exception:
+    """Return what is said of a file that stops the start, the error itself when it is of none."""
+    path = error.filename2 or error.filename
+    if path is None:
+        return error
+    return SettingsError(
+        f"DATA_DIR: cannot use {path}: {error.strerror}; make it a writable file system, move what is in "
+        "the way, or set another DATA_DIR (and WORKDIR)"
+    )
 
 
 def _load_rest() -> Callable[[Settings, Store, Face, AsyncExitStack], Awaitable[Sidecar]]:

@@ -13,6 +13,7 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     +- RequestTimeoutError           408 timeout_error          (the client did not send it in time)
     +- RequestTooLargeError          413 request_too_large
     +- RateLimitedError              429 rate_limit_error
+    +- StoreUnavailableError         503 api_error, retry-after (the disk is full, the database locked)
     +- TimedOutError                 504 timeout_error
     +- OverloadedError               529 overloaded_error
     +- GatewayError                  502 api_error              (the LiteLLM gateway misbehaved)
@@ -113,6 +114,12 @@ class RateLimitedError(SidecarError):
 
     status = 429
     type = "rate_limit_error"
+
+
+class StoreUnavailableError(SidecarError):
+    """The store could not read or write; nothing of the request was done."""
+
+    status = 503
 
 
 class TimedOutError(SidecarError):

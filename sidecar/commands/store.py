@@ -11,7 +11,6 @@ from sidecar.commands import output
 from sidecar.commands.gateway import load_settings
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
-from sidecar.managed.vaults.encryption import KEY_FILE
 from sidecar.store.identity import identity_of
 from sidecar.store.interface import Store, StoreError
 from sidecar.store.transfer import backup, copy
@@ -42,7 +41,7 @@ def copy_main(*, target: Target, as_json: bool) -> int:
         output.print_json(counts)
         return output.EXIT_OK
     output.print_text("\n".join(f"{table}: {count}" for table, count in counts.items()))
-    key = settings.storage.data_dir / KEY_FILE
+    key = settings.storage.key_file
     if target == "postgres" and key.exists():
         output.stderr().print(
             f"The stored secrets were copied as they are: SIDECAR_VAULT_KEY must be the content of {key}."
@@ -82,7 +81,7 @@ def backup_main(*, target: Path, as_json: bool) -> int:
         output.print_json({"file": str(target), "size_bytes": size})
         return output.EXIT_OK
     output.print_text(f"{target}: {size} bytes")
-    key = settings.storage.data_dir / KEY_FILE
+    key = settings.storage.key_file
     if key.exists():
         output.stderr().print(f"Back up {key}, too: without it the stored secrets are lost.")
     return output.EXIT_OK

@@ -13,6 +13,9 @@ from pydantic_settings import SettingsConfigDict
 from sidecar.config.base import Seconds, SettingsGroup, Url
 from sidecar.errors import SettingsError
 
+KEY_FILE = "secret.key"
+"""Name of the vault key's file in the data directory."""
+
 
 def _default_data_dir() -> Path:
     state_home = os.environ.get("XDG_STATE_HOME")
@@ -59,9 +62,18 @@ class StorageSettings(SettingsGroup):
                 "DATABASE_URL: must begin with postgresql://; without it the store is SQLite"
             )
 
+    check_seconds: Seconds = 15.0
+    """How often it is checked that the database can be written, seconds. While it cannot be, `/readyz` is
+    503."""
+
     @property
     def database_file(self) -> Path:
         return self.db_path or self.data_dir / "sidecar.db"
+
+    @property
+    def key_file(self) -> Path:
+        """Where the vault key is kept when none is configured."""
+        return self.data_dir / KEY_FILE
 
     @property
     def workspaces_dir(self) -> Path:

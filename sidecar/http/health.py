@@ -9,6 +9,7 @@ from aiohttp import web
 
 from sidecar import __version__
 from sidecar.http.answers import json_response
+from sidecar.opencode.environment import PINNED_VERSION
 
 
 class ChildStatus(Protocol):
@@ -44,11 +45,19 @@ class HealthApi:
         self._describe_gateway = describe_gateway
         self._child: ChildStatus = NoChild()
         self._is_draining: Callable[[], bool] = lambda: False
+        self._store_failure: Callable[[], str] = lambda: ""
         self._has_started = False
 
-    def opened(self, *, child: ChildStatus, is_draining: Callable[[], bool]) -> None:
+    def opened(
+        self,
+        *,
+        child: ChildStatus,
+        is_draining: Callable[[], bool],
+        store_failure: Callable[[], str],
+    ) -> None:
         """Every route has its handler now."""
         self._child = child
+        self._store_failure = store_failure
         self._is_draining = is_draining
         self._has_started = True
 
@@ -65,27 +74,36 @@ class HealthApi:
         """200 while the sidecar serves, with the truth about its neighbours in the body."""
         return json_response(
             {
-                "ok": self._child.state in {"ready", "degraded"},
+                "ok": self._child.state in {"ready", "degraded"} and not self._store_failure(),
                 "version": __version__,
                 "opencode": {
                     "state": self._child.state,
                     "version": self._child.version,
+                    **self._other_version(),
                     **({"failure": self._child.failure} if self._child.failure else {}),
                 },
                 "gateway": self._describe_gateway(),
             }
         )
 
+    def _other_version(self) -> dict[str, str]:
+        """Return the version that this release is tested with, where another one runs."""
+        is_other = self._child.version not in {"", PINNED_VERSION}
+        return {"tested_version": PINNED_VERSION} if is_other else {}
+
     async def live(self, _request: web.Request) -> web.Response:
         """200 while the process answers at all; restarting it heals nothing but a hang."""
         return json_response({"live": True})
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """200 when prompts can be served: the child answers and we are not stopping."""
-        is_ready = self._child.state in {"ready", "degraded"} and not self._is_draining()
-        return json_response(
-            {"ready": is_ready, "opencode": self._child.state}, status=200 if is_ready else 503
-        )
+        """200 when prompts can be served: the child answers, the store takes writes, we are not stopping."""
+        can_store = not self._store_failure()
+        is_served = self._child.state in {"ready", "degraded"} and not self._is_draining()
+        is_ready = is_served and can_store
+        body = {"ready": is_ready, "opencode": self._child.state}
+        if not can_store:
+            body["store"] = "cannot be written"
+        return json_response(body, status=200 if is_ready else 503)
 
     async def started(self, _request: web.Request) -> web.Response:
         """200 once every route is served; opencode's own start is not waited for."""

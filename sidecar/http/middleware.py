@@ -18,6 +18,7 @@ from sidecar.errors import (
     NotFoundError,
     RequestTooLargeError,
     SidecarError,
+    StoreUnavailableError,
     TimedOutError,
 )
 from sidecar.http.answers import error_response
@@ -36,6 +37,7 @@ CLIENT_GONE = 499
 _UNLOGGED_PATHS = PUBLIC_PATHS | {"/metrics"}
 """Asked every few seconds for ever."""
 
+_STORE_RETRY_SECONDS = 5.0
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 _log = structlog.get_logger(__name__)
@@ -149,7 +151,10 @@ def as_sidecar_error(error: Exception, request: web.BaseRequest) -> SidecarError
         return _from_aiohttp(error, request)
     _log.error("unexpected error", exc_info=error)
     if isinstance(error, StoreError):
-        return SidecarError("the sidecar's store failed; see its log for this request id")
+        return StoreUnavailableError(
+            "the sidecar's store failed; see its log for this request id",
+            retry_after_seconds=_STORE_RETRY_SECONDS,
+        )
     if isinstance(error, TimeoutError):
         return TimedOutError("the request took too long inside the sidecar")
     return SidecarError("unexpected error; see the sidecar's log for this request id")

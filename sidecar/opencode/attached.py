@@ -135,7 +135,8 @@ class AttachedChild(Child):
         warn_at = time.monotonic() + self._settings.start_timeout_seconds
         while not self._is_stopping:
             try:
-                self.version = await client.health(timeout_seconds=self._check_timeout_seconds)
+                version = await client.health(timeout_seconds=self._check_timeout_seconds)
+                self.note_version(version)
             except ChildError as error:
                 if error.upstream_status in {401, 403}:
                     self._fail(f"{self._url} refuses OPENCODE_SERVER_PASSWORD")

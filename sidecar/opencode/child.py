@@ -16,6 +16,7 @@ import structlog
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.client import ChildClient
+from sidecar.opencode.environment import PINNED_VERSION
 from sidecar.opencode.health import Vitals
 from sidecar.opencode.planned_restart import PlannedRestart
 
@@ -85,6 +86,16 @@ class Child(ABC):
         self.failure = ""
         """Why the state is `failed`: one sentence for people."""
         self.failed = asyncio.Event()
+
+    def note_version(self, version: str) -> None:
+        """Keep the version of what runs; say so when it is not the one that this release is tested with."""
+        if version not in {self.version, PINNED_VERSION}:
+            _log.warning(
+                "opencode is not of the tested version; `opencode-sidecar doctor --compat` checks it",
+                version=version,
+                tested=PINNED_VERSION,
+            )
+        self.version = version
 
     @property
     def client(self) -> ChildClient | None:

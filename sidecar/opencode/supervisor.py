@@ -168,7 +168,7 @@ class Supervisor(Child):
                 _log.error("child did not become ready", timeout_seconds=bound)
                 return False
             if (version := await boot.version()) is not None and not self._is_stopping:
-                self.version = version
+                self.note_version(version)
                 self._client = boot.client
                 self._become_ready()
                 _log.info("child ready", boot=self.boot, seconds=round(time.monotonic() - began, 2))

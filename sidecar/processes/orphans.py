@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import secrets
@@ -36,10 +37,15 @@ _ROUND_PAUSE_SECONDS = 0.02
 
 
 def load_marker(path: Path) -> str:
-    """Return the marker kept in `path`, made on first use. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
+    """Return the marker kept in `path`, made on first use. Raises OSError, also when it is no text."""
+    try:
         if marker := path.read_text(encoding="ascii").strip():
             return marker
+    except FileNotFoundError:
+        pass
+    except UnicodeDecodeError as error:
+        problem = "not a marker of ours; delete it when no process of an earlier run is left"
+        raise OSError(errno.EINVAL, problem, str(path)) from error
     marker = secrets.token_hex(16)
     path.write_text(marker + "\n", encoding="ascii")
     return marker

@@ -18,7 +18,7 @@ from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
-from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
+from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.supervisor import Supervisor
@@ -45,7 +45,12 @@ async def make_child(
     catalogue: Catalogue,
     is_busy: IsBusy,
 ) -> ChildParts:
-    """Put the child's parts together. Raises SettingsError when its directories cannot be made."""
+    """Put the child's parts together.
+
+    Raises SettingsError when its directories cannot be made, or when there is no opencode to start.
+    """
+    if settings.child.url is None:  # now, not when the first start fails
+        find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
     supervisor = _child(
         settings.child,
         files,

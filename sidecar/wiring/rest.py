@@ -22,6 +22,7 @@ from sidecar.managed.sessions.engine import Turns
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.instances import Instances
 from sidecar.store.interface import Store
+from sidecar.store.watch import StoreWatch
 from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
 from sidecar.wiring.face import Face
@@ -111,7 +112,13 @@ async def open_rest(
         routes = [cluster.peers.bound(route) for route in routes]
     stack.push_async_callback(face.close)  # before what its handlers use
     face.late.open(routes)
-    face.health.opened(child=supervisor, is_draining=lambda: drain.has_begun)
+    store_watch = StoreWatch(database, interval_seconds=settings.storage.check_seconds)
+    tasks.start("store check", store_watch.run())
+    face.health.opened(
+        child=supervisor,
+        is_draining=lambda: drain.has_begun,
+        store_failure=lambda: store_watch.failure,
+    )
     admin = AdminApi(metrics=face.metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
 

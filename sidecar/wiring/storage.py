@@ -53,6 +53,7 @@ def lock_data_dir(storage: StorageSettings, stack: AsyncExitStack) -> None:
 
 async def open_sqlite(storage: StorageSettings) -> Store:
     """Return the open file of the data directory. Raises SettingsError."""
+    _refuse_emptied(storage)
     database = SqliteStore(storage.database_file, synchronous=storage.synchronous)
     try:
         await database.open()
@@ -61,6 +62,23 @@ async def open_sqlite(storage: StorageSettings) -> Store:
         problem = _LOCKED if isinstance(error, StoreLockedError) else str(error)
         raise SettingsError(f"{name}: cannot use {storage.database_file}: {problem}") from error
     return database
+
+
+def _refuse_emptied(storage: StorageSettings) -> None:
+    """Raise SettingsError for a database of 0 bytes beside a key: the key is made after the first schema.
+
+    A start would take it for a new one, and what was stored would be missing without a word.
+    """
+    file, key = storage.database_file, storage.key_file
+    try:
+        is_emptied = file.stat().st_size == 0 and key.exists()
+    except OSError:
+        return
+    if is_emptied:
+        raise SettingsError(
+            f"DATA_DIR: {file} is empty, but {key} is of an earlier run: the database was lost (a full or "
+            "damaged disk, a copy that broke off); restore it, or delete both to begin anew"
+        )
 
 
 async def open_postgres(storage: StorageSettings) -> PostgresStore:

@@ -23,7 +23,9 @@ NEVER_READY = Path(__file__).parents[1] / "fakes" / "child_never_ready.py"
 
 
 @contextlib.asynccontextmanager
-async def served(root: Path, **http: Any) -> AsyncIterator[tuple[Sidecar, Target]]:
+async def served(
+    root: Path, *, storage: dict[str, Any] | None = None, **http: Any
+) -> AsyncIterator[tuple[Sidecar, Target]]:
     """A sidecar without a usable child."""
     demo = DemoGateway(key=GATEWAY_KEY)
     await demo.start()
@@ -31,7 +33,7 @@ async def served(root: Path, **http: Any) -> AsyncIterator[tuple[Sidecar, Target
     binary.write_text(f'#!/bin/sh\nexec {sys.executable} {NEVER_READY} "$@"\n')
     binary.chmod(0o755)
     child = {"binary": binary, "drain_seconds": 0.1}
-    settings = make_settings(root / "data", demo.url, http=http, child=child)
+    settings = make_settings(root / "data", demo.url, http=http, child=child, storage=storage or {})
     try:
         async with sidecar_for(settings, is_ready=False) as sidecar:
             await sidecar.catalogue.refresh()
@@ -106,6 +108,28 @@ async def test_bodies_share_a_budget(tmp_path: Path) -> None:
         async with asyncio.timeout(60):
             while (await target.call("POST", path, large)).status != 200:
                 await asyncio.sleep(0.01)  # the other request has gone; so has what it held
+
+
+async def test_event_streams_have_a_bound(tmp_path: Path) -> None:
+    """Above it 429 with retry-after; one that is closed makes room."""
+    async with served(tmp_path, max_streams=1) as (_, target):
+        path = f"/v1/sessions/{await new_session(target)}/events/stream"
+        async with target.open() as (reader, writer):
+            writer.write(target.head("GET", path))
+            await reader.readuntil(b": stream open")
+            answer = await target.call("GET", path)
+            assert answer.status == 429
+            assert answer.is_enveloped
+            assert int(answer.headers["retry-after"]) >= 1
+        async with target.open() as (reader, writer), asyncio.timeout(60):
+            while True:
+                writer.write(target.head("GET", path))
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"HTTP/1.1 200"):
+                    break
+                await reader.readuntil(b"}")  # the other stream's end is not noticed yet
+                await reader.readuntil(b"}")
+                await asyncio.sleep(0.01)
 
 
 async def test_what_is_large_is_parsed_in_a_thread() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, RelayAccess
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes import orphans
 from sidecar.processes.process import ChildProcess
@@ -180,12 +181,18 @@ def test_marker_is_stable_per_directory(tmp_path: Path) -> None:
 
 
 async def test_start_to_stop(stages: Stages) -> None:
-    """A healthy child goes stopped, starting, ready, stopping, stopped; stop disposes first."""
+    """A healthy child goes stopped, starting, ready, stopping, stopped; stop disposes first.
+
+    It is of another version than the tested one, which is said.
+    """
     stage = stages("child_healthy.py")
-    await stage.supervisor.start()
-    client = await stage.supervisor.wait_ready(20)
+    with capture_logs() as logs:
+        await stage.supervisor.start()
+        client = await stage.supervisor.wait_ready(20)
     assert (stage.supervisor.boot, stage.supervisor.restarts) == (1, 0)
     assert stage.supervisor.version == "fake"
+    (warning,) = [entry for entry in logs if "not of the tested version" in entry["event"]]
+    assert (warning["version"], warning["tested"]) == ("fake", PINNED_VERSION)
     pid = stage.supervisor.pid
     assert pid is not None
     assert client is stage.supervisor.client

@@ -18,11 +18,11 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sidecar.config.engine import KEY_FILE
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.store.interface import Connection, Store
 
 KEY_BYTES = 32
-KEY_FILE = "secret.key"
 KEY_VARIABLE = "SIDECAR_VAULT_KEY"
 
 _NONCE_BYTES = 12
