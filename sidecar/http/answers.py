@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from sidecar.errors import (
@@ -22,6 +22,9 @@ from sidecar.wire.json_text import has_unstorable_escape, mended
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
+
+_NATIVE_ERRORS = {400: "BadRequest", 404: "NotFoundError"}
+"""Status -> `name` of the errors that opencode's `/doc` declares; others keep our own name."""
 
 _COMPACT = (",", ":")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -54,8 +57,13 @@ def json_response(
     )
 
 
-def error_response(error: SidecarError, request_id: str) -> web.Response:
-    """Make Anthropic's error envelope; `details.error_code` and `retry-after` when given."""
+def error_response(
+    error: SidecarError, request_id: str, *, is_native: bool = False
+) -> web.Response:
+    """Make Anthropic's error envelope; `details.error_code` and `retry-after` when given.
+
+    With `is_native` it has `name` and `data.message` beside, which opencode's own clients read.
+    """
     body: dict[str, Any] = {"type": error.type, "message": error.message}
     if error.error_code:
         body["details"] = {"error_code": error.error_code}
@@ -65,6 +73,11 @@ def error_response(error: SidecarError, request_id: str) -> web.Response:
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
     envelope = {"type": "error", "error": body, "request_id": request_id}
+    if is_native:
+        name = _NATIVE_ERRORS.get(error.status, type(error).__name__)
+        envelope |= {"name": name, "data": {"message": error.message}}
+        if error.status == 401:
+            headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="opencode-sidecar", charset="UTF-8"'
     return json_response(envelope, status=error.status, headers=headers)
 
 

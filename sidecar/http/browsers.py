@@ -38,7 +38,7 @@ def refuse_pages(
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in public:
-            if _is_from_page(request) if is_own_refused else _is_from_other_site(request):
+            if _is_from_page(request) if is_own_refused else is_from_other_site(request):
                 raise PermissionDeniedError(f"refused to a page in a browser: {remedy}")
             host = request.headers.get(hdrs.HOST)
             if is_host_checked and host is not None and not _is_this_machine(host):
@@ -54,7 +54,8 @@ def _is_from_page(request: web.Request) -> bool:
     return hdrs.ORIGIN in request.headers or _SEC_FETCH_SITE in request.headers
 
 
-def _is_from_other_site(request: web.Request) -> bool:
+def is_from_other_site(request: web.Request) -> bool:
+    """Whether a page of another site had its browser send this."""
     site = request.headers.get(_SEC_FETCH_SITE)
     if site is not None:
         return site.lower() not in _OWN_SITES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import time
 from collections.abc import Collection
@@ -16,12 +17,14 @@ from sidecar.aiokit import TaskOwner
 from sidecar.errors import (
     AuthenticationError,
     NotFoundError,
+    PermissionDeniedError,
     RequestTooLargeError,
     SidecarError,
     StoreUnavailableError,
     TimedOutError,
 )
 from sidecar.http.answers import error_response
+from sidecar.http.browsers import is_from_other_site
 from sidecar.ids import new_id
 from sidecar.store.interface import StoreError
 from sidecar.tracing import current_traceparent, trace_id_of
@@ -43,6 +46,11 @@ _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _log = structlog.get_logger(__name__)
 
 
+def is_native(path: str) -> bool:
+    """Whether a path belongs to opencode's own API: its clients speak HTTP Basic and read other errors."""
+    return not path.startswith("/v1/") and path not in _UNLOGGED_PATHS
+
+
 @web.middleware
 async def request_context(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Bind a request id to the logs and the answer; turn exceptions into the envelope."""
@@ -59,7 +67,8 @@ async def request_context(request: web.Request, handler: Handler) -> web.StreamR
         _log_access(request, "request left by its client", CLIENT_GONE, started)
         raise
     except Exception as error:  # noqa: BLE001, RUF100  # the one mapping of errors to answers
-        response = error_response(as_sidecar_error(error, request), request_id)
+        mapped = as_sidecar_error(error, request)
+        response = error_response(mapped, request_id, is_native=is_native(request.path))
     if not response.prepared:
         response.headers["request-id"] = request_id
     _log_access(request, "request answered", response.status, started)
@@ -120,9 +129,10 @@ def require_key(
 def _check_key(request: web.Request, expected: bytes, variable: str) -> None:
     offered = _offered_keys(request)
     if not offered:
-        raise AuthenticationError(
-            "no API key: send it as 'x-api-key: <key>' or 'Authorization: Bearer <key>'"
-        )
+        ways = "'x-api-key: <key>' or 'Authorization: Bearer <key>'"
+        if is_native(request.path):
+            ways += ", or as the password of HTTP Basic"
+        raise AuthenticationError(f"no API key: send it as {ways}")
     # All of them, each in constant time: SDKs that demand a key send a placeholder beside the right one.
     matches = [
         hmac.compare_digest(key.encode(errors="surrogateescape"), expected) for key in offered
@@ -138,7 +148,20 @@ def _offered_keys(request: web.Request) -> list[str]:
         scheme, _, credentials = value.partition(" ")
         if scheme.lower() == "bearer":
             keys.append(credentials.strip())
+        elif scheme.lower() == "basic" and is_native(request.path):
+            if is_from_other_site(request):  # a browser adds remembered credentials by itself
+                raise PermissionDeniedError("refused to a page of another site in a browser")
+            keys.append(_basic_password(credentials))
     return [key for key in keys if key]
+
+
+def _basic_password(credentials: str) -> str:
+    """Return the password of RFC 7617 credentials, empty when they cannot be read. The user is any."""
+    try:
+        decoded = base64.b64decode(credentials.strip(), validate=True).decode()
+    except ValueError:
+        return ""
+    return decoded.partition(":")[2]
 
 
 def as_sidecar_error(error: Exception, request: web.BaseRequest) -> SidecarError:

@@ -112,6 +112,11 @@ class Child(ABC):
         """Why a restart waits for idle, None if none does."""
         return self._restart.reason
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether there will be no other child: the sidecar stops, or has given up."""
+        return self._is_draining or self._is_stopping or self.failed.is_set()
+
     def on_state_change(self, callback: StateCallback) -> None:
         """Call `callback` at every change from now on."""
         self._callbacks.append(callback)

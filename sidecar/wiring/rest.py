@@ -105,7 +105,13 @@ async def open_rest(
     )
     streams = local if cluster is None else cluster.follow(local, domain)
     routes = make_routes(
-        settings, database, child=child, domain=domain, secrets=secrets, streams=streams
+        settings,
+        database,
+        child=child,
+        domain=domain,
+        secrets=secrets,
+        streams=streams,
+        catalogue=catalogue,
     )
     if cluster is not None:
         await cluster.join(routes, local, stack, tasks)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
 import structlog
 from aiohttp import web
 
 from sidecar.config import Settings
+from sidecar.gateway.catalogue import Catalogue
 from sidecar.http import base_url
 from sidecar.http.admin import AdminApi, start_admin
 from sidecar.http.agents import AgentsApi
 from sidecar.http.environments import EnvironmentsApi
 from sidecar.http.events import EventsApi
 from sidecar.http.native import NativeApi
+from sidecar.http.native.models import NamedModels
+from sidecar.http.native.providers import ProviderAnswers
+from sidecar.http.native.streams import EventStreams
 from sidecar.http.resources import ResourcesApi
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.streams import Streams
 from sidecar.http.vaults import VaultsApi
+from sidecar.opencode.client import ChildClient
 from sidecar.store.interface import Store
 from sidecar.wiring.child import ChildParts
 from sidecar.wiring.domain import Domain, Secrets
@@ -33,6 +39,7 @@ def make_routes(
     domain: Domain,
     secrets: Secrets,
     streams: Streams,
+    catalogue: Catalogue,
 ) -> list[web.RouteDef]:
     """Return the face's late routes; the forwarding of opencode's own API, which matches much, is last."""
     apis = (
@@ -52,16 +59,32 @@ def make_routes(
     routes = [*base_url.routes(), *(route for api in apis for route in api.routes())]
     # opencode's own API knows one opencode, and its sessions are in one pod each.
     if settings.child.forward_native and settings.storage.database_url is None:
-        native = NativeApi(
-            wait_ready=lambda: child.supervisor.wait_ready(settings.child.prompt_wait_seconds),
-            wait_serving=lambda: child.supervisor.wait_serving(settings.child.prompt_wait_seconds),
-            boot=lambda: child.supervisor.boot,
-            use_directory=child.instances.use,
-            resolve_model=child.registry.resolve,
-            workspaces_dir=settings.storage.workspaces_dir,
-        )
-        routes += native.routes()
+        routes += _native(settings, child, catalogue).routes()
     return routes
+
+
+def _native(settings: Settings, child: ChildParts, catalogue: Catalogue) -> NativeApi:
+    supervisor, wait_seconds = child.supervisor, settings.child.prompt_wait_seconds
+
+    def wait_serving() -> Awaitable[ChildClient]:
+        return supervisor.wait_serving(wait_seconds)
+
+    return NativeApi(
+        wait_ready=lambda: supervisor.wait_ready(wait_seconds),
+        wait_serving=wait_serving,
+        boot=lambda: supervisor.boot,
+        use_directory=child.instances.use,
+        models=NamedModels(child.registry.resolve),
+        providers=ProviderAnswers(
+            snapshot=lambda: catalogue.snapshot, default_model=child.registry.default_model
+        ),
+        streams=EventStreams(
+            wait_serving=wait_serving,
+            is_ending=lambda: supervisor.is_ending,
+            heartbeat_seconds=settings.http.heartbeat_seconds,
+        ),
+        workspaces_dir=settings.storage.workspaces_dir,
+    )
 
 
 async def serve_admin(settings: Settings, api: AdminApi, stack: AsyncExitStack) -> str | None:

@@ -77,7 +77,7 @@ async def test_the_drain_waits_for_a_native_turn(gateway: DemoGateway, tmp_path:
             asking = asyncio.create_task(ask())
             await works(sidecar)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 30
         status, text = await asking
     assert status == 200
     assert "it was done" in text

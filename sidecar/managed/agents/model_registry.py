@@ -62,6 +62,10 @@ class ModelRegistry:
         async with self._lock:
             await self._write(self._in_use)
 
+    def default_model(self) -> str | None:
+        """Return the id of the model for opencode's own default and small calls; None while unknown."""
+        return self._default(self._catalogue.snapshot)
+
     def modalities_of(self, model_ref: str) -> frozenset[str] | None:
         """Return what the model takes (`text`, `image`, `pdf`); None when nobody can tell."""
         ref = ModelRef.parse(model_ref)

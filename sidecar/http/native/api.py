@@ -1,0 +1,243 @@
+"""opencode's own API: forwarded byte for byte but for model names, or answered here where it must be.
+
+Forwarded is what the child's `/doc` declares, less what `rules` refuses. Unknown paths are a JSON 404: the
+child would answer them with an HTML page and status 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import aiohttp
+from aiohttp import hdrs, web
+
+from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from sidecar.http.answers import json_response
+from sidecar.http.bodies import read_body
+from sidecar.http.middleware import REQUEST_ID
+from sidecar.http.native import rules
+from sidecar.http.native.guard import ManagedSessions
+from sidecar.http.native.models import NamedModels
+from sidecar.http.native.providers import ProviderAnswers
+from sidecar.http.native.streams import EventStreams
+from sidecar.opencode.client import ChildClient
+from sidecar.wire.json_text import read_strictly
+
+REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent")
+"""Sent on to the child. The caller's key is not: the child has a password of its own."""
+RESPONSE_HEADERS = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.ETAG, "x-accel-buffering")
+DIRECTORY_HEADER = "x-opencode-directory"
+_OWN_DIRECTORY = "native"
+"""Below the workspaces: where requests work that name no directory. No session id looks like it."""
+
+UseDirectory = Callable[[Path, str | None], AbstractAsyncContextManager[ChildClient]]
+
+
+class NativeApi:
+    """Serves opencode's routes. Put its routes last: they match everything."""
+
+    def __init__(
+        self,
+        *,
+        wait_ready: Callable[[], Awaitable[ChildClient]],
+        wait_serving: Callable[[], Awaitable[ChildClient]],
+        boot: Callable[[], int],
+        use_directory: UseDirectory,
+        models: NamedModels,
+        providers: ProviderAnswers,
+        streams: EventStreams,
+        workspaces_dir: Path,
+    ) -> None:
+        self._wait_ready = wait_ready
+        self._wait_serving = wait_serving
+        self._boot = boot
+        self._use_directory = use_directory
+        self._models = models
+        self._providers = providers
+        self._streams = streams
+        self._root = workspaces_dir.resolve()
+        self._managed = ManagedSessions(workspaces_dir)
+        self._declared: tuple[int, dict[str, Any], rules.Routes] | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the sidecar's own answers, then the catch-all."""
+        own = [
+            web.get("/config", self.config),
+            web.get("/config/providers", self.usable_providers),
+            web.get("/provider", self.all_providers),
+            web.get("/provider/auth", self.provider_auth),
+            web.get("/doc", self.document),
+            web.post("/log", self.log),
+            web.get("/event", self.events),
+            web.get("/global/event", self.events),
+        ]
+        return [*own, web.route("*", "/{path:.*}", self.forward)]
+
+    async def config(self, _request: web.Request) -> web.Response:
+        """`GET /config`, without keys and paths."""
+        return json_response(self._providers.configuration())
+
+    async def usable_providers(self, request: web.Request) -> web.Response:
+        """`GET /config/providers`: every model that the gateway lists, no key."""
+        return json_response(self._providers.usable(await self._known(request)))
+
+    async def all_providers(self, request: web.Request) -> web.Response:
+        """`GET /provider`: the same in another shape."""
+        return json_response(self._providers.all(await self._known(request)))
+
+    async def provider_auth(self, _request: web.Request) -> web.Response:
+        """`GET /provider/auth`: ways to sign in at providers. There are none: the gateway has the keys."""
+        return json_response({})
+
+    async def document(self, _request: web.Request) -> web.Response:
+        """`GET /doc`: the child's OpenAPI document, reduced to what is served."""
+        document, _ = await self._declarations(await self._wait_serving())
+        own = [(route.method, route.path) for route in self.routes()]
+        return json_response(rules.served_document(document, own))
+
+    async def log(self, request: web.Request) -> web.Response:
+        """`POST /log`: what a client's own log says. Read and dropped; it is not ours to keep."""
+        await read_body(request)
+        return json_response(True)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """`GET /event` (of one directory) and `GET /global/event`."""
+        is_global = request.path == "/global/event"
+        directory = None if is_global else self._directories(request)[0]
+        return await self._streams.answer(request, directory, request[REQUEST_ID])
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Forward one request. Raises NotFoundError, PermissionDeniedError, ConflictError, ChildError."""
+        method, path = request.method, request.rel_url.raw_path
+        if path.startswith("/v1/") or path == "/":
+            raise NotFoundError(f"no such route: {method} {path}")
+        rules.check_shape(path)
+        rules.check_allowed(method, path)
+        begins_turn = rules.is_prompt(method, path)
+        # A hold or a drain waits for turns that only their clients can end: those must get through.
+        client = await (self._wait_ready() if begins_turn else self._wait_serving())
+        _, routes = await self._declarations(client)
+        if not routes.have(method, path):
+            raise NotFoundError(f"no such route: {method} {path}")
+        directories = self._directories(request)
+        body = await read_body(request, has_content=begins_turn) if request.can_read_body else None
+        prepared = self._prepared(client, method, path, directories, body)
+        async with prepared as (client, body):
+            upstream = await client.forward(
+                method,
+                path,
+                query=request.rel_url.raw_query_string,
+                headers=_picked(request.headers, REQUEST_HEADERS)
+                | {DIRECTORY_HEADER: quote(str(directories[0]))},
+                body=body,
+            )
+            async with upstream:
+                return await _pass_on(request, upstream)
+
+    async def _declarations(self, client: ChildClient) -> tuple[dict[str, Any], rules.Routes]:
+        if self._declared is None or self._declared[0] != self._boot():
+            document = await client.doc()
+            self._declared = self._boot(), document, rules.Routes(document)
+        return self._declared[1], self._declared[2]
+
+    async def _known(self, request: web.Request) -> dict[str, Any]:
+        """Return what the child says of the models that the request's directory has loaded."""
+        directory = self._directories(request)[0]
+        await _make(directory)
+        async with self._use_directory(directory, None) as client:
+            return await client.providers(directory)
+
+    def _directories(self, request: web.Request) -> list[Path]:
+        """Return the directories that the request names, the default one when it names none.
+
+        A directory from a client is arbitrary file access, unless it is below the workspaces.
+        """
+        wanted = [*request.query.getall("directory", [])]
+        wanted += [unquote(value) for value in request.headers.getall(DIRECTORY_HEADER, [])]
+        try:
+            for text in wanted:
+                text.encode()
+            directories = [Path(text).resolve() for text in wanted] or [self._root / _OWN_DIRECTORY]
+        except (ValueError, OSError, RuntimeError) as error:  # no text; a NUL; a loop of links
+            raise InvalidRequestError(
+                "directory: is no path that can be looked up", field="directory"
+            ) from error
+        if not all(directory.is_relative_to(self._root) for directory in directories):
+            raise PermissionDeniedError(
+                "directory: only directories below the sidecar's WORKDIR are served"
+            )
+        return directories
+
+    @asynccontextmanager
+    async def _prepared(
+        self,
+        client: ChildClient,
+        method: str,
+        path: str,
+        directories: list[Path],
+        body: bytes | None,
+    ) -> AsyncIterator[tuple[ChildClient, bytes | None]]:
+        """Hold the directory loaded; where a model is named or will be used, with that model, qualified."""
+        directory, model_id = directories[0], None
+        if method not in rules.READS:
+            document = _parsed(body) if body else None
+            session = await self._managed.check_write(
+                client, method, path, directories=directories, body=document
+            )
+            if rules.is_prompt(method, path) or path == "/session":
+                named = document or {}
+                model_id, is_edited = await self._models.qualify(named, session)
+                if is_edited:
+                    body = json.dumps(named).encode()
+            if session is not None:
+                directory = Path(str(session.get("directory", directory)))
+        await _make(directory)
+        async with self._use_directory(directory, model_id) as ready:
+            yield ready, body
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        document = read_strictly(body)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return document
+
+
+async def _make(directory: Path) -> None:
+    try:
+        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"directory: cannot be made: {error.strerror}", field="directory"
+        ) from error
+
+
+async def _pass_on(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+    response = web.StreamResponse(
+        status=upstream.status, headers=_picked(upstream.headers, RESPONSE_HEADERS)
+    )
+    response.headers["request-id"] = request[REQUEST_ID]
+    await response.prepare(request)
+    try:
+        async for chunk in upstream.content.iter_any():
+            await response.write(chunk)
+    except aiohttp.ClientError as error:
+        # The status is sent already: cutting the connection is the only honest end.
+        if request.transport is not None:
+            request.transport.close()
+        raise ChildError("opencode's answer broke off") from error
+    await response.write_eof()
+    return response
+
+
+def _picked(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    return {name: headers[name] for name in names if name in headers}
