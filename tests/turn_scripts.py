@@ -8,7 +8,8 @@ own order, never come after what they caused, and may be ahead of the child by w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,12 @@ def ended(request_id: str, *, is_error: bool | None) -> ModelRequestEnded:
     kinds: dict[bool | None, FailureKind] = {True: "failed", None: "cancelled"}
     failure = None if is_error is False else RequestFailure(kinds[is_error], "no")
     return ModelRequestEnded(request_id, usage=Usage(input_tokens=1), failure=failure)
+
+
+def new_ids() -> Callable[[], str]:
+    """Return a maker of ids: event_1, event_2, ..."""
+    numbers = itertools.count(1)
+    return lambda: f"event_{next(numbers)}"
 
 
 def make_agent() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+
 import structlog
 from aiohttp import ClientConnectionResetError, hdrs, web
 
@@ -19,8 +21,7 @@ from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery, list_events
-from sidecar.store.interface import Store
+from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery
 from sidecar.wire.sessions import EventsSend
 
 _PREVIEWED = ("agent.message", "agent.thinking")
@@ -40,6 +41,9 @@ FORWARDED_AS = web.RequestKey("forwarded_as", str)
 
 _log = structlog.get_logger(__name__)
 
+ListEvents = Callable[[str, EventQuery], AsyncIterator[bytes]]
+"""Yields a page of a session's events as JSON, in pieces. Raises NotFoundError before the first."""
+
 
 class EventsApi:
     """Events of sessions."""
@@ -47,16 +51,14 @@ class EventsApi:
     def __init__(
         self,
         *,
-        database: Store,
         turns: Turns,
         streams: Streams,
-        list_bytes: int,
+        list_events: ListEvents,
         max_streams: int,
     ) -> None:
-        self._database = database
         self._turns = turns
         self._streams = streams
-        self._list_bytes = list_bytes
+        self._list_events = list_events
         self._max_streams = max_streams
         self.open_streams = 0
 
@@ -101,8 +103,7 @@ class EventsApi:
             types=types,
             bounds=date_bounds(request, "created_at"),
         )
-        pieces = list_events(self._database, session_id, query, max_chars=self._list_bytes)
-        return await answer_in_pieces(request, pieces)
+        return await answer_in_pieces(request, self._list_events(session_id, query))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -16,7 +16,6 @@ from sidecar.cluster.ownership import Ownership, SharedOwnership
 from sidecar.config import Settings
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.gateway.relay import Relay
-from sidecar.gateway.relay_events import RelayEvent
 from sidecar.managed.agents.agents import Agents
 from sidecar.managed.agents.environments import Environments
 from sidecar.managed.child.mcp_servers import Connections
@@ -35,7 +34,6 @@ from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.opencode.boot import sweep
-from sidecar.opencode.child import State
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.shell_environment import ShellEnvironment
@@ -44,14 +42,6 @@ from sidecar.processes.orphans import GIT_MARKER_VARIABLE, load_marker
 from sidecar.store.interface import Store
 from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts
-
-_LOST: Mapping[State, str] = {
-    "backing_off": "stopped unexpectedly",
-    "failed": "cannot be kept running",
-    "stopping": "is being restarted",
-    "stopped": "is being restarted",
-}
-"""States of the child in which its turns are over, and how clients are told."""
 
 _log = structlog.get_logger(__name__)
 
@@ -220,19 +210,9 @@ async def make_domain(
 
 
 def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
-    """Let the parts hear of each other."""
-
-    def on_state(state: State, _boot: int) -> None:
-        if state in _LOST:
-            turns.child_lost(_LOST[state])
-            child.instances.forget_all()
-
-    def on_request(event: RelayEvent) -> None:
-        turns.tell(event.child_session_id, event)
-
-    child.supervisor.on_state_change(on_state)
+    """Subscribe the child to losses of its events, and the turns to gaps in them and to model requests."""
     child.pump.on_lost(child.supervisor.suspect)
     child.pump.on_gap(turns.gap)
     child.pump.on_gap(lambda _gap: relay.guard.forget_all())
     child.pump.on_idle(relay.guard.forget)
-    relay.listen(on_request)
+    relay.listen(turns.model_request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +17,7 @@ from sidecar.http.streams import LocalStreams
 from sidecar.instruments import Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.agents.model_registry import ModelRegistry
-from sidecar.managed.sessions.engine import Turns
 from sidecar.opencode.environment import ChildFiles
-from sidecar.opencode.instances import Instances
 from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
 from sidecar.wiring.child import ChildParts, make_child
@@ -59,7 +56,7 @@ async def open_rest(
         await stack.enter_async_context(client_session(is_direct=True)),
         relay=relay,
         catalogue=catalogue,
-        is_busy=lambda: _is_busy(domain.turns, child.instances),
+        is_busy=lambda: domain.turns.is_busy(),  # noqa: PLW0108  # later
     )
     supervisor = child.supervisor
     secrets = await open_secrets(
@@ -174,7 +171,7 @@ class _Drain:
             cluster.begin_drain()
         _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
         child.supervisor.drain()
-        await domain.turns.drain(seconds, lambda: _is_busy(domain.turns, child.instances))
+        await domain.turns.drain(seconds)
         domain.log.close()
         if domain.mirror is not None:
             await domain.mirror.flush()
@@ -190,21 +187,6 @@ async def _make_cluster(
     from sidecar.wiring.cluster import Cluster  # noqa: PLC0415  # SQLite costs not one import more
 
     return await Cluster.make(settings, database, stack)
-
-
-async def _is_busy(turns: Turns, instances: Instances) -> bool:
-    """Whether opencode works on a turn, ours or one of its own API; not on one that waits for a client."""
-
-    def is_paused(directory: Path) -> bool:
-        actor = turns.peek(directory.name)
-        return actor is not None and actor.is_paused
-
-    # Ours are asked again: one may have begun meanwhile.
-    return (
-        turns.prompted_count > 0
-        or await instances.has_turns(but=is_paused)
-        or turns.prompted_count > 0
-    )
 
 
 def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -23,6 +24,7 @@ from sidecar.http.resources import ResourcesApi
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.streams import Streams
 from sidecar.http.vaults import VaultsApi
+from sidecar.managed.sessions.event_list import list_events
 from sidecar.opencode.client import ChildClient
 from sidecar.store.interface import Store
 from sidecar.wiring.child import ChildParts
@@ -49,10 +51,9 @@ def make_routes(
         VaultsApi(vaults=secrets.vaults, credentials=secrets.credentials),
         SessionsApi(sessions=domain.sessions),
         EventsApi(
-            database=database,
             turns=domain.turns,
             streams=streams,
-            list_bytes=settings.http.list_bytes,
+            list_events=partial(list_events, database, max_chars=settings.http.list_bytes),
             max_streams=settings.http.max_streams,
         ),
     )

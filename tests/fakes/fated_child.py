@@ -51,6 +51,12 @@ class FatedChild:
         self._last: Fate = "answers"
         self._taken: set[str] = set()
 
+    def on_lost(self, _callback: Any) -> None:
+        """Losses are reported to the turn directly."""
+
+    async def has_turns(self, **_excluded: Any) -> bool:
+        return False
+
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
         return []
 

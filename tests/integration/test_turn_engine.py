@@ -55,6 +55,12 @@ class FakeChild:
         self.position = 0
         self.prompt_wait_seconds = 1.0
 
+    def on_lost(self, _callback: Any) -> None:
+        """Losses are reported to the turn directly."""
+
+    async def has_turns(self, **_excluded: Any) -> bool:
+        return False
+
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
         return []
 

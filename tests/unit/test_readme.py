@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tools.update_architecture import ARCHITECTURE, with_turn
 from tools.update_readme import README, with_table
 
 ROOT = README.parent
-DOCUMENTS = sorted([README, *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
+DOCUMENTS = sorted(
+    [README, ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")]
+)
 
 
 def test_the_table_of_settings_is_the_settings_own() -> None:
@@ -18,6 +21,13 @@ def test_the_table_of_settings_is_the_settings_own() -> None:
     text = README.read_text(encoding="utf-8")
 
     assert with_table(text) == text
+
+
+def test_the_diagram_of_a_turn_is_the_machines_own() -> None:
+    """A move that is added shows in the document; `python -m tools.update_architecture` writes it."""
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+
+    assert with_turn(text) == text
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

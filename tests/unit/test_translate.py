@@ -15,6 +15,7 @@ from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.model_requests import Usage
 from sidecar.wire.managed import AgentCreate
+from tests.turn_scripts import new_ids
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"
 TOOLSET = {"type": "agent_toolset_20260401"}
@@ -44,7 +45,7 @@ def prompt_id(name: str) -> str:
 
 def translate(name: str, *tools: dict[str, Any]) -> tuple[Output, TurnTranslator]:
     """Feed a recording up to its first idle."""
-    translator = TurnTranslator(plan=plan(*tools), message_id=prompt_id(name))
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(*tools), message_id=prompt_id(name))
     out = Output()
     for type_, properties in recorded(name):
         more = translator.child_event(type_, properties)
@@ -168,7 +169,7 @@ def test_a_content_filter_is_a_refusal_and_no_failure() -> None:
 def test_events_before_our_prompt_are_ignored() -> None:
     """Trailing events of an earlier turn belong to nobody."""
     out = Output()
-    translator = TurnTranslator(plan=plan(), message_id="msg_another")
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id="msg_another")
     for type_, properties in recorded("bash"):
         out.drafts += translator.child_event(type_, properties).drafts
 
@@ -178,7 +179,9 @@ def test_events_before_our_prompt_are_ignored() -> None:
 
 def test_settling_answers_open_calls_and_ends_open_requests() -> None:
     """A cut turn leaves nothing unanswered."""
-    translator = TurnTranslator(plan=plan(), message_id=prompt_id("abort-in-tool"))
+    translator = TurnTranslator(
+        new_id=new_ids(), plan=plan(), message_id=prompt_id("abort-in-tool")
+    )
     out = Output()
     for type_, properties in recorded("abort-in-tool"):
         if type_ == "session.error":
@@ -195,7 +198,7 @@ def test_settling_answers_open_calls_and_ends_open_requests() -> None:
 
 def test_the_relays_news_of_an_end_waits_for_the_childs_last_words() -> None:
     """The relay's end overtakes the child's events, and its usage is the one that counts."""
-    translator = TurnTranslator(plan=plan(), message_id=prompt_id("text"))
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id=prompt_id("text"))
     started = translator.request_started("r1")
     ended = translator.request_ended("r1", is_error=False, usage=Usage(7, 5, 1, 2))
     assert types(started) == ["span.model_request_start"]
@@ -213,7 +216,7 @@ def test_the_relays_news_of_an_end_waits_for_the_childs_last_words() -> None:
 
 def test_the_relays_news_of_a_start_waits_for_the_results_of_the_step_before() -> None:
     """The next request overtakes the child's last events: results and the end of the step come first."""
-    translator = TurnTranslator(plan=plan(), message_id=prompt_id("bash"))
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id=prompt_id("bash"))
     out = Output()
     out.drafts += translator.request_started("r1").drafts
     for type_, properties in recorded("bash"):
@@ -241,7 +244,7 @@ def test_the_relays_news_of_a_start_waits_for_the_results_of_the_step_before() -
 
 def test_a_failed_request_ends_when_the_child_tries_again() -> None:
     """Every attempt is one pair of start and end, whichever of the two tells of the failure first."""
-    translator = TurnTranslator(plan=plan(), message_id="msg_x")
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id="msg_x")
     translator.request_started("r1")
     told = translator.request_ended("r1", is_error=True, usage=None)
     failed = translator.attempt_failed()
@@ -257,7 +260,9 @@ def test_a_failed_request_ends_when_the_child_tries_again() -> None:
 
 def test_what_the_child_says_late_of_a_failed_request_opens_no_other() -> None:
     """The gateway breaks off at once: the relay tells of the end before the child's step has begun."""
-    translator = TurnTranslator(plan=plan(), message_id=prompt_id("cut-after-text"))
+    translator = TurnTranslator(
+        new_id=new_ids(), plan=plan(), message_id=prompt_id("cut-after-text")
+    )
     out = translator.request_started("r1")
     out.extend(translator.request_ended("r1", is_error=True, usage=None))
     attempts = 1
@@ -278,7 +283,9 @@ def test_what_the_child_says_late_of_a_failed_request_opens_no_other() -> None:
 
 def test_what_is_told_again_after_a_gap_is_told_once() -> None:
     """The messages are read anew while one of two calls still runs: no further request, no further call."""
-    translator = TurnTranslator(plan=plan(), message_id=prompt_id("parallel-tools"))
+    translator = TurnTranslator(
+        new_id=new_ids(), plan=plan(), message_id=prompt_id("parallel-tools")
+    )
     out, told = translator.request_started("r1"), []
     for type_, properties in recorded("parallel-tools"):
         told.append((type_, properties))
@@ -299,13 +306,15 @@ def test_what_is_told_again_after_a_gap_is_told_once() -> None:
 def test_a_call_that_asks_waits_for_the_client() -> None:
     """The use is shown with the end of its request, says `ask`, and the permission's id is known."""
     ask = TOOLSET | {"default_config": {"permission_policy": {"type": "always_ask"}}}
-    translator = TurnTranslator(plan=plan(ask), message_id=prompt_id("permission-allow"))
+    translator = TurnTranslator(
+        new_id=new_ids(), plan=plan(ask), message_id=prompt_id("permission-allow")
+    )
     out = Output()
     for type_, properties in recorded("permission-allow"):
         if type_ == "permission.replied":
             break
         out.drafts += translator.child_event(type_, properties).drafts
-    (tool,) = translator.open_tools.values()
+    (tool,) = translator.open_calls.values()
     assert "agent.tool_use" not in types(out)
     paused = translator.pause()
 
@@ -321,7 +330,7 @@ def test_split_messages_are_paragraphs_that_add_up_to_the_text() -> None:
     prose = "word " * 100
     paragraphs = [prose.strip(), f"```\n{prose}\n\n{prose}\n```", "The end."]
     text = "\n\n".join(paragraphs)
-    translator = TurnTranslator(plan=plan(), message_id="msg_1", is_split=True)
+    translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id="msg_1", is_split=True)
     out = Output()
 
     def feed(type_: str, properties: dict[str, Any]) -> None:

@@ -8,18 +8,18 @@ from typing import Any
 from hypothesis import given, settings
 
 from sidecar.managed.turns.event_builders import Output
-from sidecar.managed.turns.tool_calls import OpenTool
+from sidecar.managed.turns.tool_calls import CallState, OpenCall
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.model_requests import Usage
 from tests.event_books import check_events
-from tests.turn_scripts import PROMPT, Event, News, Script, arrivals, make_plan
+from tests.turn_scripts import PROMPT, Event, News, Script, arrivals, make_plan, new_ids
 
 
 class Reader:
     """Plays turn and client around a translator, and writes the log."""
 
     def __init__(self) -> None:
-        self.translator = TurnTranslator(plan=make_plan(), message_id=PROMPT)
+        self.translator = TurnTranslator(new_id=new_ids(), plan=make_plan(), message_id=PROMPT)
         self.log: list[Event] = []
         self.previews: list[Any] = []
         self.used: list[Usage] = []
@@ -50,7 +50,7 @@ class Reader:
             type_, properties = what
             part = properties.get("part", {})
             if part.get("type") == "tool" and part["state"]["status"] in {"completed", "error"}:
-                self.answer(translator.open_tools.get(part["callID"]))
+                self.answer(translator.open_calls.get(part["callID"]))
             if type_ == "session.status":
                 if properties["status"]["type"] == "retry":
                     self.take(translator.attempt_failed())
@@ -58,12 +58,12 @@ class Reader:
             self.take(translator.child_event(type_, properties))
         return False
 
-    def answer(self, tool: OpenTool | None) -> None:
+    def answer(self, tool: OpenCall | None) -> None:
         """A call that needs the client goes on only when the client has answered what it was shown."""
-        if tool is None or not tool.needs_client or tool.is_confirmed:
+        if tool is None or not tool.needs_client or tool.state is CallState.ANSWERED:
             return
         self.take(self.translator.pause())
-        tool.is_confirmed = True
+        tool.state = CallState.ANSWERED
         if tool.call.kind == "custom":
             self.write("user.custom_tool_result", {"custom_tool_use_id": tool.event_id})
         else:

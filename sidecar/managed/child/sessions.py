@@ -17,11 +17,11 @@ from sidecar.errors import ChildError
 from sidecar.managed.child.mcp_servers import Connections
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.state import SessionRecord
+from sidecar.managed.turns.state import STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
-from sidecar.opencode.child import Child
+from sidecar.opencode.child import Child, State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import EventPump
@@ -29,9 +29,6 @@ from sidecar.opencode.instances import Instances
 from sidecar.wire.opencode_events import ChildEvent
 
 Sink = Callable[[ChildEvent], None]
-
-STALE = "is_child_stale"
-"""Key in a session's body: its tools changed since the child was last told of them."""
 
 
 class ChildSession:
@@ -99,8 +96,17 @@ class ChildSession:
         await self._client.reject_question(question_id, self._directory)
 
 
+_LOSSES: Mapping[State, str] = {
+    "backing_off": "stopped unexpectedly",
+    "failed": "cannot be kept running",
+    "stopping": "is being restarted",
+    "stopped": "is being restarted",
+}
+"""The states of the child in which its turns are lost, and what clients read after "opencode"."""
+
+
 class ChildSessions:
-    """Opens `ChildSession`s."""
+    """Opens `ChildSession`s, and reports when all of them are lost."""
 
     def __init__(
         self,
@@ -123,6 +129,23 @@ class ChildSessions:
         self._workspaces_dir = workspaces_dir
         self.prompt_wait_seconds = prompt_wait_seconds
 
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` whenever the child and its turns are lost, with what completes "opencode ..."."""
+
+        def on_state(state: State, _boot: int) -> None:
+            if state in _LOSSES:
+                callback(_LOSSES[state])
+                self._instances.forget_all()
+
+        self._supervisor.on_state_change(on_state)
+
+    async def has_turns(self, *, is_excluded: Callable[[str], bool]) -> bool:
+        """Return whether opencode works on any turn, of its own API or ours.
+
+        Sessions of ours are skipped where `is_excluded(session_id)` is true.
+        """
+        return await self._instances.has_turns(but=lambda directory: is_excluded(directory.name))
+
     def directory(self, session_id: str) -> Path:
         """Return the session's own directory. The id is one we made, never a client's text."""
         return self._workspaces_dir / session_id
@@ -142,8 +165,8 @@ class ChildSessions:
         """Wait for the child, load the directory with the session's model, follow its events.
 
         `is_reloaded` has it loaded anew: an abort at a bad moment can leave a directory that drops every
-        prompt. Sets `record.child_session_id` when opencode does not have the session yet. Raises
-        ChildUnavailableError when the child is not ready in time.
+        prompt. Creates the session in opencode when the record names none; the caller notes its id, and that
+        its tools are current. Raises ChildUnavailableError when the child is not ready in time.
         """
         await self._supervisor.wait_ready(wait_seconds)
         await self._pump.wait_connected(self._supervisor.boot)
@@ -164,9 +187,9 @@ class ChildSessions:
             preamble = ""
             if self._mirror is not None:
                 preamble = await self._mirror.restore(client, record, directory)
-                if preamble:
-                    record.child_session_id = None
-            session_id = await self._ensure_session(client, record, directory)
+            session_id = await self._ensure_session(
+                client, record, directory, is_new=bool(preamble)
+            )
             unsubscribe = self._pump.subscribe(session_id, sink)
             try:
                 yield ChildSession(
@@ -189,18 +212,16 @@ class ChildSessions:
             await client.delete_session(record.child_session_id)
 
     async def _ensure_session(
-        self, client: ChildClient, record: SessionRecord, directory: Path
+        self, client: ChildClient, record: SessionRecord, directory: Path, *, is_new: bool = False
     ) -> str:
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
-        if record.child_session_id is not None:
+        if record.child_session_id is not None and not is_new:
             if record.body.get(STALE):
                 await client.update_session_permission(record.child_session_id, plan.rules())
-                del record.body[STALE]  # not before the child has them: tools would run unasked
             return record.child_session_id
-        record.child_session_id = await client.create_session(
+        return await client.create_session(
             directory, title=record.body["title"] or record.id, permission=plan.rules()
         )
-        return record.child_session_id
 
 
 def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ async def accept(
         await actor.resume()
     elif actor.turn is not None:
         for answer in plan.answers.values():
-            actor.turn.answer(answer)
+            actor.turn.put(answer)
     if plan.is_interrupt and actor.turn is not None:
         actor.turn.put(Interrupt())
     elif plan.is_interrupt:

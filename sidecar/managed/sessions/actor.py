@@ -14,7 +14,7 @@ from sidecar.managed.events.event import Draft, Event, Preview
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.replay_policy import Attendance
 from sidecar.managed.sessions.table import save_body, save_state
-from sidecar.managed.sessions.turn import Turn
+from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.turns.continuation import (
     Continuation,
     answered_calls,
@@ -24,9 +24,10 @@ from sidecar.managed.turns.continuation import (
 )
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.inputs import Outcome
+from sidecar.managed.turns.outcome import Outcome
 from sidecar.managed.turns.state import (
     INTERRUPT,
+    STALE,
     SYSTEM,
     QueuedEvent,
     SessionRecord,
@@ -49,7 +50,7 @@ class StartTurn(Protocol):
         resume: Continuation | None,
         earlier: Failure | None,
         /,
-    ) -> Turn: ...
+    ) -> TurnRunner: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class SessionActor:
         self._holder: asyncio.Task[Any] | None = None
         self._is_stale = False
         self._take(stored)
-        self.turn: Turn | None = None
+        self.turn: TurnRunner | None = None
         self.attendance = Attendance()
         if stored.turn_first_seq:
             self.attendance.turn_began(stored.turn_first_seq)
@@ -141,7 +142,7 @@ class SessionActor:
         return self.record.is_waiting
 
     @property
-    def interrupted_turn(self) -> Turn | None:
+    def interrupted_turn(self) -> TurnRunner | None:
         """The live turn that a queued interrupt is about to end."""
         return self.turn if any(event.type == INTERRUPT for event in self.queue) else None
 
@@ -195,22 +196,28 @@ class SessionActor:
         Where the child can be asked about it after a crash, and that it is the last time, is stored before.
         A first prompt in a session that is stored needs no commit, so most need none.
         """
-        async with self.hold():
-            self.record.child_session_id = child_session_id
-            self._bind_child(child_session_id, self)
-            if is_repeated and self.record.turn is not None:
-                self.record.note_repeated()
-            if is_repeated or child_session_id != self._stored_child_session_id:
-                await self.commit([])
+        self._assert_held()
+        self.record.child_session_id = child_session_id
+        self.record.body.pop(STALE, None)
+        self._bind_child(child_session_id, self)
+        if is_repeated:
+            self.record.note_repeated()
+        if is_repeated or child_session_id != self._stored_child_session_id:
+            await self.commit([])
 
-    async def pause(self, out: Output, waiting: list[str]) -> None:
+    async def wait(self, out: Output, event_ids: Sequence[str]) -> None:
         """The turn waits for the client: idle, with the list of what it waits for."""
         self._assert_held()
         self._count(out.used)
-        await self.commit([*out.drafts, *self.record.wait(waiting, timestamps.now_us())])
+        await self.commit([*out.drafts, *self.record.wait(event_ids, timestamps.now_us())])
 
     async def end_turn(
-        self, turn: Turn | None, outcome: Outcome, out: Output, *, is_interrupted: bool = False
+        self,
+        turn: TurnRunner | None,
+        outcome: Outcome,
+        out: Output,
+        *,
+        is_interrupted: bool = False,
     ) -> None:
         """Write the turn's one terminal event, then begin the next queued message."""
         self._assert_held()
@@ -331,7 +338,7 @@ class SessionActor:
         texts = [self.record.agent["system"], *self._system_messages]
         return "\n\n".join(text for text in texts if text) or None
 
-    def detach(self, turn: Turn) -> None:
+    def detach(self, turn: TurnRunner) -> None:
         """The turn's task ends and the turn does not; what there is to do about it stays in the row."""
         if self.turn is turn:
             self.turn = None

@@ -17,7 +17,9 @@ from sidecar.aiokit import Backoff, TaskOwner
 from sidecar.cluster.ownership import OwnedElsewhereError, Ownership, OwnershipLostError
 from sidecar.config import TurnSettings
 from sidecar.errors import NotFoundError, OwnerUnavailableError
+from sidecar.ids import new_id
 from sidecar.managed.child.sessions import ChildSessions
+from sidecar.managed.child.worker import Prompt
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
@@ -28,12 +30,15 @@ from sidecar.managed.sessions.table import (
     select_session,
     turn_events,
 )
-from sidecar.managed.sessions.turn import Turn
+from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.sessions.turn_spans import TurnTraces
 from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.inputs import ChildLost, Dismissed, InboxItem, Stopping
+from sidecar.managed.turns.inputs import ChildLost, Dismissed, Draining, Input, Stopping
+from sidecar.managed.turns.machine import TurnMachine
 from sidecar.managed.turns.state import SYSTEM, SessionRecord, TurnEnded
+from sidecar.managed.turns.timing import Limits
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.store.interface import Connection, Store, StoreError
 from sidecar.tracing import Tracer, set_current_traceparent
@@ -75,6 +80,13 @@ class Turns:
         self._custom_tools = custom_tools
         self._modalities_of = modalities_of
         self._settings = settings
+        self._limits = Limits(
+            watchdog_seconds=settings.watchdog_seconds,
+            max_seconds=settings.max_seconds,
+            retry_notice_seconds=settings.retry_notice_seconds,
+            prompt_wait_seconds=child_sessions.prompt_wait_seconds,
+            is_split=settings.split_messages,
+        )
         self._traces = TurnTraces(tracer)
         self._tasks = TaskOwner("turns")
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
@@ -83,6 +95,7 @@ class Turns:
         self._end_callbacks: list[Callable[[TurnEnded], None]] = []
         self._is_draining = False
         self._ownership.on_lost(self._lost)
+        child_sessions.on_lost(self.child_lost)
 
     @property
     def busy_count(self) -> int:
@@ -226,11 +239,26 @@ class Turns:
         if actor is not None and actor.record.child_session_id is not None:
             self._by_child.pop(actor.record.child_session_id, None)
 
-    def tell(self, child_session_id: str, item: InboxItem) -> None:
-        """Give the running turn of an opencode session a piece of news."""
+    def tell(self, child_session_id: str, item: Input) -> None:
+        """Give the running turn of an opencode session an input."""
         actor = self._by_child.get(child_session_id)
         if actor is not None and actor.turn is not None:
             actor.turn.put(item)
+
+    def model_request(self, event: ModelRequestStarted | ModelRequestEnded) -> None:
+        """Report a model request to the turn that made it."""
+        self.tell(event.child_session_id, event)
+
+    async def is_busy(self) -> bool:
+        """Return whether opencode works on a turn, of ours or of its own API; waiting turns do not count."""
+        if self.prompted_count:
+            return True
+        has_turns = await self._child_sessions.has_turns(is_excluded=self._is_waiting)
+        return has_turns or self.prompted_count > 0  # one of ours may have begun meanwhile
+
+    def _is_waiting(self, session_id: str) -> bool:
+        actor = self._actors.get(session_id)
+        return actor is not None and actor.is_paused
 
     def traceparent_of(self, child_session_id: str) -> str | None:
         """Return the trace context of an opencode session's running turn."""
@@ -283,16 +311,14 @@ class Turns:
         for session_id in idle:
             self._log.detach(session_id)
 
-    async def drain(
-        self, seconds: float, is_busy: Callable[[], Awaitable[bool]] | None = None
-    ) -> None:
-        """Start nothing new, let what runs finish for `seconds`, settle the rest, stop.
-
-        `is_busy` tells whether there is anything to wait for, when there is more than these turns.
-        """
+    async def drain(self, seconds: float) -> None:
+        """Start nothing new, let what opencode works on finish for `seconds`, settle the rest, stop."""
         self._is_draining = True
+        for actor in self._actors.values():
+            if actor.turn is not None:
+                actor.turn.put(Draining())
         ends_at = time.monotonic() + seconds
-        while self.prompted_count or (is_busy is not None and await is_busy()):
+        while await self.is_busy():
             if time.monotonic() >= ends_at:
                 _log.warning("turns cut by the drain bound", turns=self.prompted_count)
                 break
@@ -390,23 +416,30 @@ class Turns:
         resume: Continuation | None,
         earlier: Failure | None,
         /,
-    ) -> Turn:
+    ) -> TurnRunner:
         assert actor.record.turn is not None
-        turn = Turn(
-            actor=actor,
+        message_id = actor.record.turn.message_id
+        machine = TurnMachine(
+            plan=actor.plan,
+            message_id=message_id,
+            new_id=lambda: new_id("sevt"),
+            limits=self._limits,
+            continuation=resume,
+            earlier=earlier,
+            epoch_offset=time.time() - asyncio.get_running_loop().time(),
+        )
+        turn = TurnRunner(
+            session=actor,
+            machine=machine,
             child_sessions=self._child_sessions,
             custom_tools=self._custom_tools,
-            content=content,
-            resume=resume,
-            earlier=earlier,
-            message_id=actor.record.turn.message_id,
-            settings=self._settings,
+            prompt=Prompt(message_id, resume.content if resume else content, actor.system),
         )
         self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
         self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor))
         return turn
 
-    async def _run(self, turn: Turn, actor: SessionActor) -> None:
+    async def _run(self, turn: TurnRunner, actor: SessionActor) -> None:
         session_id = actor.record.id
         # What this task starts at its end, the next message in the queue, is of another request.
         set_current_traceparent(None)

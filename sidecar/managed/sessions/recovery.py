@@ -17,7 +17,7 @@ from sidecar.managed.turns.continuation import (
 )
 from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.inputs import failed
+from sidecar.managed.turns.outcome import failed
 from sidecar.store.interface import Store
 
 

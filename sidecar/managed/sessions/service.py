@@ -15,7 +15,7 @@ from sidecar.errors import ChildError, InvalidRequestError
 from sidecar.ids import is_id, new_id
 from sidecar.managed.agents import environments
 from sidecar.managed.agents.agents import Agent, Agents, merge_tools, model_answer
-from sidecar.managed.child.sessions import STALE, ChildSessions
+from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_uses import note_uses
@@ -24,7 +24,7 @@ from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.representation import session_to_api
 from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
-from sidecar.managed.turns.state import SessionRecord
+from sidecar.managed.turns.state import STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.model_requests import Usage

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidecar.managed.events.event import Draft, Preview
-from sidecar.managed.turns.tool_calls import OpenTool
+from sidecar.managed.turns.tool_calls import OpenCall
 from sidecar.model_requests import Usage
 
 
@@ -26,12 +26,12 @@ class Output:
         self.used += more.used
 
 
-def tool_use_draft(tool: OpenTool) -> Draft:
+def tool_use_draft(open_call: OpenCall) -> Draft:
     """Make the event for a call; LAP also reads `status`."""
-    call = tool.call
+    call = open_call.call
     if call.kind == "custom":
         return Draft(
-            "agent.custom_tool_use", {"name": call.name, "input": call.input}, tool.event_id
+            "agent.custom_tool_use", {"name": call.name, "input": call.input}, open_call.event_id
         )
     fields: dict[str, Any] = {"name": call.name, "input": call.input}
     if call.kind == "mcp":
@@ -40,7 +40,7 @@ def tool_use_draft(tool: OpenTool) -> Draft:
     if call.policy != "deny":
         fields["evaluation"] = {"type": f"always_{call.policy}"}
     kind = "agent.mcp_tool_use" if call.kind == "mcp" else "agent.tool_use"
-    return Draft(kind, fields, tool.event_id)
+    return Draft(kind, fields, open_call.event_id)
 
 
 def tool_result_draft(

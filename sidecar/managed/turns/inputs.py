@@ -1,14 +1,18 @@
-"""What a turn hears of, and how it can end."""
+"""What a turn reacts to: news of opencode, of the relay, of the client, and the results of its commands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from sidecar.managed.turns.commands import ChildCommand
 from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.timing import Timer
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 from sidecar.wire.opencode_events import ChildEvent, ChildGap
+
+# -- of the client ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class ClientAnswer:
-    """The client's answer to a call: a confirmation, or the result of a custom tool."""
+    """The client's accepted answer to a call: a confirmation, or the result of a custom tool."""
 
     tool_use_id: str
     result: Literal["allow", "deny"]
@@ -28,10 +32,23 @@ class ClientAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Dismissed:
+    """The session is being archived or deleted while its turn waits for the client."""
+
+
+# -- of the sidecar -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
 class ChildLost:
-    """The child died or is being replaced."""
+    """The opencode process died or is being replaced; `reason` completes the sentence "opencode ..."."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The sidecar will be stopped: a prompt that opencode does not have yet is left to the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +57,89 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
-class Dismissed:
-    """The session is being archived or deleted while its turn waits for the client."""
+class Fired:
+    """A timer ran out."""
+
+    timer: Timer
 
 
-InboxItem: TypeAlias = (
+# -- results of commands ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The session's directory is there; `failures` are the repositories that could not be cloned."""
+
+    failures: Sequence[Failure] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session is open in opencode and its events are followed.
+
+    `has_taken` says that opencode has the prompt already.
+    """
+
+    child_session_id: str
+    has_taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """opencode has taken the request to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Whether opencode works on the session."""
+
+    is_busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What opencode has of the session: `messages` as `GET /session/{id}/message` lists them."""
+
+    is_busy: bool
+    messages: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """opencode could not be reached, or did not answer in time."""
+
+    command: ChildCommand
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command failed for another reason; `status` is what opencode answered, if it did."""
+
+    command: ChildCommand
+    message: str
+    status: int | None = None
+    failure: Failure | None = None
+    """The same as `session.error` shows it, when there is more to say than the message."""
+
+
+Input: TypeAlias = (
     ChildEvent
     | ChildGap
     | ModelRequestStarted
     | ModelRequestEnded
     | Interrupt
     | ClientAnswer
-    | ChildLost
-    | Stopping
     | Dismissed
-)
-
-
-class Detached(Exception):  # noqa: N818  # a way out, not an error
-    """The task ends and the turn does not: it waits for the client, or for the next start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a turn ended."""
-
-    stop_reason: Mapping[str, Any] = field(default_factory=lambda: {"type": "end_turn"})
-    failure: Failure | None = None
-    stop_details: Mapping[str, Any] | None = None
-    settle_text: str = "interrupted before completion"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the session ends with the turn."""
-        return self.failure is not None and self.failure.retry_status == "terminal"
-
-
-def failed(failure: Failure) -> Outcome:
-    """The turn is dead, the session lives on."""
-    return Outcome({"type": "retries_exhausted"}, failure)
-
-
-REFUSED = Outcome(
-    {"type": "refusal"},
-    stop_details={"type": "refusal", "category": None, "explanation": None},
+    | ChildLost
+    | Draining
+    | Stopping
+    | Fired
+    | Prepared
+    | Opened
+    | Aborted
+    | Busy
+    | Truth
+    | Unavailable
+    | Refused
 )

@@ -17,6 +17,13 @@ class LastRequestFailure:
         self.failure: RequestFailure | None = None
         self._begun_since: set[str] = set()
 
+    def note(self, request: ModelRequestStarted | ModelRequestEnded) -> None:
+        """Take the relay's report of a request."""
+        if isinstance(request, ModelRequestStarted):
+            self.started(request)
+        else:
+            self.ended(request)
+
     def started(self, request: ModelRequestStarted) -> None:
         """A request was forwarded."""
         self._begun_since.add(request.request_id)

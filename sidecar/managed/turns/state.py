@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sidecar.managed.events.event import Draft
 from sidecar.managed.turns import event_builders
-from sidecar.managed.turns.inputs import Outcome
+from sidecar.managed.turns.outcome import Outcome
 from sidecar.model_requests import Usage
 
 Status = Literal["idle", "running", "rescheduling", "terminated"]
@@ -33,6 +33,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 INTERRUPT = "user.interrupt"
 SYSTEM = "system.message"
+STALE = "is_child_stale"
+"""Key in a session's body: its tools changed since opencode was last given them."""
 
 TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
 

@@ -6,11 +6,10 @@ message is made from the finished part, so identical fragments cannot be lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sidecar.ids import new_id
 from sidecar.managed.events.event import Draft, Preview, to_json
 from sidecar.managed.turns.event_builders import Output
 
@@ -34,7 +33,8 @@ class _Part:
 class TextParts:
     """The text and reasoning parts of one turn. `is_split` emits long texts paragraph by paragraph."""
 
-    def __init__(self, *, is_split: bool = False) -> None:
+    def __init__(self, *, new_id: Callable[[], str], is_split: bool = False) -> None:
+        self._new_id = new_id
         self._is_split = is_split
         self._parts: dict[str, _Part] = {}
         self._open: set[str] = set()
@@ -99,9 +99,8 @@ class TextParts:
         fields = {"content": [{"type": "text", "text": text}], "text": joined}
         out.drafts.append(Draft(part.type, fields, part.event_id))
 
-    @staticmethod
-    def _announced(out: Output, type_: str) -> str:
-        event_id = new_id("sevt")
+    def _announced(self, out: Output, type_: str) -> str:
+        event_id = self._new_id()
         start = {"type": "event_start", "event": {"type": type_, "id": event_id}}
         out.previews.append(Preview(type_, event_id, "event_start", to_json(start)))
         return event_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal
 
 from sidecar.managed.turns.tool_plan import ToolCall
@@ -26,44 +27,63 @@ class LoggedCall:
     has_result: bool = False
 
 
+class CallState(Enum):
+    """What was decided about an open call."""
+
+    UNDECIDED = "nothing yet: it runs, or it waits for the client"
+    GRANTED = "allowed before opencode asks: it repeats a call that was confirmed before a restart"
+    ALLOWED = "opencode was answered that it may run"
+    DENIAL_HELD = "denied, but opencode is answered later"
+    DENIED = "opencode was answered that it must not run"
+    ANSWERED = "the client has sent the result of a custom tool"
+
+
 @dataclass(slots=True)
-class OpenTool:
-    """A call that has no result yet."""
+class OpenCall:
+    """A call that has no result yet. `permission_id` is set when opencode asks whether it may run."""
 
     event_id: str
     call_id: str
     call: ToolCall
     permission_id: str | None = None
-    is_answered: bool = False
-    """The client has answered, which is accepted once."""
-    is_confirmed: bool = False
-    """The client's answer, or our policy's, was passed on."""
-    is_granted: bool = False
-    """Allowed before it was asked: the repetition of a call that was confirmed after a restart."""
+    state: CallState = CallState.UNDECIDED
     deny_message: str | None = None
-    is_denial_held: bool = False
-    """Denied, and opencode is told later: with one call it rejects all that still wait for an answer."""
 
     @property
     def needs_client(self) -> bool:
-        """Whether the client is to answer at some time: its result, or its word."""
-        return self.call.kind == "custom" or (self.call.policy == "ask" and not self.is_granted)
+        """Whether the client has to answer it at some time, with a result or a confirmation."""
+        is_granted = self.state is CallState.GRANTED
+        return self.call.kind == "custom" or (self.call.policy == "ask" and not is_granted)
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the call goes on only when the client has answered."""
+        if self.state is not CallState.UNDECIDED:
+            return False
+        if self.call.kind == "custom":
+            return True
+        return self.call.policy == "ask" and self.permission_id is not None
+
+    def logged(self) -> LoggedCall:
+        """Return the call as the log has it."""
+        call = self.call
+        return LoggedCall(self.event_id, call.kind, call.name, call.input, call.server)
 
 
-def result_of(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+def result_of(call: OpenCall, state: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
     """Return the result of a finished call as API content blocks, and whether it is an error.
 
     `state` is the `state` of opencode's tool part, `completed` or `error`.
     """
     if state["status"] == "error":
         text = str(state.get("error") or "the tool failed")
-        if tool.deny_message is not None:
-            text = f"Call rejected by the user: {tool.deny_message}"
+        if call.deny_message is not None:
+            text = f"Call rejected by the user: {call.deny_message}"
         elif text == "Tool execution aborted":
             text = INTERRUPTED_TEXT
         return [{"type": "text", "text": text}], True
     text = str(state.get("output") or "")
-    if code := _exit_code(tool, state):
+    if code := _exit_code(call, state):
         text = f"{text.rstrip()}\n\nexit code {code}".lstrip()
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     for file in state.get("attachments") or ():
@@ -74,10 +94,10 @@ def result_of(tool: OpenTool, state: Mapping[str, Any]) -> tuple[list[dict[str, 
     return content, bool(code)
 
 
-def _exit_code(tool: OpenTool, state: Mapping[str, Any]) -> int:
+def _exit_code(call: OpenCall, state: Mapping[str, Any]) -> int:
     """Return the exit code of a shell command that failed, else 0: opencode calls it completed."""
     metadata = state.get("metadata")
-    if tool.call.kind != "builtin" or tool.call.name != "bash" or not isinstance(metadata, Mapping):
+    if call.call.kind != "builtin" or call.call.name != "bash" or not isinstance(metadata, Mapping):
         return 0
     code = metadata.get("exit")
     return code if isinstance(code, int) else 0

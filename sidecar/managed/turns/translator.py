@@ -17,11 +17,10 @@ loaded child lags by whole requests.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.ids import new_id
 from sidecar.managed.events.event import Draft
 from sidecar.managed.turns.event_builders import (
     Output,
@@ -31,9 +30,16 @@ from sidecar.managed.turns.event_builders import (
     tool_use_draft,
 )
 from sidecar.managed.turns.text_parts import TextParts
-from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, LoggedCall, OpenTool, result_of
+from sidecar.managed.turns.tool_calls import (
+    INTERRUPTED_TEXT,
+    CallState,
+    LoggedCall,
+    OpenCall,
+    result_of,
+)
 from sidecar.managed.turns.tool_plan import ToolCall, ToolPlan
-from sidecar.model_requests import Usage
+from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
+from sidecar.wire.opencode_events import ChildEvent
 
 _NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
 _TOOL_ENDED = frozenset({"completed", "error"})
@@ -57,7 +63,7 @@ class TurnTranslator:
     """The state of one turn's translation.
 
     `message_id` is the id we gave the prompt: until the child echoes it, events belong to an earlier
-    turn and are ignored.
+    turn and are ignored. `new_id` makes ids of events.
     """
 
     def __init__(
@@ -65,11 +71,13 @@ class TurnTranslator:
         *,
         plan: ToolPlan,
         message_id: str,
+        new_id: Callable[[], str],
         granted: Sequence[LoggedCall] = (),
         is_split: bool = False,
     ) -> None:
         self._plan = plan
         self._message_id = message_id
+        self._new_id = new_id
         self.is_armed = False
         self.failure: Mapping[str, Any] | None = None
         """opencode's error object, when the turn failed."""
@@ -78,10 +86,10 @@ class TurnTranslator:
         """Whether the model's latest answer used up its output limit."""
         self.has_text = False
         """Whether the model's latest answer had any text."""
-        self.open_tools: dict[str, OpenTool] = {}
+        self.open_calls: dict[str, OpenCall] = {}
         """Calls without a result, by opencode's call id."""
         self._granted = list(granted)
-        self._texts = TextParts(is_split=is_split)
+        self._texts = TextParts(is_split=is_split, new_id=new_id)
         self._assistants: set[str] = set()
         self._summaries: set[str] = set()
         self._finished_parts: set[str] = set()
@@ -92,7 +100,7 @@ class TurnTranslator:
         """Requests whose news overtook the child's: they start when the child is that far."""
         self._is_step_open = False
         self._has_relay_news = False
-        self._held_tools: list[OpenTool] = []
+        self._held_tools: list[OpenCall] = []
         self.has_asked_model = False
         """Whether a model request has begun."""
         self.calls_seen = 0
@@ -130,7 +138,7 @@ class TurnTranslator:
         """A model request of this session was forwarded to the gateway."""
         out = Output()
         self._has_relay_news = True
-        self._waiting.append(_Span(new_id("sevt"), request_id))
+        self._waiting.append(_Span(self._new_id(), request_id))
         if not self._is_step_open:
             self._start_waiting(out)
         return out
@@ -164,6 +172,12 @@ class TurnTranslator:
             self._end_span(out)
             self._start_waiting(out)
 
+    def model_request(self, event: ModelRequestStarted | ModelRequestEnded) -> Output:
+        """Translate what the relay reports, see `request_started` and `request_ended`."""
+        if isinstance(event, ModelRequestStarted):
+            return self.request_started(event.request_id)
+        return self.request_ended(event.request_id, is_error=event.is_error, usage=event.usage)
+
     # -- the child's events -----------------------------------------------------------------------
 
     def child_event(self, type_: str, properties: Mapping[str, Any]) -> Output:
@@ -180,6 +194,18 @@ class TurnTranslator:
         elif type_ == "session.error":
             self._error(properties.get("error") or {})
             self._close_failed(out)
+        return out
+
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> Output:
+        """Translate what `GET /session/{id}/message` lists: it repeats events, or repairs a gap in them."""
+        out = Output()
+        for message in messages:
+            out.extend(self.child_event("message.updated", message))
+            for part in message["parts"]:
+                out.extend(self.child_event("message.part.updated", {"part": part}))
+            error = message["info"].get("error")
+            if error and self.is_armed and message["info"]["role"] == "assistant":
+                out.extend(self.child_event("session.error", {"error": error}))
         return out
 
     def _message(self, out: Output, info: Mapping[str, Any]) -> None:
@@ -238,16 +264,16 @@ class TurnTranslator:
         state, call_id = part["state"], part["callID"]
         if state["status"] == "pending" or call_id in self._closed_calls:
             return
-        tool = self.open_tools.get(call_id)
+        tool = self.open_calls.get(call_id)
         if tool is None:
             call = self._plan.describe(part["tool"], state.get("input") or {})
             repeated = self._take_granted(call)
-            event_id = repeated.event_id if repeated is not None else new_id("sevt")
-            tool = OpenTool(event_id, call_id, call, self._asked.pop(call_id, None))
-            self.open_tools[call_id] = tool
+            event_id = repeated.event_id if repeated is not None else self._new_id()
+            tool = OpenCall(event_id, call_id, call, self._asked.pop(call_id, None))
+            self.open_calls[call_id] = tool
             self.calls_seen += 1
             if repeated is not None:
-                tool.is_granted = True
+                tool.state = CallState.GRANTED
             else:
                 self._held_tools.append(tool)
                 self._release_tools(out)
@@ -271,19 +297,19 @@ class TurnTranslator:
 
     def _permission(self, properties: Mapping[str, Any]) -> None:
         call_id = (properties.get("tool") or {}).get("callID", "")
-        tool = self.open_tools.get(call_id)
+        tool = self.open_calls.get(call_id)
         if tool is not None:
             tool.permission_id = properties["id"]
         else:
             self._asked[call_id] = properties["id"]
 
     def _close_tool(
-        self, out: Output, tool: OpenTool, content: Sequence[Mapping[str, Any]], is_error: bool
+        self, out: Output, tool: OpenCall, content: Sequence[Mapping[str, Any]], is_error: bool
     ) -> None:
         self._end_span(out)
-        self.open_tools.pop(tool.call_id, None)
+        self.open_calls.pop(tool.call_id, None)
         self._closed_calls.add(tool.call_id)
-        if tool.call.kind == "custom" and tool.is_confirmed:
+        if tool.call.kind == "custom" and tool.state is CallState.ANSWERED:
             return  # the client's own event is the result
         out.drafts.append(tool_result_draft(tool.event_id, tool.call.kind, content, is_error))
 
@@ -296,7 +322,7 @@ class TurnTranslator:
         if self._span is None:
             # No relay tells of it; or it is out of step with the child, and has counted the tokens.
             counted = (False, Usage()) if self._has_relay_news else None
-            self._start_span(out, _Span(new_id("sevt"), None, counted))
+            self._start_span(out, _Span(self._new_id(), None, counted))
 
     def _step_finish(self, out: Output, part: Mapping[str, Any]) -> None:
         self._finished_parts.add(part["id"])
@@ -329,7 +355,7 @@ class TurnTranslator:
         """The turn is over: every open call gets an error result, every request its end."""
         out = Output()
         self._end_span(out, cut=True)
-        for tool in list(self.open_tools.values()):
+        for tool in list(self.open_calls.values()):
             self._close_tool(out, tool, [{"type": "text", "text": text}], is_error=True)
         while self._waiting:
             self._start_waiting(out)
@@ -360,3 +386,12 @@ class TurnTranslator:
         used = usage or Usage()
         out.used.append(used)
         out.drafts.append(request_end_draft(span.event_id, is_error=is_error, usage=used))
+
+
+def is_of_abort(event: ChildEvent) -> bool:
+    """Return whether an abort made the event: a cut text, or an aborted call, which the turn's end closes."""
+    if event.type != "message.part.updated":
+        return event.type == "message.part.delta"
+    part = event.properties["part"]
+    is_aborted = part["type"] == "tool" and part["state"]["status"] == "error"
+    return is_aborted or part["type"] in {"text", "reasoning"}
