@@ -55,6 +55,8 @@ class Registration:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Registration:
         """Read and check the environment. Raises RegistrationError that names the variable."""
+        # A Secret made from a file often ends in a newline, which no header and no URL may have.
+        environ = {name: value.strip() for name, value in environ.items()}
         names = ("LAP_URL", "LAP_MASTER_KEY", "RUNTIME_API_BASE", "RUNTIME_API_KEY")
         if missing := [name for name in names if not environ.get(name)]:
             raise RegistrationError(f"not set: {', '.join(missing)}", exit_code=2)

@@ -13,6 +13,7 @@ import helm_python
 import pytest
 import yaml
 
+from sidecar.config import variables
 from tests.deploy.image import ROOT
 from tests.deploy.manifests import Manifest, check_schemas, composed, render
 from tools import version
@@ -207,7 +208,19 @@ def test_several_replicas_share_the_database() -> None:
     objects = {item["kind"]: item for item in rendered(values)}
     (container,) = objects["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item for item in container["env"]}
-    assert environment["DATABASE_URL"]["valueFrom"]["secretKeyRef"]["name"] == "database"
+    for name in ("DATABASE_URL", "SIDECAR_CLUSTER_KEY"):
+        assert environment[name]["valueFrom"]["secretKeyRef"]["name"] == "database"
+    (port,) = [item for item in container["ports"] if item["name"] == "peers"]
+    assert environment["SIDECAR_CLUSTER_PORT"]["value"] == str(port["containerPort"])
+    assert set(environment) <= {name for _, name, _ in variables()}
+    (policy,) = [
+        item["spec"]
+        for item in rendered(values)
+        if item["kind"] == "NetworkPolicy" and item["metadata"]["name"] == "opencode-sidecar"
+    ]
+    for rules in (policy["ingress"], policy["egress"]):
+        assert [rule for rule in rules if rule["ports"][0]["port"] == "peers"]
+    assert [rule for rule in policy["egress"] if rule["ports"][0]["port"] == 5432]
     (register,) = objects["Job"]["spec"]["template"]["spec"]["containers"]
     base = {item["name"]: item.get("value") for item in register["env"]}["RUNTIME_API_BASE"]
     assert base == "http://opencode-sidecar.$(POD_NAMESPACE).svc:8080"

@@ -119,3 +119,13 @@ async def test_bad_settings_are_refused_before_any_call(
         assert code == 2
         assert complaint in output
         assert lap.calls == []
+
+
+async def test_a_secret_may_end_in_a_newline() -> None:
+    """Secrets made from files do; what is sent and stored has no white space around it."""
+    async with FakeLap() as lap:
+        wild = {name: f"{value}\n" for name, value in environment(lap).items()}
+        code, output = await run(**wild)
+        assert code == 0, output
+        assert lap.runtimes["local-opencode"]["api_key"] == RUNTIME_KEY
+        assert lap.runtimes["local-opencode"]["api_base"] == lap.url
