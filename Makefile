@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev postgres run test e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -24,6 +24,9 @@ postgres: ## Install Debian's PostgreSQL server for the tests, unless there is o
 
 test: setup-dev postgres ## Unit, integration and end-to-end tests with the real opencode
 	@exec $(BIN)/pytest $(ARGS)
+
+cluster: setup-dev postgres ## Three real pods over one PostgreSQL that die under load (CLUSTER_KILLS=200: longer)
+	@exec $(BIN)/pytest --timeout 400 tests/cluster $(ARGS)
 
 e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (installs about 750 MB)
 	@tools/setup.sh litellm

@@ -21,7 +21,12 @@ ROUTES = frozenset(
         *("GET /config/providers", "GET /mcp", "POST /mcp", "POST /instance/dispose"),
         *("POST /session", "GET /session/status", "GET /session/{}", "PATCH /session/{}"),
         *("DELETE /session/{}", "POST /session/{}/prompt_async", "POST /session/{}/abort"),
-        *("GET /session/{}/message", "POST /permission/{}/reply", "POST /question/{}/reject"),
+        *(
+            "GET /session/{}/message",
+            "POST /permission/{}/reply",
+            "POST /sync/replay",
+            "POST /question/{}/reject",
+        ),
     }
 )
 """Every route that `sidecar.opencode.client` uses."""

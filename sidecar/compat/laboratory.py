@@ -115,7 +115,9 @@ class Laboratory:
         config_file: ConfigFile,
         supervisor: Supervisor,
         pump: EventPump,
+        settings: ChildSettings,
     ) -> None:
+        self.settings = settings
         self.root = root
         self.files = files
         self.gateway = gateway
@@ -233,6 +235,7 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
                 config_file=config_file,
                 supervisor=supervisor,
                 pump=pump,
+                settings=settings,
             )
         finally:
             await tasks.close()
