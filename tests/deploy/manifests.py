@@ -17,7 +17,7 @@ import yaml
 from tests.deploy.image import ROOT
 
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
-NAMES = ("attached", "lap-register", "pod-sidecar", "runtime-service")
+NAMES = ("attached", "cluster", "lap-register", "pod-sidecar", "runtime-service")
 VERSIONS = ("1.30", "1.37")
 """The oldest that has all that is used (the sleep of preStop), and the newest whose schema is at hand."""
 FOREIGN_GROUPS = {

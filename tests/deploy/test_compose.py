@@ -77,6 +77,7 @@ def test_every_variable_is_in_the_example() -> None:
         ("gateway", {"sidecar", "litellm"}),
         ("demo", {"demo"}),
         ("lap", {"sidecar", "litellm", "register"}),
+        ("cluster", {"pod", "front", "postgres"}),
     ],
 )
 def test_each_profile_starts_what_it_says(profile: str, expected: set[str]) -> None:
@@ -97,7 +98,7 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 def test_the_sidecar_is_as_confined_as_in_kubernetes() -> None:
     """Read-only, without capabilities and new privileges, with a bound on memory and processes."""
-    for name in ("sidecar", "demo", "register"):
+    for name in ("sidecar", "demo", "register", "pod"):
         service = services()[name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
