@@ -75,7 +75,6 @@ class StraightOpencode:
             session=self._session,
             relay=RelayAccess(f"{self._gateway_url}/v1", GATEWAY_KEY),
             inherited={},
-            marker=new_id("req"),
             keep_line=self._lines.append,
         )
 

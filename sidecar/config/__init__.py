@@ -11,6 +11,7 @@ from sidecar.config.base import SettingsGroup, env_name, is_secret
 from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
+    ConfinementSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "AdminSettings",
     "ChildSettings",
     "ClusterSettings",
+    "ConfinementSettings",
     "GatewaySettings",
     "HttpSettings",
     "LogSettings",

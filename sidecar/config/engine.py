@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import Seconds, SettingsGroup, Url
+from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
 from sidecar.errors import SettingsError
 
 KEY_FILE = "secret.key"
@@ -132,6 +132,28 @@ class ChildSettings(SettingsGroup):
     """Forward the safe part of opencode's own API on the same port."""
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "WARN"
     """opencode's own log level; its lines are re-logged with `source=child`."""
+
+
+class ConfinementSettings(SettingsGroup):
+    """The walls around opencode and around each session's commands (docs/threat-model.md)."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_CONFINEMENT_")
+
+    mode: Literal["required", "auto", "off"] = Field("auto", validation_alias="SIDECAR_CONFINEMENT")
+    """`required` starts only where all of it holds (Linux 6.12), `auto` confines as far as the kernel can and
+    warns of what it cannot, `off` lets agents do what the sidecar's user can."""
+    readable: CommaList = ()
+    """Further paths that opencode and agents may read, comma-separated; the system's directories and the
+    programs on PATH are readable anyway."""
+    max_processes: Annotated[int, Field(ge=8)] = 1024
+    """Processes that one session may have at the same time; with more, all of them are ended."""
+    max_user_processes: Annotated[int, Field(ge=64)] = 16_384
+    """Processes and threads of this user beyond which no agent starts another one; the kernel counts
+    those of all sessions together. Not enforced for root."""
+    max_file_bytes: Annotated[int, Field(ge=1_000_000)] = 10_000_000_000
+    """Largest file that an agent's command may write, bytes."""
+    max_open_files: Annotated[int, Field(ge=64)] = 65_536
+    """Files that one process of an agent may have open, within the limit that the sidecar itself has."""
 
 
 class TurnSettings(SettingsGroup):

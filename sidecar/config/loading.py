@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,6 +20,7 @@ from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
 from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
+    ConfinementSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
@@ -40,6 +42,7 @@ class Settings(BaseModel):
     storage: StorageSettings
     gateway: GatewaySettings
     child: ChildSettings
+    confinement: ConfinementSettings = Field(default_factory=ConfinementSettings)
     turn: TurnSettings
     runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
@@ -99,6 +102,12 @@ class Settings(BaseModel):
                 f"OPENCODE_URL needs {', '.join(missing)}: what the other container's environment "
                 "says cannot change with every start (see `opencode-sidecar child-env`)"
             )
+
+    @staticmethod
+    def secret_files() -> list[Path]:
+        """Return the files that `<NAME>_FILE` variables name."""
+        names = (name + FILE_SUFFIX for _, name, field in variables() if is_secret(field))
+        return [Path(os.environ[name]) for name in names if os.environ.get(name)]
 
     def secret_values(self) -> list[str]:
         """Return every secret in clear, for masking logs and terminal output."""

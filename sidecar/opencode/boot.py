@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -42,19 +42,21 @@ class Boot:
         session: aiohttp.ClientSession,
         relay: RelayAccess,
         inherited: Mapping[str, str],
-        marker: str,
+        confining: Sequence[str] = (),
         keep_line: Callable[[str], None],
     ) -> Boot:
-        """Start opencode on its port with a password of its own. Raises OSError."""
+        """Start opencode on its port with a password of its own. Raises OSError.
+
+        `confining` goes before its command line (`confinement`).
+        """
         password, port = secrets.token_urlsafe(24), settings.port or _free_port()
         process = await ChildProcess.spawn(
             [
+                *confining,
                 *(str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(port)),
                 *("--print-logs", "--log-level", settings.log_level),
             ],
-            env=build_environment(
-                files, inherited=inherited, password=password, marker=marker, relay=relay
-            ),
+            env=build_environment(files, inherited=inherited, password=password, relay=relay),
             cwd=files.cwd,
             on_line=child_log.relogger(secrets=(password, relay.token), keep=keep_line),
         )

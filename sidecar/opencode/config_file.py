@@ -28,6 +28,7 @@ from sidecar.opencode.provider import (
     provider_config,
 )
 from sidecar.wire import opencode as wire
+from sidecar.wire.external_directory import OPEN, PERMISSION, Rule
 from sidecar.wire.model_bounds import why_unusable
 
 AGENT = "sidecar"
@@ -42,7 +43,6 @@ MAX_BYTES = 16 * 1024 * 1024
 
 _PERMISSION: dict[str, Any] = {
     "*": "allow",  # nobody is there to be asked: a question would park the turn for ever
-    "external_directory": "allow",
     "doom_loop": "allow",
     "question": "deny",
     "skill": {"*": "allow", "customize-opencode": "deny"},  # a kilobyte in every prompt
@@ -59,9 +59,12 @@ class ConfigFile:
     `refused` says, per gateway model that the last list had and the file has not, why it was left out.
     """
 
-    def __init__(self, path: Path, *, plugins: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, path: Path, *, plugins: Sequence[Path] = (), external: Sequence[Rule] = OPEN
+    ) -> None:
         self._path = path
         self._plugins = plugins
+        self._external = external
         self._lock = asyncio.Lock()
         self._models: Mapping[str, ModelEntry] = {}
         self.refused: Mapping[str, str] = {}
@@ -104,7 +107,9 @@ class ConfigFile:
 
     async def _replace(self, models: Mapping[str, ModelEntry], default: str | None) -> int:
         async with self._lock:
-            content = render(models, default_model=default, plugins=self._plugins)
+            content = render(
+                models, default_model=default, plugins=self._plugins, external=self._external
+            )
             if content != self._written or not self._path.exists():
                 await asyncio.to_thread(_write, self._path, content)
                 self._written = content
@@ -115,7 +120,11 @@ class ConfigFile:
 
 
 def render(
-    models: Mapping[str, ModelEntry], *, default_model: str | None, plugins: Sequence[Path] = ()
+    models: Mapping[str, ModelEntry],
+    *,
+    default_model: str | None,
+    plugins: Sequence[Path] = (),
+    external: Sequence[Rule] = OPEN,
 ) -> bytes:
     """Return the file's bytes. Raises ChildError for anything that opencode would not load."""
     document: dict[str, Any] = {
@@ -124,7 +133,10 @@ def render(
         "snapshot": False,  # starts git for every step
         "share": "disabled",
         "autoupdate": False,
-        "permission": _PERMISSION,
+        "permission": _PERMISSION | {PERMISSION: dict(external)},
+        # Programs of a workspace that opencode would start by itself, outside of the session's walls.
+        "lsp": False,
+        "formatter": False,
         "agent": {
             AGENT: {
                 "mode": "primary",

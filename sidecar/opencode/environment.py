@@ -97,11 +97,6 @@ class ChildFiles:
         return self.root / "models.json"
 
     @property
-    def marker_file(self) -> Path:
-        """The marker of this data directory's processes."""
-        return self.root / "marker"
-
-    @property
     def shell_socket(self) -> Path:
         """Where our plug-in asks for a session's variables.
 
@@ -120,6 +115,56 @@ class ChildFiles:
         return self.root / "plugin" / PLUGIN_FILE.name
 
     @property
+    def home(self) -> Path:
+        """opencode's HOME."""
+        return self.root / "home"
+
+    @property
+    def tmp(self) -> Path:
+        """opencode's own temporary files, when it is confined."""
+        return self.root / "tmp"
+
+    @property
+    def walls(self) -> Path:
+        """What confines opencode: the launcher, its names, the rules. opencode reads it."""
+        return self.root / "walls"
+
+    @property
+    def launcher(self) -> Path:
+        """The program of `processes/confine.c`."""
+        return self.walls / "confine"
+
+    @property
+    def shims(self) -> Path:
+        """The launcher under the names of programs that opencode starts by itself."""
+        return self.walls / "shims"
+
+    @property
+    def session_rules(self) -> Path:
+        """What a session's commands may do."""
+        return self.walls / "session.rules"
+
+    @property
+    def keepers(self) -> Path:
+        """The sockets of the sessions' keepers, each named like its session's directory."""
+        return self.root / "keepers"
+
+    @property
+    def private(self) -> Path:
+        """Beside its workspace, what a session has for itself: `<name>/home` and `<name>/tmp`."""
+        return self.root / "private"
+
+    def xdg_directories(self) -> list[Path]:
+        """Return the private XDG directories."""
+        return [self.xdg(kind) for kind in _XDG]
+
+    def own_variables(self) -> list[str]:
+        """Return the variables that are opencode's alone: no command of an agent has them."""
+        nowhere = RelayAccess("", "")
+        ours = attached_environment(self, password="", relay=nowhere)
+        return sorted(ours.keys() - {"HOME", "NO_PROXY", "no_proxy"})
+
+    @property
     def cwd(self) -> Path:
         """The child's working directory: the instance of requests that name no other."""
         return self.root / "cwd"
@@ -130,7 +175,7 @@ class ChildFiles:
 
     def prepare(self) -> None:
         """Create what must be there before the first boot. Blocks. Raises OSError."""
-        for path in (self.cwd, self.root / "home", *map(self.xdg, _XDG)):
+        for path in (self.cwd, self.home, *self.xdg_directories()):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.models_file.write_text("{}", encoding="ascii")
         self._seed_plugin_directory()
@@ -173,7 +218,6 @@ def build_environment(
     *,
     inherited: Mapping[str, str],
     password: str,
-    marker: str,
     relay: RelayAccess,
 ) -> dict[str, str]:
     """Return the child's whole environment."""
@@ -188,7 +232,7 @@ def build_environment(
     environment |= {f"XDG_{kind.upper()}_HOME": str(files.xdg(kind)) for kind in _XDG}
     environment |= dict.fromkeys(_SWITCHES, "1")
     return environment | {
-        "HOME": str(files.root / "home"),
+        "HOME": str(files.home),
         "OPENCODE_CONFIG": str(files.config_file),
         "OPENCODE_MODELS_PATH": str(files.models_file),
         "OPENCODE_SERVER_USERNAME": USERNAME,
@@ -196,14 +240,13 @@ def build_environment(
         RELAY_URL_VARIABLE: relay.url,
         RELAY_TOKEN_VARIABLE: relay.token,
         SHELL_SOCKET_VARIABLE: str(files.shell_socket),
-        MARKER_VARIABLE: marker,
     }
 
 
 def attached_environment(files: ChildFiles, *, password: str, relay: RelayAccess) -> dict[str, str]:
     """Return what an opencode in another container must be given beside that container's own."""
-    marker = marker_for(relay.token)
-    ours = build_environment(files, inherited={}, password=password, marker=marker, relay=relay)
+    ours = build_environment(files, inherited={}, password=password, relay=relay)
+    ours[MARKER_VARIABLE] = marker_for(relay.token)
     return {name: value for name, value in ours.items() if name != "PATH"}
 
 

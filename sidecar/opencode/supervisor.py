@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -23,11 +23,10 @@ import structlog
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.errors import SettingsError
-from sidecar.opencode.boot import Boot, sweep
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.health import HealthWatch
-from sidecar.processes import orphans
 from sidecar.processes.process import ChildProcess
 
 _STABLE_SECONDS = 60.0
@@ -52,15 +51,16 @@ class Supervisor(Child):
         relay: Callable[[], RelayAccess],
         inherited: Mapping[str, str],
         is_busy: IsBusy = never_busy,
+        confining: Sequence[str] = (),
     ) -> None:
         super().__init__(settings, is_busy=is_busy)
         self._files = files
         self._session = session
         self._relay = relay
         self._inherited = inherited
+        self._confining = confining
         self._tasks = TaskOwner("child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
-        self._marker = ""
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._is_dead = False
         self._was_planned = False
@@ -73,7 +73,7 @@ class Supervisor(Child):
             self._main = self._tasks.start("supervise", self._run())
 
     async def stop(self) -> None:
-        """End the child: dispose, SIGTERM, SIGKILL, sweep. Whoever drains does so before."""
+        """End the child and all below it: dispose, SIGTERM, SIGKILL. Whoever drains does so before."""
         self._is_stopping = True
         self._wake.set()
         self._settled.set()
@@ -89,7 +89,7 @@ class Supervisor(Child):
         except SettingsError as error:
             self._fail(error.message)
             return
-        await asyncio.to_thread(self._prepare)
+        await asyncio.to_thread(self._files.prepare)
         while True:
             stable = await self._one_boot(binary)
             if self._is_stopping:
@@ -106,13 +106,6 @@ class Supervisor(Child):
                 return
             if not await self._backs_off():
                 return
-
-    def _prepare(self) -> None:
-        self._files.prepare()
-        self._marker = orphans.load_marker(self._files.marker_file)
-        orphans.become_subreaper()
-        if killed := orphans.sweep(self._marker):
-            _log.warning("leftover processes of an earlier run killed", count=killed)
 
     async def _backs_off(self) -> bool:
         """Wait for the next try; return whether there is to be one."""
@@ -139,7 +132,7 @@ class Supervisor(Child):
                 session=self._session,
                 relay=self._relay(),
                 inherited=self._inherited,
-                marker=self._marker,
+                confining=self._confining,
                 keep_line=self._lines.append,
             )
         except OSError as error:
@@ -207,8 +200,7 @@ class Supervisor(Child):
         code = await boot.end(is_polite=is_polite)
         self._client = self.pid = self.vitals = None
         self._note_exit(code, reason)
-        killed = await sweep(self._marker)
-        _log.info("child ended", boot=self.boot, code=code, reason=reason, swept=killed)
+        _log.info("child ended", boot=self.boot, code=code, reason=reason)
 
     async def _wake_at_exit(self, process: ChildProcess) -> None:
         await process.wait()

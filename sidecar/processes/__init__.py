@@ -1,1 +1,1 @@
-"""Child processes: start, signal, wait, and the sweep of what outlives its owner."""
+"""Child processes: start, signal, wait, and the end of all that is below them."""

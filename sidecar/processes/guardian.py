@@ -1,9 +1,9 @@
 """Ends opencode when its sidecar can no longer say that it may run: `python -m sidecar.processes.guardian`.
 
 A process of its own, because the sidecar may be stopped, hang, or be killed, and opencode would go on
-working on a session that another pod has taken meanwhile. It reads lines: first the marker of the child's
-processes, then `child <pid>` (0 for none) and `beat`. After `bound` seconds without a beat, or when the pipe
-ends, it kills the child with everything that carries the marker. Nothing but the standard library is loaded.
+working on a session that another pod has taken meanwhile. It reads lines: `child <pid>` (0 for none) and
+`beat`. After `bound` seconds without a beat, or when the pipe ends, it kills the child; the child's guard
+(`launch`) then ends everything below it. Nothing but the standard library is loaded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import sys
 import threading
 import time
 
-from sidecar.processes import orphans
-
 _PIPE_BYTES = 4096
 
 
@@ -27,15 +25,14 @@ class Guardian:
 
     def __init__(self, *, bound_seconds: float) -> None:
         self._bound_seconds = bound_seconds
-        self._marker = ""
         self._child_pid = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def watch(self, marker: str, pid: int | None) -> None:
+    def watch(self, pid: int | None) -> None:
         """Say which process is the child, None when there is none."""
         with self._lock:
-            self._marker, self._child_pid = marker, pid or 0
+            self._child_pid = pid or 0
             self._send(f"child {self._child_pid}\n")
 
     def beat(self) -> None:
@@ -67,7 +64,7 @@ class Guardian:
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError):  # it is gone: the next beat starts another
-            os.write(self._process.stdin.fileno(), f"marker {self._marker}\n{line}".encode())
+            os.write(self._process.stdin.fileno(), line.encode())
 
 
 def main() -> None:
@@ -75,7 +72,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the sidecar, which stops its child itself
     bound = float(sys.argv[1])
-    marker, pid, rest = "", 0, b""
+    pid, rest = 0, b""
     heard_at, is_killed = time.monotonic(), False
     while True:
         left = heard_at + bound - time.monotonic()
@@ -86,24 +83,20 @@ def main() -> None:
                 word, _, value = line.decode().partition(" ")
                 if word == "beat":
                     heard_at, is_killed = time.monotonic(), False
-                elif word == "marker":
-                    marker = value
                 elif word == "child":
                     pid, is_killed = int(value), False
             if not data:
-                _kill(pid, marker)
+                _kill(pid)
                 return
         if time.monotonic() - heard_at >= bound and not is_killed:
-            _kill(pid, marker)
+            _kill(pid)
             is_killed = True
 
 
-def _kill(pid: int, marker: str) -> None:
+def _kill(pid: int) -> None:
     if pid:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    if marker:
-        orphans.sweep(marker)
+            os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

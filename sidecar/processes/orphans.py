@@ -1,10 +1,8 @@
-"""Processes that outlive the child: find them by a marker in their environment, kill, reap.
+"""What is left of an opencode that somebody else starts (attach mode), and of other people's processes.
 
-opencode's bash tool starts every command in a session of its own, so neither a signal to opencode nor
-one to its process group reaches them. Each inherits the child's environment, though, and with it
-`SIDECAR_CHILD_MARKER`, which is random per data directory: two sidecars never touch each other's.
-An opencode that somebody else starts carries the same marker in every boot, the next one included, so
-there only what our plug-in marked as a shell is looked for.
+What we start ourselves has a guard (`launch`), and sessions have keepers (`confine.c`): these end everything
+by descent. In another container neither is ours, so there what our plug-in marked as a shell is looked for;
+a process can take that mark off. Dead orphans are reaped here when we are process 1.
 
 Everything here blocks (it reads /proc); call it in a thread. Without /proc it does nothing.
 """
@@ -12,13 +10,9 @@ Everything here blocks (it reads /proc); call it in a thread. Without /proc it d
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import os
-import secrets
 import signal
-import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -26,41 +20,16 @@ from pathlib import Path
 MARKER_VARIABLE = "SIDECAR_CHILD_MARKER"
 SHELL_MARKER_VARIABLE = "SIDECAR_SHELL_MARKER"
 """The same value, set by our plug-in: in the shells of agents and in nothing else."""
-GIT_MARKER_VARIABLE = "SIDECAR_GIT_MARKER"
-"""The same value, set for our own git and its helpers: the end of a child is not theirs."""
 
 _PROC = Path("/proc")
-_PR_SET_CHILD_SUBREAPER = 36
 _MAX_ROUNDS = 20
 """Killing races with forking, so the scan repeats until it finds nothing; a fork bomb ends it here."""
 _ROUND_PAUSE_SECONDS = 0.02
 
 
-def load_marker(path: Path) -> str:
-    """Return the marker kept in `path`, made on first use. Raises OSError, also when it is no text."""
-    try:
-        if marker := path.read_text(encoding="ascii").strip():
-            return marker
-    except FileNotFoundError:
-        pass
-    except UnicodeDecodeError as error:
-        problem = "not a marker of ours; delete it when no process of an earlier run is left"
-        raise OSError(errno.EINVAL, problem, str(path)) from error
-    marker = secrets.token_hex(16)
-    path.write_text(marker + "\n", encoding="ascii")
-    return marker
-
-
 def marker_for(relay_token: str) -> str:
     """Return the marker of an attached opencode: both containers can tell it, and it reveals nothing."""
     return hashlib.sha256(b"marker of " + relay_token.encode()).hexdigest()[:32]
-
-
-def become_subreaper() -> bool:
-    """Have orphans below us re-parented to us instead of to init, so that we can reap them."""
-    if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def is_marked(pid: int, marker: str, variable: str = MARKER_VARIABLE) -> bool:

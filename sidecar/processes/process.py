@@ -1,4 +1,4 @@
-"""One child process: spawn, read its lines, signal, wait. Mechanism only; rules are in `supervisor`.
+"""One child process and all below it: spawn, read its lines, signal, wait. Mechanism only.
 
 Built on asyncio's protocol interface rather than on `asyncio.subprocess.Process`, whose `wait()`
 also waits until the output pipes close: a grandchild that inherited them could hold it for ever.
@@ -26,24 +26,30 @@ _OUTPUT_GRACE_SECONDS = 0.5
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
-def dying_with_us(command: Sequence[str]) -> list[str]:
-    """Return the command line for `command` (first item: an absolute path) that does not outlive us.
+def guarded(command: Sequence[str], *, report: int) -> list[str]:
+    """Return the command line for `command` (first item: an absolute path) under a guard, see `launch`.
 
+    Nothing below it outlives it, or us. The descriptor `report` must be passed on; the command's process id
+    is written to it. SIGTERM to the guard reaches the command, SIGQUIT ends everything.
     To be started from the main thread: the parent-death signal is tied to the thread that forks.
     """
-    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command]
+    parent = str(os.getpid())
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), parent, str(report), *command]
 
 
 class ChildProcess:
     """A running child. Create with `spawn`.
 
-    It has a session of its own, so that Ctrl-C on our terminal reaches only us and we can drain, and
-    it dies with us (`launch`).
+    It has a session of its own, so that Ctrl-C on our terminal reaches only us and we can drain, and a
+    guard (`launch`), so that nothing that it started outlives it, or us.
     """
 
-    def __init__(self, transport: asyncio.SubprocessTransport, exited: asyncio.Future[int]) -> None:
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, exited: asyncio.Future[int], pid: int
+    ) -> None:
         self._transport = transport
         self._exited = exited
+        self._pid = pid
 
     @classmethod
     async def spawn(
@@ -56,29 +62,39 @@ class ChildProcess:
     ) -> ChildProcess:
         """Start `command` (first item: an absolute path) with exactly `env`.
 
-        Must run on the main thread, see `dying_with_us`. `on_line(stream, text)` is called on the loop
+        Must run on the main thread, see `guarded`. `on_line(stream, text)` is called on the loop
         for each line. Raises OSError.
         """
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[int] = loop.create_future()
-        transport, _ = await loop.subprocess_exec(
-            lambda: _OutputProtocol(on_line, exited),
-            *dying_with_us(command),
-            stdin=asyncio.subprocess.DEVNULL,
-            env=dict(env),
-            cwd=cwd,
-            start_new_session=True,
-        )
-        return cls(transport, exited)
+        reading, report = os.pipe()
+        try:
+            transport, _ = await loop.subprocess_exec(
+                lambda: _OutputProtocol(on_line, exited),
+                *guarded(command, report=report),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+                pass_fds=(report,),
+            )
+            os.close(report)
+            report = -1
+            said = await asyncio.to_thread(os.read, reading, 32)
+        finally:
+            os.close(reading)
+            if report >= 0:
+                os.close(report)
+        return cls(transport, exited, int(said or transport.get_pid()))
 
     @property
     def pid(self) -> int:
         """The child's process id; after its exit possibly somebody else's."""
-        return self._transport.get_pid()
+        return self._pid
 
     @property
     def returncode(self) -> int | None:
-        """Exit status, minus the signal number for a signal, None while running."""
+        """Exit status, minus the signal number for a signal; None while it or anything below it runs."""
         return self._exited.result() if self._exited.done() else None
 
     async def wait(self) -> int:
@@ -90,8 +106,8 @@ class ChildProcess:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL; nothing happens if the child is gone."""
-        self._signal(signal.SIGKILL)
+        """End the child and everything below it at once; nothing happens if it is gone."""
+        self._signal(signal.SIGQUIT)
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._exited.done():

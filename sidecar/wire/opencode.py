@@ -110,6 +110,8 @@ class Config(Strict):
     snapshot: Literal[False]
     share: Literal["disabled"]
     autoupdate: Literal[False]
+    lsp: Literal[False]
+    formatter: Literal[False]
     permission: dict[str, Action | dict[str, Action]]
     agent: dict[str, Agent]
     provider: dict[str, Provider]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,18 @@ from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.relay import Relay
 from sidecar.managed.agents.model_registry import ModelRegistry
+from sidecar.managed.child.sessions import EndProcesses
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.confinement import Confinement, Surroundings, prepare
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.supervisor import Supervisor
+from sidecar.processes.keepers import end_session
 from sidecar.processes.orphans import marker_for
+from sidecar.wire.external_directory import Rule, external_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class ChildParts:
     registry: ModelRegistry
     pump: EventPump
     instances: Instances
+    confinement: Confinement
+    external: Sequence[Rule]
+    """Which paths outside of its directory a session's tools may name."""
+    end_processes: EndProcesses
+    private_dir: Path
 
 
 async def make_child(
@@ -47,19 +56,29 @@ async def make_child(
 ) -> ChildParts:
     """Put the child's parts together.
 
-    Raises SettingsError when its directories cannot be made, or when there is no opencode to start.
+    Raises SettingsError when its directories cannot be made, when there is no opencode to start, or when it
+    cannot be confined as required.
     """
+    binary = None
     if settings.child.url is None:  # now, not when the first start fails
-        find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
+        binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
+    plugin = await _lay_out(settings, files)
+    around = _around(settings, files, binary)
+    confinement = await asyncio.to_thread(prepare, settings.confinement, around)
+    external = external_rules(files.private.resolve() if confinement.is_on else None)
     supervisor = _child(
         settings.child,
         files,
         session,
         relay=lambda: RelayAccess(relay.url, relay.token),
         is_busy=is_busy,
+        confining=confinement.command,
     )
-    plugin = await _lay_out(settings.child, files)
-    config_file = ConfigFile(files.config_file, plugins=(plugin,))
+    config_file = ConfigFile(
+        files.config_file,
+        plugins=(plugin,),
+        external=external,
+    )
     registry = ModelRegistry(
         catalogue=catalogue,
         config_file=config_file,
@@ -73,20 +92,51 @@ async def make_child(
         on_poison=supervisor.report_poison,
     )
     return ChildParts(
-        supervisor, config_file, registry, EventPump(supervisor=supervisor), instances
+        supervisor=supervisor,
+        config_file=config_file,
+        registry=registry,
+        pump=EventPump(supervisor=supervisor),
+        instances=instances,
+        confinement=confinement,
+        external=external,
+        end_processes=lambda directory: asyncio.to_thread(
+            end_session, around.files.keepers, directory.name
+        ),
+        private_dir=around.files.private,
     )
 
 
-async def _lay_out(settings: ChildSettings, files: ChildFiles) -> Path:
+def _around(settings: Settings, files: ChildFiles, binary: Path | None) -> Surroundings:
+    storage = settings.storage
+    workspaces = storage.workspaces_dir.resolve()
+    return Surroundings(
+        files=ChildFiles(files.root.resolve()),
+        workspaces_dir=workspaces,
+        protected=(storage.data_dir, storage.database_file, workspaces, *settings.secret_files()),
+        environ=os.environ,
+        binary=binary,
+    )
+
+
+async def _lay_out(settings: Settings, files: ChildFiles) -> Path:
     """Make the child's directories and return where it finds our plug-in."""
     try:
         await asyncio.to_thread(files.prepare)
-        return PLUGIN_FILE if settings.url is None else await asyncio.to_thread(files.share_plugin)
+        await asyncio.to_thread(_make, settings.storage.workspaces_dir)
+        return (
+            PLUGIN_FILE
+            if settings.child.url is None
+            else await asyncio.to_thread(files.share_plugin)
+        )
     except OSError as error:
         raise SettingsError(
             f"DATA_DIR: cannot make {error.filename or files.root}: {error.strerror}; free that path or set "
             "another DATA_DIR"
         ) from error
+
+
+def _make(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
 
 
 def _child(
@@ -96,6 +146,7 @@ def _child(
     *,
     relay: Callable[[], RelayAccess],
     is_busy: IsBusy,
+    confining: Sequence[str],
 ) -> Child:
     """Return the opencode that we start, or the one that somebody else does."""
     if settings.url is not None:
@@ -109,4 +160,5 @@ def _child(
         relay=relay,
         inherited=os.environ,
         is_busy=is_busy,
+        confining=confining,
     )

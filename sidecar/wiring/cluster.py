@@ -29,9 +29,7 @@ from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.sessions.engine import Turns
 from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child, State
-from sidecar.opencode.environment import ChildFiles
 from sidecar.processes.guardian import Guardian
-from sidecar.processes.orphans import load_marker
 from sidecar.store.identity import identity_of, incarnation_of
 from sidecar.store.interface import Store, StoreError
 from sidecar.store.postgres import PostgresStore
@@ -166,7 +164,7 @@ class Cluster:
         row = await self.database.read(lambda connection: connection.execute(query).fetchone())
         return row[0] or "127.0.0.1"  # a local socket: all pods are on this machine
 
-    def watch(self, child: Child, files: ChildFiles, tasks: TaskOwner, turns: Turns) -> None:
+    def watch(self, child: Child, tasks: TaskOwner, turns: Turns) -> None:
         """Let the guardian know the child, and the other pods how busy it is."""
         is_first = True
 
@@ -175,9 +173,9 @@ class Cluster:
             if isinstance(child, AttachedChild):
                 return
             with contextlib.suppress(OSError):
-                self.guardian.watch(load_marker(files.marker_file), child.pid)
+                self.guardian.watch(child.pid)
             if is_first and state == "starting":
-                is_first = False  # what an earlier boot left was swept just now
+                is_first = False  # what an earlier boot ran ended with it
                 tasks.start("earlier boots", self._end_earlier_boots())
 
         child.on_state_change(on_state)

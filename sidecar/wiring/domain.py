@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import Callable
@@ -33,12 +32,10 @@ from sidecar.managed.vaults.encryption import open_sealer, open_shared_sealer
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Repositories
-from sidecar.opencode.boot import sweep
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.shell_environment import ShellEnvironment
 from sidecar.opencode.tool_server import ToolServer
-from sidecar.processes.orphans import GIT_MARKER_VARIABLE, load_marker
 from sidecar.store.interface import Store
 from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts
@@ -105,10 +102,7 @@ async def open_secrets(
             "use a directory on a local file system"
         ) from error
     stack.push_async_callback(shells.close)
-    marker = await asyncio.to_thread(load_marker, files.marker_file)
-    if killed := await sweep(marker, GIT_MARKER_VARIABLE):
-        _log.warning("leftover git of an earlier run killed", count=killed)
-    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks, marker=marker)
+    git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
     return Secrets(
         vaults,
         Credentials(database=database, sealer=sealer),
@@ -161,6 +155,9 @@ async def make_domain(
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
         prompt_wait_seconds=settings.child.prompt_wait_seconds,
         mirror=mirror,
+        external=child.external,
+        end_processes=child.end_processes,
+        private_dir=child.private_dir,
     )
     log = EventLog(database=database, ownership=ownership, companion=mirror)
 

@@ -129,7 +129,7 @@ async def open_rest(
     tasks.start("events", child.pump.run())
     tasks.start("eviction", child.instances.run_eviction())
     if cluster is not None:
-        cluster.watch(supervisor, files, tasks, domain.turns)
+        cluster.watch(supervisor, tasks, domain.turns)
         if domain.mirror is not None:
             tasks.start("mirror", domain.mirror.run())
         recovery = domain.turns.run_recovery(settings.cluster.heartbeat_seconds)

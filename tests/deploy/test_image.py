@@ -18,7 +18,6 @@ import pytest
 import pytest_asyncio
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from sidecar.processes import orphans
 from tests.deploy.container import Container, run_once, run_turn, started, tool_output
 from tests.deploy.image import ROOT, Image, context_files, read_ignore_rules, read_stages
 from tests.fakes.otlp_collector import OtlpCollector
@@ -156,7 +155,8 @@ async def test_process_1_reaps_orphans(confined: Container) -> None:
     """What an agent left behind becomes a child of process 1, and no zombie of it stays."""
     sidecar = _process_one(confined)
     await run_turn(confined.url, KEY, "[[bash: setsid sleep 5.5 >/dev/null 2>&1 & echo started]]")
-    (orphan,) = [child for child in sidecar.children() if child.name() == "sleep"]
+    below = sidecar.children(recursive=True)
+    (orphan,) = [child for child in below if child.name() == "sleep"]
     async with asyncio.timeout(30):
         while orphan.is_running():  # a zombie counts as running
             await asyncio.sleep(0.1)
@@ -175,10 +175,10 @@ async def test_agents_cannot_kill_process_1(confined: Container) -> None:
 
 async def test_sigterm_ends_everything_in_order(confined: Container) -> None:
     """Process 1 gets the signal, drains and exits with 0; nothing of the data folder's processes is left."""
-    marker = Path(confined.environment["DATA_DIR"], "opencode", "marker").read_text().strip()
-    assert orphans.survivors(marker)
+    below = _process_one(confined).children(recursive=True)
+    assert below
     assert await confined.stop() == 0
-    assert orphans.survivors(marker) == []
+    assert not [process for process in below if process.is_running()]
     assert "draining" in confined.log_file.read_text()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from tests.harness import (
 )
 
 NAME = "DEPLOY_KEY"
+PYTHON = Path(sys.base_prefix, "bin", "python3")
 CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
 
 
@@ -137,9 +139,12 @@ async def test_a_shell_cannot_ask_for_another_session(bench: Bench) -> None:
     vault_id, _ = await bench.vault("value-of-the-victim")
     victim, attacker = await bench.session(vault_id), await bench.session()
     victim_dir = bench.data_dir.resolve() / "workspaces" / victim
+    asked = ChildFiles(bench.data_dir / "opencode").shell_socket
+    (bench.data_dir / "workspaces" / attacker).mkdir(exist_ok=True)
+    shutil.copy(CURIOUS_AGENT, bench.data_dir / "workspaces" / attacker / "agent.py")
     with capture_logs() as logs:
         answer = await bench.run(
-            attacker, shlex.join([sys.executable, str(CURIOUS_AGENT), str(victim_dir)])
+            attacker, shlex.join([str(PYTHON), "agent.py", str(asked), str(victim_dir)])
         )
     assert "403" in answer
     assert "value-of-the-victim" not in answer
@@ -147,12 +152,12 @@ async def test_a_shell_cannot_ask_for_another_session(bench: Bench) -> None:
 
 
 async def test_the_keys_of_the_child_are_not_in_its_shells(bench: Bench) -> None:
-    """A printed environment shows neither opencode's password nor the relay's token."""
+    """A printed environment shows nothing of opencode's: no password, no token, no directory."""
     output = await bench.run(await bench.session(), "env")
     seen = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     assert seen["PATH"]
-    assert seen["OPENCODE_SERVER_PASSWORD"] == ""
-    assert seen["SIDECAR_RELAY_TOKEN"] == ""
+    own = ("OPENCODE_SERVER_PASSWORD", "SIDECAR_RELAY_TOKEN", "OPENCODE_CONFIG", "XDG_DATA_HOME")
+    assert not seen.keys() & set(own)
 
 
 async def test_a_change_counts_for_the_next_command(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A process that clones: `clone_owner.py <url> <target> <marker>`; made to be SIGKILLed by a test."""
+"""A process that clones: `clone_owner.py <url> <target>`; made to be SIGKILLed by a test."""
 
 import asyncio
 import os
@@ -12,13 +12,11 @@ from sidecar.config import RepositorySettings
 from sidecar.managed.workspaces.git import Checkout, Git
 
 
-async def main(url: str, target: Path, marker: str) -> None:
+async def main(url: str, target: Path) -> None:
     """Run until killed."""
-    git = Git(
-        settings=RepositorySettings(), inherited=os.environ, tasks=TaskOwner("test"), marker=marker
-    )
+    git = Git(settings=RepositorySettings(), inherited=os.environ, tasks=TaskOwner("test"))
     await git.clone(url, target, checkout=Checkout(), token="a token")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

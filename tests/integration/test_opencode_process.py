@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +20,6 @@ from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, RelayAccess
 from sidecar.opencode.supervisor import Supervisor
-from sidecar.processes import orphans
 from sidecar.processes.process import ChildProcess
 
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -93,8 +93,6 @@ async def stages(tmp_path: Path) -> AsyncIterator[Stages]:
         for stage in made:
             await stage.supervisor.stop()
             assert stage.supervisor.state in ("stopped", "failed")
-            if stage.files.marker_file.exists():
-                assert orphans.survivors(orphans.load_marker(stage.files.marker_file)) == []
 
 
 async def _tell(client: ChildClient, what: str) -> None:
@@ -133,51 +131,64 @@ async def test_environment_is_exactly_what_was_given(tmp_path: Path) -> None:
     assert lines == ["['LC_CTYPE', 'ONLY']"]
 
 
-async def test_a_grandchild_with_our_pipes_does_not_delay_wait(tmp_path: Path) -> None:
-    """The exit is noticed though somebody else still holds the output open."""
-    pids: list[str] = []
-    code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True)"
+_RUNAWAY = """
+import os, signal, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve("/bin/sleep", ["another name", "600"], {})
+    os._exit(0)
+print("ready", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+"""A grandchild without its parents, its session, its name or its environment."""
+
+
+async def _runaway(tmp_path: Path, seconds: float) -> tuple[ChildProcess, psutil.Process]:
+    """Start a command that leaves a grandchild behind; return both."""
+    ready = asyncio.Event()
     process = await ChildProcess.spawn(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", _RUNAWAY, str(seconds)],
         env={"PATH": os.environ["PATH"]},
         cwd=tmp_path,
-        on_line=lambda _s, text: pids.append(text),
+        on_line=lambda _s, _t: ready.set(),
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
+        await ready.wait()
+        guard = psutil.Process(process.pid).parent()
+        assert guard is not None
+        while not (left := [p for p in guard.children() if p.pid != process.pid]):
+            await asyncio.sleep(0.01)
+    return process, left[0]
+
+
+async def test_what_a_command_leaves_ends_with_it(tmp_path: Path) -> None:
+    """Whatever is below it dies when it ends by itself, however it tried to get away."""
+    process, left = await _runaway(tmp_path, 0.5)
+    async with asyncio.timeout(10):
         assert await process.wait() == 0
-    psutil.Process(int(pids[0])).kill()
+    assert not left.is_running()
 
 
-async def test_sweep_kills_only_its_own_marker(tmp_path: Path) -> None:
-    """Processes with our marker die and are reaped; those with another data directory's live on."""
-    orphans.become_subreaper()
-    ours, other = "a" * 32, "b" * 32
-    started = []
-    for marker in (ours, other):
-        code = (
-            "import subprocess; p = subprocess.Popen(['sleep', '60'], start_new_session=True);"
-            "print(p.pid, flush=True)"
-        )
-        process = await ChildProcess.spawn(
-            [sys.executable, "-c", code],
-            env={"PATH": os.environ["PATH"], orphans.MARKER_VARIABLE: marker},
-            cwd=tmp_path,
-            on_line=lambda _s, text: started.append(int(text)),
-        )
-        await process.wait()
-    try:
-        assert await asyncio.to_thread(orphans.sweep, ours) == 1
-        assert not psutil.pid_exists(started[0]), "killed and reaped, not left as a zombie"
-        assert psutil.Process(started[1]).status() != psutil.STATUS_ZOMBIE
-    finally:
-        assert await asyncio.to_thread(orphans.sweep, other) == 1
+async def test_what_a_command_leaves_is_killed_with_it(tmp_path: Path) -> None:
+    """`kill` reaches everything below the command; its own status is that of the signal."""
+    process, left = await _runaway(tmp_path, 600)
+    process.kill()
+    async with asyncio.timeout(10):
+        assert await process.wait() == -signal.SIGKILL
+    assert not left.is_running()
 
 
-def test_marker_is_stable_per_directory(tmp_path: Path) -> None:
-    """The marker survives restarts and differs between data directories."""
-    first = orphans.load_marker(tmp_path / "a")
-    assert orphans.load_marker(tmp_path / "a") == first
-    assert orphans.load_marker(tmp_path / "b") != first
+async def test_a_killed_guard_takes_the_command_along(tmp_path: Path) -> None:
+    """When the guard itself is killed, the command dies with it."""
+    process, left = await _runaway(tmp_path, 600)
+    command = psutil.Process(process.pid)
+    command.parent().kill()  # type: ignore[union-attr]
+    async with asyncio.timeout(10):
+        assert await process.wait() == -signal.SIGKILL
+        while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+    left.kill()
 
 
 async def test_start_to_stop(stages: Stages) -> None:

@@ -33,7 +33,6 @@ from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary
 from sidecar.opencode.provider import Costs, ModelEntry
-from sidecar.processes.orphans import load_marker, sweep
 from sidecar.processes.process import ChildProcess
 from tests.recordings.mcp_server import McpServer
 
@@ -424,12 +423,10 @@ async def child(root: Path, gateway: DemoGateway) -> AsyncIterator[ChildClient]:
     files = ChildFiles(root / "opencode")
     files.prepare()
     await ConfigFile(files.config_file).register(MODELS)
-    marker = load_marker(files.marker_file)
     environment = build_environment(
         files,
         inherited=os.environ,
         password=PASSWORD,
-        marker=marker,
         relay=RelayAccess(f"{gateway.url}/v1", "relay-token"),
     )
     binary = find_binary(None, search_path=os.environ.get("PATH"))
@@ -467,7 +464,6 @@ async def child(root: Path, gateway: DemoGateway) -> AsyncIterator[ChildClient]:
     finally:
         process.kill()
         await process.wait()
-        sweep(marker)
 
 
 async def main(names: list[str]) -> None:

@@ -37,7 +37,6 @@ def _environment(root: Path) -> dict[str, str]:
         ChildFiles(root),
         inherited=OURS,
         password="pw",
-        marker="m",
         relay=RelayAccess("http://127.0.0.1:9/v1", "token"),
     )
 
@@ -51,7 +50,6 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
         "SIDECAR_RELAY_URL",
         "SIDECAR_RELAY_TOKEN",
         "SIDECAR_SHELL_SOCKET",
-        "SIDECAR_CHILD_MARKER",
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,19 +26,33 @@ from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
+from sidecar.wire.external_directory import OPEN, Rule
 from sidecar.wire.opencode_events import ChildEvent
 
 Sink = Callable[[ChildEvent], None]
+EndProcesses = Callable[[Path], Awaitable[object]]
+"""Ends every process of the session with that directory."""
+
+
+async def _end_nothing(_directory: Path) -> None:
+    """Where sessions have no processes of their own: tests."""
 
 
 class ChildSession:
     """One opencode session in one boot of the child, ready for prompts."""
 
     def __init__(
-        self, *, client: ChildClient, directory: Path, session_id: str, preamble: str = ""
+        self,
+        *,
+        client: ChildClient,
+        directory: Path,
+        session_id: str,
+        end_processes: EndProcesses,
+        preamble: str = "",
     ) -> None:
         self._preamble = preamble
         self._client = client
+        self._end_processes = end_processes
         self._directory = directory
         self.session_id = session_id
 
@@ -66,8 +80,11 @@ class ChildSession:
         )
 
     async def abort(self) -> None:
-        """Stop the running turn."""
-        await self._client.abort(self.session_id)
+        """Stop the running turn, and every process that the session has."""
+        try:
+            await self._client.abort(self.session_id)
+        finally:
+            await self._end_processes(self._directory)
 
     async def is_busy(self) -> bool:
         """Whether opencode is working on the session, retries included."""
@@ -119,6 +136,9 @@ class ChildSessions:
         workspaces_dir: Path,
         prompt_wait_seconds: float,
         mirror: Mirror | None = None,
+        external: Sequence[Rule] = OPEN,
+        end_processes: EndProcesses = _end_nothing,
+        private_dir: Path | None = None,
     ) -> None:
         self._mirror = mirror
         self._supervisor = supervisor
@@ -128,6 +148,9 @@ class ChildSessions:
         self._repositories = repositories
         self._workspaces_dir = workspaces_dir
         self.prompt_wait_seconds = prompt_wait_seconds
+        self._external = external
+        self._private_dir = private_dir
+        self._end_processes = end_processes
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
         """Call `callback` whenever the child and its turns are lost, with what completes "opencode ..."."""
@@ -149,6 +172,11 @@ class ChildSessions:
     def directory(self, session_id: str) -> Path:
         """Return the session's own directory. The id is one we made, never a client's text."""
         return self._workspaces_dir / session_id
+
+    def directories(self, session_id: str) -> list[Path]:
+        """Return all directories of the session: its own, and what its commands have for themselves."""
+        beside = [self._private_dir / session_id] if self._private_dir is not None else []
+        return [self.directory(session_id), *beside]
 
     async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
         """Clone what the session's directory lacks; return what could not be cloned."""
@@ -193,7 +221,11 @@ class ChildSessions:
             unsubscribe = self._pump.subscribe(session_id, sink)
             try:
                 yield ChildSession(
-                    client=client, directory=directory, session_id=session_id, preamble=preamble
+                    client=client,
+                    directory=directory,
+                    session_id=session_id,
+                    end_processes=self._end_processes,
+                    preamble=preamble,
                 )
             finally:
                 unsubscribe()
@@ -204,9 +236,14 @@ class ChildSessions:
         if client is not None and record.child_session_id is not None:
             with contextlib.suppress(ChildError):
                 await client.abort(record.child_session_id)
+        await self._end_processes(self.directory(record.id))
 
     async def forget(self, record: SessionRecord) -> None:
-        """Delete the session in the child, if the child is there; its data goes with the directory."""
+        """Delete the session in the child, if the child is there, and end its processes.
+
+        Its data goes with the directory.
+        """
+        await self._end_processes(self.directory(record.id))
         client = self._supervisor.client
         if client is not None and record.child_session_id is not None:
             await client.delete_session(record.child_session_id)
@@ -217,10 +254,13 @@ class ChildSessions:
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
         if record.child_session_id is not None and not is_new:
             if record.body.get(STALE):
-                await client.update_session_permission(record.child_session_id, plan.rules())
+                rules = plan.rules(self._external)
+                await client.update_session_permission(record.child_session_id, rules)
             return record.child_session_id
         return await client.create_session(
-            directory, title=record.body["title"] or record.id, permission=plan.rules()
+            directory,
+            title=record.body["title"] or record.id,
+            permission=plan.rules(self._external),
         )
 
 

@@ -226,8 +226,8 @@ class Sessions:
             }
             self._log.close_readers(session_id, sse_frame("session.deleted", to_json(body)))
             await self._release(actor.record)
-            directory = self._child_sessions.directory(session_id)
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            for directory in self._child_sessions.directories(session_id):
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _release(self, record: SessionRecord) -> None:
         """Let the child forget the session. Best effort: a child that is down forgets by itself."""

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sidecar.wire.external_directory import OPEN, PERMISSION, Rule
+
 Policy = Literal["allow", "ask", "deny"]
 
 CHILD_TOOLS: Mapping[str, str] = {
@@ -78,8 +80,11 @@ class ToolPlan:
         self._toolset = next((t for t in tools if t["type"] == "agent_toolset_20260401"), None)
         self._mcp = {t["mcp_server_name"]: t for t in tools if t["type"] == "mcp_toolset"}
 
-    def rules(self) -> list[dict[str, str]]:
-        """Return opencode's permission ruleset (the last match wins): nothing but what is granted."""
+    def rules(self, external: Sequence[Rule] = OPEN) -> list[dict[str, str]]:
+        """Return opencode's permission ruleset (the last match wins): nothing but what is granted.
+
+        `external` says which paths outside of the session's directory its tools may name.
+        """
         rules = [_rule("*", "deny")]
         if self._toolset is not None:
             strictest: dict[str, Policy] = {}
@@ -89,8 +94,11 @@ class ToolPlan:
                 held = strictest.get(permission, "allow")
                 strictest[permission] = max(held, policy, key=_STRICTNESS.__getitem__)
             rules += [_rule(permission, policy) for permission, policy in strictest.items()]
-            # The container is the sandbox: asking about paths would hang a headless session.
-            rules.append(_rule("external_directory", "allow"))
+            # Allowed or denied: to ask about paths would hang a session that no person watches.
+            rules += [
+                {"permission": PERMISSION, "pattern": pattern, "action": action}
+                for pattern, action in external
+            ]
         for server, toolset in self._mcp.items():
             key = self.server_keys[server]
             rules.append(_rule(f"{key}_*", _policy(toolset["default_config"])))

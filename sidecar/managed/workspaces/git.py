@@ -3,8 +3,7 @@
 The token travels in git's environment for the length of the clone, as a header for that one host: not
 in the URL, so not in `.git/config`; not in the arguments, which every user of the machine can list.
 
-git dies with us. Its helpers, which do the work, do not: they notice the next time they talk to it, and
-the next start kills them by the marker in their environment.
+git and its helpers, which do the work, end with the clone or with us: they have a guard (`launch`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import math
 import os
 import re
 import secrets
@@ -28,14 +26,11 @@ from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
 from sidecar.managed.turns.failures import FailureType
 from sidecar.opencode.environment import INHERITED
-from sidecar.processes.orphans import GIT_MARKER_VARIABLE
-from sidecar.processes.process import dying_with_us
+from sidecar.processes.process import guarded
 
 _SIZE_CHECK_SECONDS = 1.0
 _KEPT_OUTPUT_BYTES = 8192
 _MESSAGE_CHARS = 400
-_REAP_SECONDS = 1.0
-_REAP_PAUSE_SECONDS = 0.02
 
 _SAYS: tuple[tuple[FailureType, re.Pattern[str]], ...] = (
     ("repository_forbidden_error", re.compile(r"returned error: 403|HTTP 403", re.I)),
@@ -77,10 +72,7 @@ class Checkout:
 
 
 class Git:
-    """Runs git. `inherited` is our own environment, of which git sees a short list.
-
-    `marker` tells whose git it is; see `sidecar.processes.orphans`.
-    """
+    """Runs git. `inherited` is our own environment, of which git sees a short list."""
 
     def __init__(
         self,
@@ -88,17 +80,11 @@ class Git:
         settings: RepositorySettings,
         inherited: Mapping[str, str],
         tasks: TaskOwner,
-        marker: str,
     ) -> None:
         self._settings = settings
         self._tasks = tasks
         self._slots = asyncio.Semaphore(settings.max_parallel)
-        self._environment = _environment(inherited) | {
-            GIT_MARKER_VARIABLE: marker,
-            # A helper that outlives us, and whose host is silent, ends by itself in the end.
-            "GIT_HTTP_LOW_SPEED_LIMIT": "1",
-            "GIT_HTTP_LOW_SPEED_TIME": str(math.ceil(settings.clone_timeout_seconds)),
-        }
+        self._environment = _environment(inherited)
 
     async def clone(
         self, url: str, target: Path, *, checkout: Checkout, token: str | None = None
@@ -158,15 +144,19 @@ class Git:
                 raise CloneError("repository_checkout_error", error.message) from error
 
     async def _run(self, arguments: list[str], work: Path, environment: Mapping[str, str]) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *dying_with_us([_binary(environment), *arguments]),
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            # A group, so that its helpers die with it; no session: see `orphans.reap`.
-            process_group=0,
-        )
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for its process id
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *guarded([_binary(environment), *arguments], report=nowhere),
+                env=dict(environment),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(nowhere,),
+                process_group=0,  # Ctrl-C on our terminal is ours
+            )
+        finally:
+            os.close(nowhere)
         assert process.stderr is not None
         reading = self._tasks.start("git", _tail(process.stderr), is_awaited=True)
         try:
@@ -177,9 +167,8 @@ class Git:
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                    process.send_signal(signal.SIGQUIT)
                 await process.wait()
-                await _reap_group(process.pid)
             await cancel_and_wait(reading)
         await self._check_size(work)
         if code != 0:
@@ -262,15 +251,6 @@ def _make_room(parent: Path, begin: str) -> None:
     for leftover in parent.iterdir():
         if leftover.name.startswith(begin):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-async def _reap_group(group: int) -> None:
-    """Collect the helpers of a git that was killed: as orphans they are ours, if we are a subreaper."""
-    with contextlib.suppress(TimeoutError, ChildProcessError):
-        async with asyncio.timeout(_REAP_SECONDS):
-            while True:
-                if os.waitpid(-group, os.WNOHANG) == (0, 0):  # noqa: ASYNC222  # does not wait
-                    await asyncio.sleep(_REAP_PAUSE_SECONDS)
 
 
 def _size(directory: Path) -> int:
