@@ -22,15 +22,23 @@ async def answer_in_pieces(
     """
     first = await anext(pieces)
     second = await anext(pieces, None)
-    if second is None or request.method == hdrs.METH_HEAD:
+    if second is None and len(first) <= _PIECE_BYTES:
         return web.Response(body=first, content_type="application/json", charset="utf-8")
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
     response.headers["request-id"] = request[REQUEST_ID]
+    if second is None:
+        response.content_length = len(first)
+    if request.method == hdrs.METH_HEAD:
+        rest = sum([len(piece) async for piece in pieces])
+        response.content_length = len(first) + len(second or b"") + rest
+        await response.prepare(request)
+        return response
     await response.prepare(request)
     try:
-        for begun in (first, second):
-            await _write(response, begun)
-        del first, second, begun
+        await _write(response, first)
+        del first
+        await _write(response, second or b"")
+        del second
         async for piece in pieces:
             await _write(response, piece)
     except ClientConnectionResetError:

@@ -17,7 +17,14 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.http.bodies import aside
 from tests.chaos.hostile_bodies import KINDS, Kind, new_session, send
 from tests.chaos.target import Target, read_answer
-from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for, user_message
+from tests.harness import (
+    GATEWAY_KEY,
+    RUNTIME_KEY,
+    http_client,
+    make_settings,
+    sidecar_for,
+    user_message,
+)
 
 NEVER_READY = Path(__file__).parents[1] / "fakes" / "child_never_ready.py"
 
@@ -130,6 +137,24 @@ async def test_event_streams_have_a_bound(tmp_path: Path) -> None:
                 await reader.readuntil(b"}")  # the other stream's end is not noticed yet
                 await reader.readuntil(b"}")
                 await asyncio.sleep(0.01)
+
+
+async def test_a_long_list_is_the_same_in_pieces(tmp_path: Path) -> None:
+    """One large event, several pieces, one small list: GET is JSON, and HEAD says how long it is."""
+    async with served(tmp_path) as (sidecar, target):
+        session = await new_session(target)
+        path = f"/v1/sessions/{session}/events"
+        async with http_client(sidecar.url) as client:
+            for size in (10, 1_000_000, 300_000, 300_000):
+                body = {"events": [user_message("x" * size)]}
+                assert (await target.call("POST", path, body)).status == 200
+                for query in ("", "?limit=1", "?order=desc"):
+                    async with client.get(path + query) as answer:
+                        length = len(await answer.read())
+                        assert (await answer.json())["data"]
+                    async with client.head(path + query) as answer:
+                        assert answer.status == 200
+                        assert int(answer.headers["content-length"]) == length
 
 
 async def test_what_is_large_is_parsed_in_a_thread() -> None:

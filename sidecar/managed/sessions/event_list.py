@@ -129,14 +129,14 @@ async def list_events(
     with the same id. Raises NotFoundError and InvalidRequestError before the first piece.
     """
     reader = _Reader(session_id, query, max_chars=max_chars)
-    text, is_last = '{"data":[', False
+    opening, is_last = '{"data":[', False
     while not is_last:
         texts, is_last = await store.read(reader.read)
-        text += ",".join(texts)
-        if is_last:
-            text += f'],"next_page":{json.dumps(reader.next_page)}}}'
-        yield text.encode()
-        text = ","
+        closing = f'],"next_page":{json.dumps(reader.next_page)}}}' if is_last else ""
+        piece = "".join((opening, ",".join(texts), closing)).encode()
+        del texts  # a slow client holds the loop's place here for minutes: one copy is enough
+        yield piece
+        opening = ","
 
 
 class _Reader:
