@@ -33,6 +33,7 @@ GATEWAY_KEY = "gateway-key-of-the-tests"
 def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, Any]) -> Settings:
     """Return settings for a sidecar on a free port; keyword groups override single fields."""
     http = {"host": "127.0.0.1", "port": 0, "runtime_api_key": SecretStr(RUNTIME_KEY)}
+    http["bookkeeping_events"] = True
     gateway = {
         "base_url": gateway_url,
         "api_key": SecretStr(GATEWAY_KEY),

@@ -135,10 +135,10 @@ class Lap:
         return str(session["id"])
 
     @asynccontextmanager
-    async def stream(self, session: str) -> AsyncIterator[LapStream]:
-        """Open the stream and read nothing yet."""
+    async def stream(self, session: str, query: str = "") -> AsyncIterator[LapStream]:
+        """Open the stream and read nothing yet. LAP sends no query."""
         async with self.http.get(
-            f"/v1/sessions/{session}/events/stream",
+            f"/v1/sessions/{session}/events/stream?{query}",
             headers={"accept": "text/event-stream"},
             timeout=aiohttp.ClientTimeout(),
         ) as response:
@@ -150,6 +150,11 @@ class Lap:
         await self.raw.send(session, text)
         async with self.stream(session) as stream:
             return await stream.drain()
+
+    async def model_asked(self, session: str) -> None:
+        """Wait until the running turn has asked the model."""
+        async with self.stream(session, "types[]=span.model_request_start") as stream:
+            await stream.until("span.model_request_start")
 
     async def turn_over(self, session: str) -> None:
         """Wait for the end of the turn without opening a stream."""

@@ -91,7 +91,7 @@ class SidecarProcess:
 @asynccontextmanager
 async def serving(**environment: str) -> AsyncIterator[SidecarProcess]:
     """Run the program; whatever happens, it and what it started are gone afterwards."""
-    sidecar = await SidecarProcess.start(**environment)
+    sidecar = await SidecarProcess.start(**{"SIDECAR_HTTP_BOOKKEEPING_EVENTS": "1"} | environment)
     try:
         yield sidecar
     finally:

@@ -130,7 +130,7 @@ class SessionClient:
                 await asyncio.sleep(_RECONNECT_PAUSE_SECONDS * attempt)
                 try:
                     opened.append(await self._open_stream())
-                    missed = (await self._call("GET", f"{self._path}/events"))["data"]
+                    missed = (await self._call("GET", f"{self._path}/events?{_PREVIEWS}"))["data"]
                 except CommandError:
                     continue
                 for event in missed:

@@ -57,6 +57,10 @@ class HttpSettings(SettingsGroup):
     connections, so that it never reuses one that we are just closing."""
     late_reader_seconds: Seconds = 15.0
     """Grace, seconds, in which a reader that comes after the end of a turn gets it replayed."""
+    bookkeeping_events: bool = False
+    """Send `span.*`, `session.usage` and `session.thread_status_*` to every caller. Off: only to official
+    SDKs, and to callers that ask with `types[]` or `event_deltas[]`. LAP shows none of them, and pays for
+    each at every list."""
     replay_pause_seconds: Annotated[float, Field(ge=0)] = 0.5
     """How long that replay waits for a prompt when other streams saw the turn already, seconds. A reader
     that opens before it sends its prompt wants none."""

@@ -21,7 +21,7 @@ from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import Turns
-from sidecar.managed.sessions.event_list import EVENT_TYPES, EventQuery
+from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
 from sidecar.wire.sessions import EventsSend
 
 _PREVIEWED = ("agent.message", "agent.thinking")
@@ -55,11 +55,13 @@ class EventsApi:
         streams: Streams,
         list_events: ListEvents,
         max_streams: int,
+        shows_bookkeeping: bool,
     ) -> None:
         self._turns = turns
         self._streams = streams
         self._list_events = list_events
         self._max_streams = max_streams
+        self._shows_bookkeeping = shows_bookkeeping
         self.open_streams = 0
 
     def routes(self) -> list[web.RouteDef]:
@@ -90,27 +92,25 @@ class EventsApi:
         limit = None
         if "limit" in request.query:
             limit = query_int(request, "limit", default=1000, low=1, high=1000)
-        types = query_list(request, "types")
-        for type_ in types:
-            if type_ not in EVENT_TYPES:
-                raise InvalidRequestError(
-                    f"types: {type_[:60]!r} is not an event type of this API", field="types"
-                )
+        types = _types(request)
         query = EventQuery(
             limit=limit,
             order=order_of(request, default="asc"),
             page=request.query.get("page"),
             types=types,
+            hidden=self._hidden_from(request),
             bounds=date_bounds(request, "created_at"),
         )
         return await answer_in_pieces(request, self._list_events(session_id, query))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
+        types = _types(request)
         wanted = Wanted(
             session_id=await self._session_of(request),
             previews=_previews(request),
             replay_finished=_SDK_HEADER not in request.headers,
+            hidden=EVENT_TYPES.difference(types) if types else self._hidden_from(request),
         )
         if self.open_streams >= self._max_streams:
             raise RateLimitedError(
@@ -135,6 +135,12 @@ class EventsApi:
             self.open_streams -= 1
         return response
 
+    def _hidden_from(self, request: web.Request) -> frozenset[str]:
+        """Return what the caller is not sent. One that asks for previews knows this API."""
+        is_sdk = _SDK_HEADER in request.headers
+        knows_all = self._shows_bookkeeping or is_sdk or bool(_previews(request))
+        return frozenset() if knows_all else BOOKKEEPING
+
     async def _session_of(self, request: web.Request) -> str:
         """Return the session id; a thread in the path must be that session's own."""
         session_id = path_id(request, "sesn", "session")
@@ -144,6 +150,16 @@ class EventsApi:
             if record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
         return session_id
+
+
+def _types(request: web.Request) -> list[str]:
+    types = query_list(request, "types")
+    for type_ in types:
+        if type_ not in EVENT_TYPES:
+            raise InvalidRequestError(
+                f"types: {type_[:60]!r} is not an event type of this API", field="types"
+            )
+    return types
 
 
 def _previews(request: web.Request) -> frozenset[str]:

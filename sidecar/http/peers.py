@@ -247,6 +247,7 @@ class Peers:
             "previews": ",".join(sorted(wanted.previews)),
             "replay_finished": "1" if wanted.replay_finished else "",
             "after": "" if wanted.after is None else str(wanted.after),
+            "hidden": ",".join(sorted(wanted.hidden)),
         }
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_TIMEOUT_SECONDS, sock_read=self._silence_seconds
@@ -389,6 +390,7 @@ class PeerApi:
             frozenset(filter(None, query["previews"].split(","))),
             bool(query["replay_finished"]),
             int(query["after"]) if query["after"] else None,
+            frozenset(filter(None, query.get("hidden", "").split(","))),
         )
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
         with contextlib.suppress(ClientConnectionResetError):

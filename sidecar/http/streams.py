@@ -22,6 +22,8 @@ class Wanted:
     previews: frozenset[str]
     replay_finished: bool
     after: int | None = None
+    hidden: frozenset[str] = frozenset()
+    """Types of events that are left out."""
 
 
 class Streams(Protocol):
@@ -61,7 +63,7 @@ class LocalStreams:
             )
             after = seat.after if wanted.after is None else wanted.after
             subscription = self._log.subscribe(
-                wanted.session_id, after=after, previews=wanted.previews
+                wanted.session_id, after=after, previews=wanted.previews, hidden=wanted.hidden
             )
         try:
             with subscription as reader:

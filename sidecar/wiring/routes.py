@@ -55,6 +55,7 @@ def make_routes(
             streams=streams,
             list_events=partial(list_events, database, max_chars=settings.http.list_bytes),
             max_streams=settings.http.max_streams,
+            shows_bookkeeping=settings.http.bookkeeping_events,
         ),
     )
     routes = [*base_url.routes(), *(route for api in apis for route in api.routes())]

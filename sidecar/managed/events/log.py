@@ -182,11 +182,19 @@ class EventLog:
 
     @contextmanager
     def subscribe(
-        self, session_id: str, *, after: int, previews: frozenset[str] = frozenset()
+        self,
+        session_id: str,
+        *,
+        after: int,
+        previews: frozenset[str] = frozenset(),
+        hidden: frozenset[str] = frozenset(),
     ) -> Iterator[Subscription]:
-        """Read everything with a sequence number above `after`, now and later."""
+        """Read everything with a sequence number above `after`, now and later, but the `hidden` types."""
         reader = Subscription(
-            lambda after: self.events_after(session_id, after), after=after, previews=previews
+            lambda after: self.events_after(session_id, after),
+            after=after,
+            previews=previews,
+            hidden=hidden,
         )
         self._readers.setdefault(session_id, set()).add(reader)
         try:

@@ -23,10 +23,12 @@ class Subscription:
         *,
         after: int,
         previews: frozenset[str],
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._events_after = events_after
         self._after = after
         self._previews = previews
+        self._hidden = hidden
         self._pending_previews: deque[Preview] = deque()
         self._previewed: str | None = None
         self._wake = asyncio.Event()
@@ -82,6 +84,8 @@ class Subscription:
             size = 0
             async for event in self._events_after(self._after):
                 self._after = event.seq
+                if event.type in self._hidden:
+                    continue
                 batch.append(event.frame)
                 size += len(batch[-1])
                 if size >= _BATCH_BYTES:

@@ -68,6 +68,14 @@ EVENT_TYPES = frozenset(
 )
 """The types that the API knows; a filter by any other is a mistake worth telling."""
 
+BOOKKEEPING = frozenset(
+    type_
+    for type_ in EVENT_TYPES
+    if type_.startswith(("span.", "session.thread_status_")) or type_ == "session.usage"
+)
+"""What tells of requests, tokens and the one thread: two fifths of a log. Clients that are no official SDK
+and did not ask for it pay for it and show none of it (LAP writes each event to its database at each list)."""
+
 
 @dataclass(slots=True)
 class EventQuery:
@@ -77,6 +85,8 @@ class EventQuery:
     order: Order = "asc"
     page: str | None = None
     types: Sequence[str] = ()
+    hidden: frozenset[str] = frozenset()
+    """Types that are left out, unless `types` names what is wanted."""
     bounds: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -198,6 +208,9 @@ class _Reader:
         if query.types:
             conditions.append(f"type IN ({','.join('?' * len(query.types))})")
             filters += query.types
+        elif query.hidden:
+            conditions.append(f"type NOT IN ({','.join('?' * len(query.hidden))})")
+            filters += sorted(query.hidden)
         for operator, microseconds in query.bounds:
             conditions.append(f"processed_us {operator} ?")
             filters.append(microseconds)
