@@ -7,11 +7,12 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import structlog
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _log = structlog.get_logger(__name__)
 
@@ -145,6 +146,38 @@ class NextFlight(Generic[T]):
             self._waiting = None  # callers from here on came after the start: theirs is the next
         self._earliest = loop.time() + self._pause_seconds
         return await self._flight()
+
+
+class Callbacks(Generic[P]):
+    """Subscribers of one kind of event; calling this calls them, in the order in which they came.
+
+    One that raises is logged as a failed subscriber of `event` and keeps neither the others nor the caller
+    from going on.
+    """
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._all: list[Callable[P, object]] = []
+
+    def add(self, callback: Callable[P, object]) -> Callable[[], None]:
+        """Subscribe; the returned function unsubscribes and may be called twice."""
+        self._all.append(callback)
+
+        def remove() -> None:
+            if callback in self._all:
+                self._all.remove(callback)
+
+        return remove
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        for callback in tuple(self._all):
+            try:
+                callback(*args, **kwargs)
+            except Exception:
+                _log.exception("subscriber failed", about=self._event)
 
 
 class SilenceBound:

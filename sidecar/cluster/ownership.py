@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from sidecar.aiokit import Callbacks
 from sidecar.cluster.boots import take_duty
 from sidecar.errors import NotFoundError, OwnerUnavailableError, SidecarError
 from sidecar.store.interface import Connection, Store, StoreError
@@ -121,7 +122,7 @@ class SharedOwnership(Ownership):
         self._epochs: dict[str, int] = {}
         self._new_here: set[str] = set()
         """Sessions that other boots had before, and whose opencode history was not looked at yet."""
-        self._callbacks: list[Callable[[str], None]] = []
+        self._lost = Callbacks[[str]]("loss of a session")
         self.claims = 0
         self.takeovers = 0
         """Claims of sessions that a boot had owned before."""
@@ -215,12 +216,11 @@ class SharedOwnership(Ownership):
             return
         self.losses += 1
         _log.warning("session lost to another pod", session=session_id)
-        for callback in self._callbacks:
-            callback(session_id)
+        self._lost(session_id)
 
     def on_lost(self, callback: Callable[[str], None], /) -> None:
         """Register a callback."""
-        self._callbacks.append(callback)
+        self._lost.add(callback)
 
     async def release(self, session_ids: Sequence[str], /) -> None:
         """Give sessions up; nobody has to wait for our lease to end."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import structlog
 
-from sidecar.aiokit import Backoff, NextFlight, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.aiokit import Backoff, Callbacks, NextFlight, SingleFlight, TaskOwner, cancel_and_wait
 from sidecar.config import GatewaySettings
 from sidecar.errors import (
     GatewayError,
@@ -105,7 +105,7 @@ class Catalogue:
         self._facts: dict[str, SourceFacts] = {}
         self._skipped: dict[str, Listing[Any]] = {}
         self._saved: dict[str, SourceFacts] | None = None
-        self._callbacks: list[ChangeCallback] = []
+        self._changed = Callbacks[["CatalogueSnapshot"]]("change of the catalogue")
         self._flight = SingleFlight(tasks, "refresh", self._refresh_once)
         self._next_flight = NextFlight(
             tasks,
@@ -140,7 +140,7 @@ class Catalogue:
 
     def on_change(self, callback: ChangeCallback) -> None:
         """Call `callback(snapshot)` whenever the entries change. It must not block."""
-        self._callbacks.append(callback)
+        self._changed.add(callback)
 
     def load(self) -> None:
         """Take the disk copy, else the fallback list; neither is there: nothing."""
@@ -327,8 +327,7 @@ class Catalogue:
         _log.info(
             "catalogue changed", listed=len(snapshot.listed), known=len(entries), origin=origin
         )
-        for callback in self._callbacks:
-            callback(snapshot)
+        self._changed(snapshot)
 
     def _log_sources(self, failed: Mapping[str, str]) -> None:
         before = self._snapshot.failed_sources if self._snapshot else {}

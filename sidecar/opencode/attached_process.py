@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 from yarl import URL
 
+from sidecar.aiokit import Callbacks
 from sidecar.errors import ChildError
 from sidecar.processes import orphans
 
@@ -45,7 +46,7 @@ class AttachedProcess:
         self.pid = pid
         self._descriptor = descriptor
         self._ended = asyncio.Event()
-        self._callbacks: list[Callable[[], None]] = []
+        self._on_end = Callbacks[[]]("end of the attached process")
         asyncio.get_running_loop().add_reader(descriptor, self._note_end)
 
     @classmethod
@@ -89,7 +90,7 @@ class AttachedProcess:
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop when it ends."""
-        self._callbacks.append(callback)
+        self._on_end.add(callback)
 
     async def wait(self, seconds: float) -> bool:
         """Wait for its end, no longer than that; return whether it came."""
@@ -114,8 +115,7 @@ class AttachedProcess:
     def _note_end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)  # it stays readable for ever
         self._ended.set()
-        for callback in self._callbacks:
-            callback()
+        self._on_end()
 
     def _signal(self, number: signal.Signals) -> None:
         try:

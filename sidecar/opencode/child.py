@@ -13,6 +13,7 @@ from typing import Literal
 
 import structlog
 
+from sidecar.aiokit import Callbacks
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.client import ChildClient
@@ -66,8 +67,8 @@ class Child(ABC):
             patience_seconds=settings.restart_patience_seconds,
             hold_seconds=settings.prompt_wait_seconds * _HOLD_SHARE,
         )
-        self._callbacks: list[StateCallback] = []
-        self._exit_callbacks: list[ExitCallback] = []
+        self._state_changed = Callbacks[[State, int]]("state of opencode")
+        self._exited = Callbacks[["ChildExit"]]("exit of opencode")
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._client: ChildClient | None = None
@@ -119,11 +120,11 @@ class Child(ABC):
 
     def on_state_change(self, callback: StateCallback) -> None:
         """Call `callback` at every change from now on."""
-        self._callbacks.append(callback)
+        self._state_changed.add(callback)
 
     def on_exit(self, callback: ExitCallback) -> None:
         """Call `callback` with the end of every boot from now on."""
-        self._exit_callbacks.append(callback)
+        self._exited.add(callback)
 
     @abstractmethod
     async def start(self) -> None:
@@ -223,8 +224,7 @@ class Child(ABC):
 
     def _note_exit(self, code: int, reason: str) -> None:
         self.last_exit = ChildExit(self.boot, code, reason, time.time())
-        for callback in self._exit_callbacks:
-            callback(self.last_exit)
+        self._exited(self.last_exit)
 
     def _note_vitals(self, vitals: Vitals) -> None:
         self.vitals = vitals
@@ -250,5 +250,4 @@ class Child(ABC):
             return
         self.state = state
         self._settle()
-        for callback in self._callbacks:
-            callback(state, self.boot)
+        self._state_changed(state, self.boot)

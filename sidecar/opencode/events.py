@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeGuard
 
 import aiohttp
 import structlog
 
-from sidecar.aiokit import Backoff, SilenceBound
+from sidecar.aiokit import Backoff, Callbacks, SilenceBound
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
@@ -59,11 +58,11 @@ class EventPump:
     def __init__(self, *, supervisor: Boots, silence_seconds: float = _SILENCE_SECONDS) -> None:
         self._supervisor = supervisor
         self._silence_seconds = silence_seconds
-        self._subscribers: defaultdict[str, list[EventCallback]] = defaultdict(list)
-        self._gap_callbacks: list[GapCallback] = []
-        self._lost_callbacks: list[Callable[[], None]] = []
+        self._subscribers: dict[str, Callbacks[[ChildEvent]]] = {}
+        self._gap = Callbacks[[ChildGap]]("gap in the events")
+        self._lost = Callbacks[[]]("loss of the events")
         self._sync_callback: Callable[[str, SyncEvent], None] | None = None
-        self._idle_callbacks: list[Callable[[str], None]] = []
+        self._idle = Callbacks[[str]]("idle session")
         self._roots: dict[str, str] = {}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -79,29 +78,28 @@ class EventPump:
     def subscribe(self, child_session_id: str, callback: EventCallback) -> Callable[[], None]:
         """Call `callback` with each event of the session and its sub-agents, in order, until the returned
         function is called."""
-        self._subscribers[child_session_id].append(callback)
+        callbacks = self._subscribers.setdefault(child_session_id, Callbacks("event of opencode"))
+        remove = callbacks.add(callback)
 
         def unsubscribe() -> None:
-            callbacks = self._subscribers.get(child_session_id, [])
-            if callback in callbacks:
-                callbacks.remove(callback)
-            if not callbacks:
-                self._subscribers.pop(child_session_id, None)
+            remove()
+            if not callbacks and self._subscribers.get(child_session_id) is callbacks:
+                del self._subscribers[child_session_id]
                 self._roots = {s: r for s, r in self._roots.items() if r != child_session_id}
 
         return unsubscribe
 
     def on_gap(self, callback: GapCallback) -> None:
         """Call `callback` after each reconnect or restart, when events flow again."""
-        self._gap_callbacks.append(callback)
+        self._gap.add(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the stream of events ends."""
-        self._lost_callbacks.append(callback)
+        self._lost.add(callback)
 
     def on_idle(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the id of each session, or sub-agent's, that opencode says is idle."""
-        self._idle_callbacks.append(callback)
+        self._idle.add(callback)
 
     def on_sync(self, callback: Callable[[str, SyncEvent], None]) -> None:
         """Call `callback` with the directory and each durable event of a session from now on.
@@ -137,7 +135,7 @@ class EventPump:
                 _log.info("event stream lost", boot=boot, error=repr(error))
             finally:
                 self.connected_boot = 0
-                _call_all(self._lost_callbacks, about="loss")
+                self._lost()
             await asyncio.sleep(backoff.next_delay())
 
     async def _next_client(self) -> tuple[ChildClient, int]:
@@ -175,7 +173,7 @@ class EventPump:
             return
         self.reconnects += 1
         gap = ChildGap("reconnected" if is_same else "restarted", boot)
-        _call_all(self._gap_callbacks, gap, about="gap")
+        self._gap(gap)
 
     def _read_or_drop(self, frame: bytes) -> dict[str, Any] | None:
         """Return the event, if it is one. What is none must not end the reading of all sessions' events."""
@@ -204,32 +202,22 @@ class EventPump:
         if not isinstance(session_id, str):
             return
         if payload["type"] == "session.idle":
-            _call_all(self._idle_callbacks, session_id, about="idle")
+            self._idle(session_id)
         if payload["type"] == "session.created" and (parent := _parent_id(properties)) is not None:
             root = self._roots.get(parent, parent)
             if root in self._subscribers:
                 self._roots[session_id] = root
         root_id = self._roots.get(session_id, session_id)
         callbacks = self._subscribers.get(root_id)
-        if not callbacks:
+        if callbacks is None:
             return
         event = ChildEvent(payload["type"], properties, frame.get("directory"), session_id, root_id)
-        _call_all(callbacks, event, about=event.type)
+        callbacks(event)
 
     def _dispatch_sync(self, frame: dict[str, Any]) -> None:
         event, directory = SyncEvent.read(frame["payload"].get("syncEvent")), frame.get("directory")
         if self._sync_callback is not None and event is not None and isinstance(directory, str):
             self._sync_callback(directory, event)
-
-
-def _call_all(
-    callbacks: Sequence[Callable[..., None]], *news: ChildEvent | ChildGap | str, about: str
-) -> None:
-    for callback in list(callbacks):
-        try:
-            callback(*news)
-        except Exception:  # one subscriber's mistake must not silence the others
-            _log.exception("event subscriber failed", about=about)
 
 
 def _parent_id(properties: Mapping[str, Any]) -> str | None:

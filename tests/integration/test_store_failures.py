@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.turns.state import TurnEnded
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store, StoreError
 from tests.fakes.fated_child import FatedChild, history, make_turns, send
@@ -213,3 +214,37 @@ async def test_a_message_never_overtakes_those_that_wait(database: FlakyStore) -
     await after.drain(1)
     said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
     assert said == ["first", "second", "third"]
+
+
+async def test_an_observer_that_raises_at_the_end_of_a_turn_does_not_stop_the_next(
+    database: FlakyStore,
+) -> None:
+    """A metric with a bug is logged; the queued message is processed."""
+    child = FatedChild("works on", "answers")
+    turns, session_id = make_turns(database, child), await new_session(database)
+
+    def broken(_ended: TurnEnded) -> None:
+        raise RuntimeError("a metric with a bug")
+
+    turns.on_turn_end(broken)
+    await send(turns, session_id, user_message("first"))
+    await started(turns, session_id, child)
+    await send(turns, session_id, user_message("second"))
+    child.finish(child.prompts[0])
+    events = await until_idle(database, session_id, 2)
+    await turns.drain(0.1)
+    assert text_of(events) == "herehere"
+
+
+async def test_a_row_is_changed_under_its_lock_only(database: FlakyStore) -> None:
+    """By the task that holds it: neither without it, nor while another task does."""
+    turns, session_id = make_turns(database, FatedChild()), await new_session(database)
+    actor = await turns.actor(session_id)
+    with pytest.raises(AssertionError, match="needs its lock"):
+        await actor.commit([])
+    async with actor.hold():
+        other = asyncio.create_task(actor.commit([]))
+        with pytest.raises(AssertionError, match="needs its lock"):
+            await other
+        await actor.commit([])
+    await turns.drain(0.1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from sidecar.aiokit import Backoff, TaskOwner
+from sidecar.aiokit import Backoff, Callbacks, TaskOwner
 from sidecar.cluster.ownership import OwnedElsewhereError, Ownership, OwnershipLostError
 from sidecar.config import TurnSettings
 from sidecar.errors import NotFoundError, OwnerUnavailableError
@@ -92,7 +92,8 @@ class Turns:
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
         self._loading: dict[str, asyncio.Task[SessionActor]] = {}
         self._by_child: dict[str, SessionActor] = {}
-        self._end_callbacks: list[Callable[[TurnEnded], None]] = []
+        self._on_end = Callbacks[[TurnEnded]]("end of a turn")
+        self._on_end.add(self._traces.end)
         self._is_draining = False
         self._ownership.on_lost(self._lost)
         child_sessions.on_lost(self.child_lost)
@@ -120,7 +121,7 @@ class Turns:
 
     def on_turn_end(self, callback: Callable[[TurnEnded], None]) -> None:
         """Call `callback` with the end of every turn from now on. It must not block."""
-        self._end_callbacks.append(callback)
+        self._on_end.add(callback)
 
     async def actor(self, session_id: str) -> SessionActor:
         """Return the session's actor. Raises NotFoundError; with several pods what `acquire` raises."""
@@ -399,9 +400,7 @@ class Turns:
         self._by_child[child_session_id] = actor
 
     def _tell_end(self, ended: TurnEnded) -> None:
-        self._traces.end(ended)
-        for callback in self._end_callbacks:
-            callback(ended)
+        self._on_end(ended)
 
     def _drop_unused(self) -> None:
         for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
