@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import aiohttp
 import pytest
 
 from sidecar.demo_gateway import DemoGateway
+from tests.event_books import check_events
 from tests.harness import GATEWAY_KEY, http_client, text_of, types_of
 from tests.raw_client import RawClient, plain
 from tests.sidecar_process import (
@@ -239,6 +241,45 @@ async def test_sigterm_while_opencode_starts_keeps_the_message_for_the_next_star
             turn = await reader.until("session.status_idle")
     assert text_of(turn) == "late but there"
     assert "session.error" not in types_of(turn)
+
+
+async def test_interrupts_and_sigterm_do_not_wait_for_an_opencode_that_hangs(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """Both interrupts are accepted, the exit code is 0, and every turn has one end, also one that was not
+    interrupted."""
+    environment = settings(
+        tmp_path,
+        gateway,
+        SIDECAR_CHILD_DRAIN_SECONDS="0.5",
+        SIDECAR_TURN_INTERRUPT_WAIT_SECONDS="0.1",
+    )
+    async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
+        raw = RawClient(http)
+        await sidecar.logged("child ready")
+        child = sidecar.entries("child started")[-1]["pid"]
+        interrupted, other = await raw.new_session(), await raw.new_session()
+        for session in (interrupted, other):
+            async with raw.stream(session) as reader:
+                await raw.send(session, "[[slow: 600x0.1 s]]")
+                await reader.until("span.model_request_start")
+        os.kill(child, signal.SIGSTOP)
+        for _ in range(2):
+            await raw.interrupt(interrupted)
+        sidecar.send(signal.SIGTERM)
+        assert await sidecar.ended() == 0, sidecar.output
+        assert "Traceback" not in sidecar.output
+    await all_gone(Path(environment["DATA_DIR"]))
+    async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
+        raw = RawClient(http)
+        ended = await raw.events(interrupted)
+        assert types_of(ended).count("user.interrupt") == 2
+        assert ended[-1]["stop_reason"] == {"type": "end_turn"}
+        cut = await raw.events(other)
+        assert cut[-1]["stop_reason"] == {"type": "retries_exhausted"}
+        for events in (ended, cut):
+            check_events(events)
+            assert types_of(events).count("session.status_idle") == 1
 
 
 async def _catalogue_there(raw: RawClient) -> None:
