@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from sidecar.config import ClusterSettings, Settings, VaultSettings
 from sidecar.store.interface import Store
 from sidecar.store.postgres import PostgresStore
 from sidecar.store.sqlite import SqliteStore
@@ -32,3 +35,13 @@ async def open_store(request: pytest.FixtureRequest, directory: Path) -> AsyncIt
         yield opened
     finally:
         await opened.close()
+
+
+def on_postgres(settings: Settings, cluster: PostgresCluster) -> Settings:
+    """Return the settings with an empty PostgreSQL database instead of SQLite."""
+    storage = settings.storage.model_copy(update={"database_url": SecretStr(cluster.url())})
+    key = SecretStr(base64.b64encode(b"k" * 32).decode())
+    peers = ClusterSettings(key=SecretStr("key between pods"), host="127.0.0.1", port=0)
+    return settings.model_copy(
+        update={"storage": storage, "vault": VaultSettings(key=key), "cluster": peers}
+    )

@@ -13,6 +13,8 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.metrics import PREFIX
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for
+from tests.postgres import PostgresCluster
+from tests.stores import on_postgres
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy/observability/dashboard.json"
@@ -28,12 +30,15 @@ SUFFIXES = {
 
 
 @pytest.fixture(scope="module")
-async def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The type of each exported family, by name, of a sidecar whose child has vitals."""
+async def families(
+    tmp_path_factory: pytest.TempPathFactory, postgres: PostgresCluster
+) -> dict[str, str]:
+    """The type of each exported family, by name, of a sidecar on PostgreSQL whose child has vitals."""
     directory = tmp_path_factory.mktemp("families")
     gateway = DemoGateway(key=GATEWAY_KEY)
     await gateway.start()
-    async with sidecar_for(small_settings(directory, gateway.url)) as sidecar:
+    settings = on_postgres(small_settings(directory, gateway.url), postgres)
+    async with sidecar_for(settings) as sidecar:
         assert sidecar.admin_url is not None
         async with http_client(sidecar.admin_url, None) as http:
             text = ""
