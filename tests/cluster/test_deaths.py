@@ -62,13 +62,15 @@ async def test_an_owner_that_is_killed_in_a_turn(bed: Bed, number: int) -> None:
         client = RawClient(at_edge)
         await client.turn(session, "[[say: before]]")
         async with client.stream(session) as reader:
-            accepted = await client.send(session, "[[bash: sleep 60]]")
+            accepted = await client.send(session, "[[bash: sleep 5]] [[then]] [[say: slept]]")
             if chance.random() < 0.7:
                 await reader.until("agent.tool_use")
             accepted += await client.send(session, "[[say: after]]")
             await asyncio.sleep(chance.uniform(0.0, 0.2))  # the moment of death is the seed's
             await bed.kill(owner)
-            await reader.until("agent.message", seconds=120)
+            # A turn whose model was not asked yet is begun again, any other is cut; then the next one runs.
+            while not text_of(reader.seen).endswith("after"):
+                await reader.until("agent.message", seconds=120)
             await reader.until("session.status_idle")
         events = await client.events(session)
     check_events(events)
@@ -76,9 +78,10 @@ async def test_an_owner_that_is_killed_in_a_turn(bed: Bed, number: int) -> None:
     assert all(ids[event["id"]] == 1 for event in accepted)
     stream_ids = [event["id"] for event in reader.seen]
     assert stream_ids == [e["id"] for e in events][-len(stream_ids) :]
-    assert text_of(events) == "beforeafter"
+    is_cut = bool(plain(events, "session.error"))
+    assert text_of(events) == ("beforeafter" if is_cut else "beforesleptafter")
     conversation = str(list(bed.gateway.requests)[-1])
-    for words in ("[[say: before]]", "[[bash: sleep 60]]", "[[say: after]]"):
+    for words in ("[[say: before]]", "[[bash: sleep 5]]", "[[say: after]]"):
         assert words in conversation
 
 
@@ -178,15 +181,17 @@ async def test_a_pod_that_stops_hands_its_sessions_over(bed: Bed) -> None:
             await reader.until("session.status_running")
             bed.front.remove(leaving.url)
             leaving.process.send(signal.SIGTERM)
-            events = await client.turn(idle, "[[say: two]]")
-            assert text_of(events) == "two"
+            await client.send(idle, "[[say: two]]")
             await reader.until("session.status_idle")
             events = await client.events(busy)
             check_events(events)
             assert not plain(events, "session.error")
             await client.send(busy, "[[say: on]]")
             await reader.until("session.status_idle")
-        assert await leaving.process.ended() == 0
+            assert await leaving.process.ended() == 0
+            async with asyncio.timeout(60):
+                while text_of(await client.events(idle)) != "onetwo":
+                    await asyncio.sleep(0.1)
     assert processes_of(leaving.data_dir) == []
 
 

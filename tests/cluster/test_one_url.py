@@ -78,3 +78,10 @@ async def test_the_internal_listener_wants_its_key(bed: Bed) -> None:
             http.post("/peer/v1/sessions", json={}) as response,
         ):
             assert response.status == 401
+
+
+async def test_opencodes_own_api_is_not_offered(bed: Bed) -> None:
+    """It knows the sessions of one opencode only, and there are several."""
+    async with http_client(bed.front.url) as http, http.get("/session") as response:
+        assert response.status == 404
+        assert (await response.json())["error"]["type"] == "not_found_error"

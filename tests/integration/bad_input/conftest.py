@@ -9,6 +9,7 @@ import pytest
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.integration.bad_input.server import AGENT, Server
+from tests.stores import ENGINES, on_postgres
 
 NEVER_READY = Path(__file__).parents[2] / "fakes" / "child_never_ready.py"
 
@@ -21,9 +22,9 @@ async def gateway() -> AsyncIterator[DemoGateway]:
     await demo.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="package", params=ENGINES)
 async def server(
-    gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
     root = tmp_path_factory.mktemp("bad_input")
     child = root / "opencode"
@@ -32,10 +33,12 @@ async def server(
     settings = make_settings(
         root / "data", gateway.url, child={"binary": child, "drain_seconds": 0.1}
     )
+    if request.param == "postgres":
+        settings = on_postgres(settings, request.getfixturevalue("postgres"))
     async with sidecar_for(settings, is_ready=False) as sidecar:
         await sidecar.catalogue.refresh()
         async with http_client(sidecar.url) as http:
-            yield Server(sidecar, settings.storage.database_file, http)
+            yield Server(sidecar, settings.storage, http)
 
 
 @pytest.fixture(scope="package")

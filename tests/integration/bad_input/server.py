@@ -4,13 +4,14 @@ import asyncio
 import json
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import psycopg
 
 from sidecar.app import Sidecar
+from sidecar.config import StorageSettings
 from sidecar.ids import new_id
 from tests.harness import RUNTIME_KEY
 from tests.raw_client import RawClient
@@ -24,15 +25,23 @@ UNKNOWN = {"agents": new_id("agent"), "environments": new_id("env"), "sessions":
 class Server:
     """The sidecar under test and what its database holds."""
 
-    def __init__(self, sidecar: Sidecar, database: Path, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, sidecar: Sidecar, settings: StorageSettings, http: aiohttp.ClientSession
+    ) -> None:
         self.url = sidecar.url
         self.http = http
         self.raw = RawClient(http)
-        self._database = database
+        self._settings = settings
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows per table, as another process would see them."""
-        with closing(sqlite3.connect(self._database)) as connection:
+        url = self._settings.database_url
+        opened: Any = (
+            psycopg.connect(url.get_secret_value())
+            if url is not None
+            else sqlite3.connect(self._settings.database_file)
+        )
+        with closing(opened) as connection:
             return {
                 table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
                 for table in TABLES
