@@ -34,27 +34,29 @@ from tests.turn_scripts import (
 _MAX_STEPS = 5000
 
 
-def new_record() -> SessionRecord:
-    """Return the row of a session that does nothing."""
-    return SessionRecord(
-        id="sesn_1",
-        agent_id="agent_1",
-        agent_version=1,
-        environment_id="env_1",
-        thread_id="sthr_1",
-        model_ref="litellm/m",
-        status="idle",
-        created_at="2026-01-01T00:00:00Z",
-        updated_at="2026-01-01T00:00:00Z",
-        archived_at=None,
-        last_seq=0,
-        last_processed_us=0,
-        child_session_id=None,
-        usage=Usage(),
-        active_us=0,
-        turn=None,
-        body={"agent": {"name": "a", "model": {"id": "m"}, "system": None, **make_agent()}},
-    )
+def new_record(**given: Any) -> SessionRecord:
+    """Return the row of a session that does nothing; `given` replaces fields."""
+    fields: dict[str, Any] = {
+        "id": "sesn_1",
+        "agent_id": "agent_1",
+        "agent_version": 1,
+        "environment_id": "env_1",
+        "thread_id": "sthr_1",
+        "model_ref": "litellm/m",
+        "status": "idle",
+        "created_at": "2026-01-01T00:00:00Z",
+        "archived_at": None,
+        "last_seq": 0,
+        "last_processed_us": 0,
+        "child_session_id": None,
+        "usage": Usage(),
+        "active_us": 0,
+        "turn": None,
+    }
+    fields |= given
+    agent = {"name": "a", "model": {"id": "m"}, "system": None, **make_agent()}
+    body = {"agent": agent, "title": None, "metadata": {}, "resources": [], "vault_ids": []}
+    return SessionRecord(updated_at=fields["created_at"], body=body, **fields)
 
 
 class Player:

@@ -12,24 +12,24 @@ from pydantic import TypeAdapter
 from sidecar.config import TurnSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.ids import new_id
+from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.sessions.event_list import EventQuery
+from sidecar.managed.sessions.table import insert_session
 from sidecar.managed.turns.inputs import ChildLost
 from sidecar.managed.turns.state import SessionRecord
-from sidecar.model_requests import ModelRequestStarted
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.store.interface import Store
 from sidecar.tracing import PassingTracer
 from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 from tests.event_lists import list_events
+from tests.turn_player import new_record
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 
-Fate = Literal[
-    "unreachable", "drops", "dies", "dies working", "answers", "works on", "idle of before"
-]
+Fate = Literal["unreachable", "dies", "answers", "works on"]
 
 
 class FatedChild:
@@ -48,7 +48,6 @@ class FatedChild:
         """Whether the boot after a loss is ready."""
         self.is_back.set()
         self.is_first_boot_ready = True
-        self._last: Fate = "answers"
         self._taken: set[str] = set()
 
     def on_lost(self, _callback: Any) -> None:
@@ -73,20 +72,14 @@ class FatedChild:
 
     async def prompt(self, *, message_id: str, **_rest: Any) -> None:
         self.prompts.append(message_id)
-        fate = self._last = self._fates.pop(0)
-        if fate not in {"unreachable", "drops", "dies"}:
+        fate = self._fates.pop(0)
+        if fate not in {"unreachable", "dies"}:
             self._taken.add(message_id)
         if fate == "unreachable":
             raise ChildUnavailableError("opencode did not answer")
-        if fate == "idle of before":
-            self._echo(message_id)
-            self._status("idle")
-            fate = "answers"
         self._echo(message_id)
         self._status("busy")
-        if fate == "dies working":
-            self.tell(ModelRequestStarted("req_1"))
-        if fate in {"dies", "dies working"}:
+        if fate == "dies":
             self.tell(ChildLost("died"))
             return
         if fate == "works on":
@@ -95,8 +88,7 @@ class FatedChild:
 
     def finish(self, message_id: str) -> None:
         """Answer a prompt and go idle."""
-        if self._last != "drops":
-            self._answer(message_id)
+        self._answer(message_id)
         self._status("idle")
 
     async def abort(self, _record: SessionRecord | None = None) -> None:
@@ -146,6 +138,13 @@ def make_turns(database: Store, child: FatedChild, **settings: Any) -> Turns:
     )
     child.tell = lambda item: turns.tell(child.session_id, item)
     return turns
+
+
+async def new_session(database: Store) -> str:
+    """Store a session that does nothing; return its id."""
+    record = new_record(id=new_id("sesn"), thread_id=new_id("sthr"), created_at=timestamps.now())
+    await database.write(lambda connection: insert_session(connection, record))
+    return record.id
 
 
 async def send(turns: Turns, session_id: str, *events: dict[str, Any]) -> None:

@@ -14,9 +14,8 @@ from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.event_list import list_events as read_pieces
 from sidecar.store.interface import Store
 from tests.event_lists import list_events
-from tests.fakes.fated_child import FatedChild, history, make_turns, send
+from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
 from tests.harness import types_of, user_message
-from tests.integration.test_turn_engine import new_session
 
 
 async def pages(database: Store, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Prompts that the child loses: sent again when nothing came of them, and never when something did."""
+"""Prompts that opencode or the sidecar loses, through the store. What is decided is in tests/unit/turns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
-
 from sidecar.managed.sessions.engine import Turns
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store
-from tests.fakes.fated_child import Fate, FatedChild, history, make_turns, send
+from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
 from tests.harness import text_of, types_of, user_message
-from tests.integration.test_turn_engine import new_session
 
 
 async def run_turn(database: Store, child: FatedChild) -> list[dict[str, Any]]:
@@ -28,10 +25,9 @@ async def run_turn(database: Store, child: FatedChild) -> list[dict[str, Any]]:
     return await history(database, session_id)
 
 
-@pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store, fate: Fate) -> None:
+async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store) -> None:
     """Same message id, in a directory that was loaded anew; the client sees one clean turn."""
-    child = FatedChild(fate, "answers")
+    child = FatedChild("dies", "answers")
     events = await run_turn(database, child)
     assert text_of(events) == "here"
     assert "session.error" not in types_of(events)
@@ -39,41 +35,6 @@ async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store, fate
     assert len(child.prompts) == 2
     assert len(set(child.prompts)) == 1
     assert child.reloads == [False, True]
-
-
-@pytest.mark.parametrize("fate", ["unreachable", "drops", "dies"])
-async def test_it_is_sent_twice_at_most(database: Store, fate: Fate) -> None:
-    """A child that loses it again may be dying of it: the turn ends with an error."""
-    child = FatedChild(fate, fate)
-    events = await run_turn(database, child)
-    assert len(child.prompts) == 2
-    assert types_of(events).count("session.error") == 1
-    assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
-
-
-async def test_a_prompt_that_was_worked_on_is_not_sent_again(database: Store) -> None:
-    """Tools may have run: the turn is cut, with an error."""
-    child = FatedChild("dies working")
-    events = await run_turn(database, child)
-    assert len(child.prompts) == 1
-    assert types_of(events).count("session.error") == 1
-
-
-async def test_a_prompt_that_was_taken_after_all_is_not_sent_again(database: Store) -> None:
-    """The request failed and the prompt had arrived: opencode is stopped and the turn is cut."""
-    child = FatedChild("unreachable", has_taken=True)
-    events = await run_turn(database, child)
-    assert len(child.prompts) == 1
-    assert child.aborts == 1
-    assert types_of(events).count("session.error") == 1
-
-
-async def test_an_idle_of_the_turn_before_ends_nothing(database: Store) -> None:
-    """After an abort opencode says idle twice; the second may come after the next prompt."""
-    child = FatedChild("idle of before")
-    events = await run_turn(database, child)
-    assert text_of(events) == "here"
-    assert len(child.prompts) == 1
 
 
 async def lose_one(database: Store, child: FatedChild) -> tuple[str, Turns]:
@@ -85,22 +46,6 @@ async def lose_one(database: Store, child: FatedChild) -> tuple[str, Turns]:
         while len(child.reloads) < 2:
             await asyncio.sleep(0.01)
     return session_id, turns
-
-
-async def test_a_lost_prompt_that_is_interrupted_is_neither_sent_again_nor_left_running(
-    database: Store,
-) -> None:
-    """Nobody knows whether it was taken: the child is told to stop whatever it does."""
-    child = FatedChild("unreachable")
-    session_id, turns = await lose_one(database, child)
-    turn = (await turns.actor(session_id)).turn
-    assert turn is not None
-    await send(turns, session_id, {"type": "user.interrupt"})
-    await turn.done.wait()
-    await turns.drain(0.1)
-    events = await history(database, session_id)
-    assert events[-1]["stop_reason"] == {"type": "end_turn"}
-    assert (len(child.prompts), child.aborts) == (1, 1)
 
 
 async def start_again(database: Store, session_id: str, child: FatedChild) -> list[dict[str, Any]]:

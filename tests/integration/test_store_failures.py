@@ -14,9 +14,8 @@ from sidecar.managed.sessions.engine import Turns
 from sidecar.managed.turns.state import TurnEnded
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store, StoreError
-from tests.fakes.fated_child import FatedChild, history, make_turns, send
+from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
 from tests.harness import text_of, types_of, user_message
-from tests.integration.test_turn_engine import new_session
 from tests.stores import ENGINES, open_store
 
 T = TypeVar("T")

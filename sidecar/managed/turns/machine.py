@@ -283,8 +283,8 @@ class TurnMachine:
         self._say(self._translator.model_request(item))
 
     def _on_child_event(self, event: ChildEvent) -> None:
-        if self.is_preparing:
-            return
+        if self.is_preparing or self.is_over:
+            return  # after its end opencode tells of texts that it has cut: when they come is chance
         if event.session_id != event.root_session_id:
             if not self._is_abort_sent:
                 self._commands += approvals.refuse_sub_agent(event)

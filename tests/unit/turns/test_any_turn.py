@@ -34,9 +34,35 @@ def check(player: Player, script: Script | None = None) -> None:
     if not player.is_detached:
         assert len(player.used) == len(requests), "every request is counted once"
         assert player.record.state == "idle"
+    check_previews(player)
     shown = [e["content"][0]["text"] for e in player.log if e["type"] == "agent.message"]
+    uses = [e["input"]["command"] for e in player.log if e["type"].endswith("tool_use")]
+    assert len(uses) == len(set(uses)), "a call is shown once"
+    assert "secret" not in json.dumps(player.log), "reasoning is not shown"
     if script is not None and not player.is_cut:
         assert shown == script.texts
+        assert set(uses) == calls_of(script)
+
+
+def check_previews(player: Player) -> None:
+    """A preview starts once, before its deltas, and never says more than the message of its id."""
+    finals = {e["id"]: e["content"][0]["text"] for e in player.log if e["type"] == "agent.message"}
+    shown: dict[str, str] = {}
+    for preview in player.previews:
+        if preview.type == "event_start":
+            assert preview.event_id not in shown
+            shown[preview.event_id] = ""
+        else:
+            shown[preview.event_id] += json.loads(preview.text)["delta"]["content"]["text"]
+    assert finals.keys() <= shown.keys(), "every message was announced"
+    for event_id, text in finals.items():
+        assert text.startswith(shown[event_id])
+
+
+def calls_of(script: Script) -> set[str]:
+    """Return the ids of the calls that the child makes."""
+    parts = [p["part"] for type_, p in script.child if type_ == "message.part.updated"]
+    return {part["callID"] for part in parts if part["type"] == "tool"}
 
 
 @settings(max_examples=300, deadline=None)
