@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import sys
 
+from sidecar.process_hardening import close_to_same_user
+
 
 def main() -> None:
     """Run the command line; `serve` alone, which has no options, starts without the parser of options."""
+    close_to_same_user()  # every command may have the server's keys in its environment
     _show_what_can_be_shown()
     if sys.argv[1:] == ["serve"]:
         from sidecar import start  # noqa: PLC0415  # one or the other

@@ -66,6 +66,8 @@ class Sources:
     is_demo_gateway: bool
     cluster: Callable[[], Iterable[Reading]] | None = None
     """What a pod of several has besides."""
+    walls: Callable[[], Iterable[Reading]] | None = None
+    """How far agents are confined, and what got through."""
 
 
 def connect(metrics: Metrics, sources: Sources) -> None:
@@ -153,9 +155,10 @@ class StateCollector(Collector):
         yield from self._child()
         yield from self._instances()
         yield from self._store()
-        for reading in self._sources.cluster() if self._sources.cluster is not None else ():
-            make = _counter if reading.is_counter else _gauge
-            yield make(reading.name, reading.text, reading.value)
+        for readings in filter(None, (self._sources.cluster, self._sources.walls)):
+            for reading in readings():
+                make = _counter if reading.is_counter else _gauge
+                yield make(reading.name, reading.text, reading.value)
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

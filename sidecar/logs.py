@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from sidecar.config import LogSettings
+from sidecar.masking import masked
 
-_MASK = "***"
 _MIN_SECRET_LENGTH = 6
 """Shorter values would mask ordinary words."""
 
@@ -41,7 +41,7 @@ class SecretMasker:
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
             for secret in self._secrets:
-                value = value.replace(secret, _MASK)
+                value = masked(value, secret)
             return value
         if isinstance(value, dict):
             return {key: self._masked(item) for key, item in value.items()}

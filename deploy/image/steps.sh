@@ -4,6 +4,7 @@
 #
 #   steps.sh opencode PREFIX       PREFIX/bin/opencode, from the npm lock
 #   steps.sh dependencies PREFIX   PREFIX/venv with requirements/image.lock
+#   steps.sh launcher PREFIX       PREFIX/confine, what confines agents (needs a C compiler)
 #   steps.sh sidecar PREFIX        the sidecar itself into PREFIX/venv
 set -eu
 
@@ -34,15 +35,21 @@ dependencies() {
   pip_for_venv install --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements/image.lock
 }
 
+# Static: agents' commands start faster, and in attach mode it runs in a container with another libc.
+launcher() {
+  mkdir -p "$prefix"
+  "${CC:-cc}" -O2 -static -o "$prefix/confine" sidecar/processes/confine.c
+}
+
 # setuptools is in the lock for this step alone.
 sidecar() {
   pip_for_venv install --quiet --no-deps --no-build-isolation .
   pip_for_venv uninstall --quiet --yes setuptools
 }
 
-[ $# -eq 2 ] || die "usage: steps.sh opencode|dependencies|sidecar PREFIX"
+[ $# -eq 2 ] || die "usage: steps.sh opencode|dependencies|launcher|sidecar PREFIX"
 step=$1 prefix=$2 python=${PYTHON:-python3}
 case $step in
-  opencode | dependencies | sidecar) "$step" ;;
+  opencode | dependencies | launcher | sidecar) "$step" ;;
   *) die "no such step: $step" ;;
 esac

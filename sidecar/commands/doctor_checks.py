@@ -20,7 +20,8 @@ from sidecar.config import Settings
 from sidecar.errors import ChildError, SettingsError
 from sidecar.listening import url_of
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.environment import PINNED_VERSION, find_binary
+from sidecar.opencode.confinement import Surroundings, prepare
+from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, find_binary
 
 Status = Literal["ok", "warning", "failure"]
 
@@ -73,6 +74,7 @@ def machine_checks(settings: Settings) -> list[Check]:
         Check("ripgrep", lambda: _ripgrep(settings), _VERSION_SECONDS),
         Check("data dir", lambda: asyncio.to_thread(_data_dir, settings)),
         Check("disk space", lambda: asyncio.to_thread(_disk_space, settings)),
+        Check("confinement", lambda: asyncio.to_thread(_confinement, settings), _VERSION_SECONDS),
         Check("port", lambda: _port(settings)),
         Check("admin port", lambda: _admin_port(settings)),
         Check("access", lambda: _access(settings)),
@@ -284,6 +286,32 @@ async def _running_sidecar(host: str, port: int) -> str | None:
             return str(body["opencode"]["state"])
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError):
         return None
+
+
+def _confinement(settings: Settings) -> Finding:
+    fix = (
+        "Linux 6.12 holds everything, a C compiler is needed once; SIDECAR_CONFINEMENT=required starts only "
+        "where all of it holds (docs/threat-model.md)"
+    )
+    with tempfile.TemporaryDirectory(prefix="doctor-") as scratch:
+        files = ChildFiles(Path(scratch).resolve() / "opencode")
+        files.prepare()
+        try:
+            found = prepare(
+                settings.confinement,
+                Surroundings(
+                    files=files,
+                    workspaces_dir=Path(scratch).resolve(),
+                    protected=[settings.storage.data_dir, *settings.secret_files()],
+                    environ=os.environ,
+                    binary=None,
+                ),
+            )
+        except SettingsError as error:
+            return failure(error.message, fix)
+    if found.lacks:
+        return warning("; ".join(found.lacks), fix)
+    return ok("agents are confined to their sessions (Landlock, all of it)")
 
 
 async def _access(settings: Settings) -> Finding:

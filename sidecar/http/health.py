@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -46,6 +46,7 @@ class HealthApi:
         self._child: ChildStatus = NoChild()
         self._is_draining: Callable[[], bool] = lambda: False
         self._store_failure: Callable[[], str] = lambda: ""
+        self._confinement: Mapping[str, Any] | None = None
         self._has_started = False
 
     def opened(
@@ -54,8 +55,10 @@ class HealthApi:
         child: ChildStatus,
         is_draining: Callable[[], bool],
         store_failure: Callable[[], str],
+        confinement: Mapping[str, Any],
     ) -> None:
         """Every route has its handler now."""
+        self._confinement = confinement
         self._child = child
         self._store_failure = store_failure
         self._is_draining = is_draining
@@ -83,6 +86,7 @@ class HealthApi:
                     **({"failure": self._child.failure} if self._child.failure else {}),
                 },
                 "gateway": self._describe_gateway(),
+                **({"confinement": self._confinement} if self._confinement else {}),
             }
         )
 

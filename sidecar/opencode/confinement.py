@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -76,6 +76,10 @@ class Confinement:
     """What does not hold here, one sentence for each."""
     command: tuple[str, ...] = ()
     """What goes before opencode's own command line; empty without walls."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `/health` shows: `{"level": "full"}`, with what it lacks where that is not all."""
+        return {"level": self.level} | ({"lacks": list(self.lacks)} if self.lacks else {})
 
     @property
     def is_on(self) -> bool:

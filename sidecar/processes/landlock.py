@@ -19,7 +19,8 @@ from pathlib import Path
 _CREATE_RULESET = 444
 _VERSION_FLAG = 1
 _SOURCE = Path(__file__).with_name("confine.c")
-_PREBUILT = Path(__file__).with_name("confine")
+_PREBUILT = Path(sys.prefix).parent / "confine"
+"""Beside the virtual environment, where the image has it."""
 _COMPILERS = ("cc", "gcc", "clang")
 _COMPILE_SECONDS = 60.0
 _PROBE_SECONDS = 10.0

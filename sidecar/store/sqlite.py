@@ -156,6 +156,9 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(
+            "PRAGMA secure_delete=ON"
+        )  # a deleted secret is not in the file any more
         return connection
 
     def _connect_and_migrate(self) -> SqliteConnection:

@@ -1,9 +1,10 @@
-"""What opencode's own tools may name outside of a session's directory: its permission `external_directory`.
+"""What opencode's tools may name outside of a session's directory: its permission `external_directory`.
 
-The rule's pattern is compared with the directory of a path, `/etc/*` for `/etc/hosts`, before links are
-followed; where they lead is checked by our plug-in. It also covers paths in the arguments of common shell
-commands (`cat`, `cp`, `cd`): what agents may read is allowed here so that these are not refused, and the
-shells themselves are held by the kernel.
+A rule's pattern is compared with the directory of a path, `/etc/*` for `/etc/hosts`, before links are
+followed. opencode also asks for paths in the arguments of common shell commands, and reads them as if no `cd`
+stood before them: a strict rule would refuse `cd a && cp x ../b`. Shells are held by the kernel.
+So denied is what no command needs to name; everything else is checked for file tools by our plug-in, with
+links followed, against what is the session's.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ PERMISSION = "external_directory"
 
 Rule = tuple[str, Literal["allow", "deny"]]
 
-_READABLE = ("bin", "dev", "etc", "lib", "lib64", "opt", "proc", "sbin", "sys", "usr")
-_TELLING = ("/dev/*/*", "/proc/*/*")
-"""Of processes and their open files; `/proc/cpuinfo` and `/dev/null` are not among them."""
+_PROCESSES = ("self", "thread-self", *(f"{digit}*" for digit in range(1, 10)))
 
 
 def external_rules(private: Path | None) -> list[Rule]:
-    """Return pattern and action, the last match wins. `private` None: agents are not confined."""
-    if private is None:
-        return [("*", "allow")]
-    rules: list[Rule] = [("*", "deny")]
-    rules += [(f"/{name}/*", "allow") for name in _READABLE]
-    rules += [(pattern, "deny") for pattern in _TELLING]
-    return [*rules, (f"{private}/*", "allow")]
+    """Return pattern and action, the last match wins.
+
+    `private` is what sessions have besides their directories, below opencode's own directory. None: agents
+    are not confined.
+    """
+    rules: list[Rule] = [("*", "allow")]
+    if private is not None:
+        rules += [(f"/proc/{name}/*", "deny") for name in _PROCESSES]
+        rules += [("/dev/fd/*", "deny"), (f"{private.parent}/*", "deny"), (f"{private}/*", "allow")]
+    return rules
 
 
 OPEN: tuple[Rule, ...] = tuple(external_rules(None))

@@ -19,6 +19,7 @@ from sidecar.managed.agents.agents import Agents
 from sidecar.managed.agents.environments import Environments
 from sidecar.managed.child.mcp_servers import Connections
 from sidecar.managed.child.mirror import Mirror
+from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import Turns
@@ -63,6 +64,7 @@ class Domain:
     sessions: Sessions
     resources: Resources
     mirror: Mirror | None
+    permission_watch: PermissionWatch
     retention: Retention
 
 
@@ -197,6 +199,7 @@ async def make_domain(
         sessions=sessions,
         mirror=mirror,
         resources=Resources(repositories=secrets.repositories, turns=turns),
+        permission_watch=child_sessions.watch,
         retention=Retention(
             database=database,
             sessions=sessions,

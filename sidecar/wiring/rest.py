@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from sidecar.config import Settings
 from sidecar.gateway.http_session import client_session
 from sidecar.http.admin import AdminApi
 from sidecar.http.streams import LocalStreams
-from sidecar.instruments import Sources
+from sidecar.instruments import Reading, Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.agents.model_registry import ModelRegistry
+from sidecar.managed.child.permission_watch import PermissionWatch
+from sidecar.opencode.confinement import Confinement
 from sidecar.opencode.environment import ChildFiles
 from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
@@ -85,6 +88,7 @@ async def open_rest(
         database=database,
         is_demo_gateway=face.gateway.is_demo,
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
+        walls=partial(wall_readings, child.confinement, domain.permission_watch),
     )
     connect_metrics(face.metrics, sources)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
@@ -121,6 +125,7 @@ async def open_rest(
         child=supervisor,
         is_draining=lambda: drain.has_begun,
         store_failure=lambda: store_watch.failure,
+        confinement=child.confinement.describe(),
     )
     admin = AdminApi(metrics=face.metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
@@ -154,6 +159,15 @@ async def open_rest(
         database=database,
         sessions=domain.sessions,
     )
+
+
+def wall_readings(confinement: Confinement, watch: PermissionWatch) -> Iterator[Reading]:
+    """Yield how far agents are confined, and what got through."""
+    level = {"off": 0, "partial": 1, "full": 2}[confinement.level]
+    text = "How far agents are confined: 2 fully, 1 as far as this kernel can, 0 not at all."
+    yield Reading("confinement_level", text, level, is_counter=False)
+    text = "Permission requests that somebody else than the sidecar allowed."
+    yield Reading("permission_alarms", text, watch.alarms)
 
 
 class _Drain:

@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from sidecar.aiokit import TaskOwner
 from sidecar.errors import ChildError
 from sidecar.managed.child.mcp_servers import Connections
 from sidecar.managed.child.mirror import Mirror
+from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.state import STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
@@ -38,6 +40,11 @@ async def _end_nothing(_directory: Path) -> None:
     """Where sessions have no processes of their own: tests."""
 
 
+async def _abort(client: ChildClient, session_id: str) -> None:
+    with contextlib.suppress(ChildError):  # it is gone, and with it the turn
+        await client.abort(session_id)
+
+
 class ChildSession:
     """One opencode session in one boot of the child, ready for prompts."""
 
@@ -48,8 +55,10 @@ class ChildSession:
         directory: Path,
         session_id: str,
         end_processes: EndProcesses,
+        watch: PermissionWatch,
         preamble: str = "",
     ) -> None:
+        self._watch = watch
         self._preamble = preamble
         self._client = client
         self._end_processes = end_processes
@@ -104,6 +113,7 @@ class ChildSession:
         self, permission_id: str, reply: Literal["once", "reject"], message: str | None = None
     ) -> None:
         """Answer a permission request."""
+        self._watch.note_sent(permission_id)
         await self._client.reply_permission(
             permission_id, self._directory, reply=reply, message=message
         )
@@ -150,6 +160,8 @@ class ChildSessions:
         self.prompt_wait_seconds = prompt_wait_seconds
         self._external = external
         self._private_dir = private_dir
+        self.watch = PermissionWatch()
+        self._alarms = TaskOwner("permission alarms")
         self._end_processes = end_processes
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
@@ -218,13 +230,21 @@ class ChildSessions:
             session_id = await self._ensure_session(
                 client, record, directory, is_new=bool(preamble)
             )
-            unsubscribe = self._pump.subscribe(session_id, sink)
+
+            def watched(event: ChildEvent) -> None:
+                sink(event)
+                if (alarm := self.watch.alarm_of(event)) is not None:
+                    sink(alarm)
+                    self._alarms.start("abort", _abort(client, session_id))
+
+            unsubscribe = self._pump.subscribe(session_id, watched)
             try:
                 yield ChildSession(
                     client=client,
                     directory=directory,
                     session_id=session_id,
                     end_processes=self._end_processes,
+                    watch=self.watch,
                     preamble=preamble,
                 )
             finally:

@@ -25,6 +25,7 @@ from yarl import URL
 from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
 from sidecar.managed.turns.failures import FailureType
+from sidecar.masking import masked
 from sidecar.opencode.environment import INHERITED
 from sidecar.processes.process import guarded
 
@@ -113,8 +114,8 @@ class Git:
                     "repository_clone_error", f"the clone cannot be stored: {error.strerror}"
                 ) from error
             except CloneError as error:
-                if token is not None and token in error.message:
-                    raise CloneError(error.type, error.message.replace(token, "***")) from None
+                if token is not None and masked(error.message, token) != error.message:
+                    raise CloneError(error.type, masked(error.message, token)) from None
                 raise
             finally:
                 await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""Notices when somebody else than the sidecar allows what an agent asked for.
+
+Only the sidecar answers opencode's permission requests: by policy, or when a client has confirmed. Another
+`permission.replied` that allows means that somebody got hold of opencode's password.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import structlog
+
+from sidecar.wire.opencode_events import ChildEvent
+
+_KEPT = 10_000
+"""Answers remembered. opencode reports one at once, so that few are ever on their way."""
+_TEXT = "a permission request was allowed by somebody else than the client; the turn was ended"
+
+_log = structlog.get_logger(__name__)
+
+
+class PermissionWatch:
+    """Compares what opencode reports with what was sent. `alarms` counts what was not."""
+
+    def __init__(self) -> None:
+        self._sent: deque[str] = deque(maxlen=_KEPT)
+        self.alarms = 0
+
+    def note_sent(self, permission_id: str) -> None:
+        """An answer is about to be sent."""
+        self._sent.append(permission_id)
+
+    def alarm_of(self, event: ChildEvent) -> ChildEvent | None:
+        """Return the error that ends the session's turn if the event is an answer that we did not send.
+
+        A rejection is none: opencode rejects what is open when a turn ends.
+        """
+        if event.type != "permission.replied" or event.properties.get("reply") == "reject":
+            return None
+        if event.properties.get("requestID") in self._sent:
+            return None
+        self.alarms += 1
+        _log.critical(
+            "permission answered by somebody else",
+            child_session=event.session_id,
+            permission=event.properties.get("requestID"),
+        )
+        error = {"name": "UnknownError", "data": {"message": _TEXT}}
+        properties = {"sessionID": event.session_id, "error": error}
+        return ChildEvent(
+            "session.error",
+            properties,
+            event.directory,
+            event.session_id,
+            event.root_session_id,
+        )
