@@ -97,7 +97,6 @@ class AdminApi:
                 "instances": {
                     "loaded": instances.loaded(),
                     "busy": instances.busy(),
-                    "held": instances.held(),
                     "loads": instances.loads,
                     "unloads": instances.unloads,
                 },

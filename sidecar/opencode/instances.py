@@ -53,17 +53,15 @@ class _Instance:
     claims: int = 0
     """Callers inside `use`, waiting ones included; keeps the entry alive."""
     users: int = 0
-    holds: int = 0
     last_used: float = 0.0
 
     @property
     def is_busy(self) -> bool:
-        return self.users > 0 or self.holds > 0
+        return self.users > 0
 
-    def count(self, *, users: int = 0, holds: int = 0) -> None:
-        """Add to the counters; the last one out rings the bell."""
+    def count(self, users: int) -> None:
+        """Add to the counter; set `idle` when it reaches zero."""
         self.users += users
-        self.holds += holds
         if self.is_busy:
             self.idle.clear()
         else:
@@ -109,33 +107,13 @@ class Instances:
                 yield client
             finally:
                 instance.last_used = self._clock()
-                instance.count(users=-1)
+                instance.count(-1)
         finally:
             instance.claims -= 1
             self._drop_if_unused(instance)
 
-    def hold(self, directory: Path) -> Callable[[], None]:
-        """Forbid unloading (somebody is asked for a confirmation) until the returned function is called."""
-        instance = self._instances.setdefault(directory, _Instance(directory))
-        instance.count(holds=1)
-        is_held = True
-
-        def release() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                instance.last_used = self._clock()
-                instance.count(holds=-1)
-                self._drop_if_unused(instance)
-
-        return release
-
-    def held(self) -> int:
-        """How many directories are held."""
-        return sum(1 for instance in self._instances.values() if instance.holds)
-
     def busy(self) -> int:
-        """How many directories are used or held."""
+        """How many directories are used."""
         return sum(1 for instance in self._instances.values() if instance.is_busy)
 
     def loaded(self) -> int:
@@ -143,10 +121,10 @@ class Instances:
         return sum(1 for instance in self._instances.values() if instance.loaded_by is not None)
 
     async def has_turns(self, *, but: Callable[[Path], bool]) -> bool:
-        """Whether opencode works in a loaded directory, for whomever; not asked where `but` holds.
+        """Return whether any session in a loaded directory is busy, skipping those where `but(path)` is true.
 
-        Turns of its own API are in no other book. Where no answer comes in time there may be some, where
-        an error comes there is none that could be saved.
+        Only opencode knows of turns of its own API. Without an answer in time there may be some; after an
+        error there is none that could be saved.
         """
         loaded = [(i, i.loaded_by) for i in self._instances.values() if i.loaded_by is not None]
         try:
@@ -162,7 +140,7 @@ class Instances:
         return False
 
     def forget_all(self) -> None:
-        """The child was replaced: nothing is loaded. Users and holds end by themselves."""
+        """The child was replaced: nothing is loaded. Users end by themselves."""
         for instance in list(self._instances.values()):
             instance.loaded_by = None
             self._drop_if_unused(instance)
@@ -212,7 +190,7 @@ class Instances:
             client = await self._client_provider()
             async with instance.lock:
                 if await self._is_made_current(instance, client, model_id, on_loaded):
-                    instance.count(users=1)
+                    instance.count(1)
                     return client
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline - self._clock()):
