@@ -172,7 +172,11 @@ async def sidecar(
 
 
 async def start_sidecar(
-    directory: Path, gateway_url: str, *, gateway_key: str = GATEWAY_KEY
+    directory: Path,
+    gateway_url: str,
+    *,
+    gateway_key: str = GATEWAY_KEY,
+    settings: Mapping[str, str] | None = None,
 ) -> Server:
     """Spawn a sidecar without waiting for it. The caller ends the program."""
     port = free_port()
@@ -187,6 +191,8 @@ async def start_sidecar(
             "LITELLM_BASE_URL": gateway_url,
             "LITELLM_API_KEY": gateway_key,
             "SIDECAR_CHILD_DRAIN_SECONDS": "2",
+            "SIDECAR_ADMIN_PORT": "0",
+            **(settings or {}),
         },
     )
     return Server(f"http://127.0.0.1:{port}", program)

@@ -8,13 +8,13 @@ from sidecar.managed.events.event import Draft
 from sidecar.managed.sessions.table import insert_session
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.model_requests import Usage
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.interface import Store
 
 MESSAGE = Draft("agent.message", {"content": [{"type": "text", "text": "some words " * 20}]})
 """An event of a usual size."""
 
 
-async def new_session(database: SqliteStore) -> str:
+async def new_session(database: Store) -> str:
     """Store an idle session without events; return its id."""
     now = timestamps.now()
     record = SessionRecord(

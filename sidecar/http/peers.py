@@ -312,7 +312,7 @@ class FollowedStreams:
             except (OwnerUnavailableError, OwnedElsewhereError, StoreError) as error:
                 _log.debug("stream waits for an owner", session=session_id, error=str(error))
             # Between two owners: what is stored is shown, so that the client misses nothing.
-            after, frames = await self._stored(session_id, wanted.after)
+            after, frames = await self._stored(wanted)
             wanted = replace(wanted, after=after)
             if frames:
                 silent_since = time.monotonic()
@@ -332,14 +332,16 @@ class FollowedStreams:
     def _there(self, owner: Owner, wanted: Wanted) -> AsyncGenerator[Batch | None, None]:
         return self._peers.attach(owner, wanted)
 
-    async def _stored(self, session_id: str, after: int | None) -> tuple[int, list[bytes]]:
+    async def _stored(self, wanted: Wanted) -> tuple[int, list[bytes]]:
+        session_id, after = wanted.session_id, wanted.after
         if after is None:
             return await self._log.last_seq(session_id), []
         frames = []
         try:
             async for event in self._log.events_after(session_id, after):
                 after = event.seq
-                frames.append(event.frame)
+                if event.type not in wanted.hidden:
+                    frames.append(event.frame)
         except StoreError as error:
             _log.warning("stream cannot be read", session=session_id, error=str(error))
         return after, frames

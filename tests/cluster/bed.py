@@ -137,6 +137,7 @@ class Bed:
             "SIDECAR_CLUSTER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
             "SIDECAR_ADMIN_PORT": "0",
             "SIDECAR_LOG_FORMAT": "json",
+            "SIDECAR_HTTP_BOOKKEEPING_EVENTS": "1",
             "LITELLM_BASE_URL": self.gateway.url,
             "LITELLM_API_KEY": GATEWAY_KEY,
             **self.settings,
