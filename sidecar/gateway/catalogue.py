@@ -155,7 +155,7 @@ class Catalogue:
             self._publish(fetched_at=time.time(), origin="fallback", failed={})
 
     def start(self) -> None:
-        """Begin refreshing. Whoever wants what was known before calls `load` first."""
+        """Start the periodic refresh. Call `load` first to serve the cached list at once."""
         self._timer = self._tasks.start("catalogue timer", self._run_timer())
 
     async def close(self) -> None:
@@ -233,7 +233,7 @@ class Catalogue:
                 await asyncio.sleep(backoff.next_delay())
 
     async def _refresh_once(self) -> SidecarError | None:
-        """Refresh; return what went wrong rather than raise it, for failing is this task's everyday."""
+        """Refresh once. Returns the error instead of raising: a failed refresh is expected."""
         error = await self._refresh_logged()
         self.refreshes += 1
         self.failed_refreshes += error is not None

@@ -1,4 +1,4 @@
-"""What stands where no key does: pages in browsers must not use a listener on behalf of whoever wrote them.
+"""Cross-origin and DNS-rebinding protection for listeners without an API key.
 
 A browser on the same machine reaches a loopback port for every page that it shows. It names the page's site
 in `Origin` (on all writes) and in `sec-fetch-site`; a page cannot change either. A page can have its own name

@@ -33,7 +33,7 @@ ExitCallback = Callable[["ChildExit"], None]
 _SERVING: frozenset[State] = frozenset({"ready", "degraded", "draining"})
 _USUAL_BOOT_SECONDS = 5.0
 _HOLD_SHARE = 0.5
-"""Of the time that a prompt waits for a child: what a turn is held for, and a boot fits in what is left."""
+"""Share of `prompt_wait_seconds` for which new turns are held; the rest must cover a restart."""
 
 _log = structlog.get_logger(__name__)
 

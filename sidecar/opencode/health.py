@@ -1,4 +1,4 @@
-"""Is the child well? Answers, memory, and the dead that it leaves to us."""
+"""Health checks of the child: responsiveness, memory, and reaping of orphaned processes."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Supervisor(Child):
             self._crashes += 1
             if self._crashes >= self._settings.crash_loop_limit:
                 words = "; ".join(list(self._lines)[-3:]) or "it printed nothing"
-                self._fail(f"it ended {self._crashes} times in a row; last words: {words}")
+                self._fail(f"it ended {self._crashes} times in a row; last output: {words}")
                 return
             if not await self._backs_off():
                 return

@@ -131,14 +131,14 @@ def _refused(method: str, path: str, status: int, text: str) -> ChildError:
 def as_object(answer: Any) -> dict[str, Any]:
     """Return the answer if it is an object. Raises ChildError."""
     if not isinstance(answer, dict):
-        raise ChildError("opencode answered something else than a JSON object")
+        raise ChildError("unexpected response from opencode: not a JSON object")
     return answer
 
 
 def as_objects(answer: Any) -> list[dict[str, Any]]:
     """Return the answer if it is a list of objects. Raises ChildError."""
     if not isinstance(answer, list):
-        raise ChildError("opencode answered something else than a JSON list")
+        raise ChildError("unexpected response from opencode: not a JSON list")
     return [as_object(item) for item in answer]
 
 

@@ -1,4 +1,4 @@
-"""The domain: agents, environments, sessions, turns, vaults; and who tells it what happened."""
+"""Puts the domain together (agents, environments, sessions, turns, vaults) and subscribes its parts."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def _access(settings: HttpSettings) -> Middleware:
         return require_key(settings.runtime_api_key)
     return refuse_pages(
         is_own_refused=False,
-        # Whoever authenticates in front of us may call us anything.
+        # A proxy that authenticates in front of us may use any host name.
         is_host_checked=not settings.allow_anonymous,
         remedy="set RUNTIME_API_KEY and send it, or call this server localhost from a program",
         public=PUBLIC_PATHS,

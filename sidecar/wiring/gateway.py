@@ -97,7 +97,7 @@ async def start_relay(
 
 
 def describe(gateway: Gateway, catalogue: Catalogue) -> dict[str, Any]:
-    """Return what `/health` tells of the gateway."""
+    """Return what `/health` shows of the gateway."""
     snapshot = catalogue.snapshot
     return {
         "demo": gateway.is_demo,

@@ -1,4 +1,4 @@
-"""The running sidecar as others see it. Names only: to know them must not load what they name."""
+"""Handle to a running sidecar. Types are imported for type checking only, to keep the start fast."""
 
 from __future__ import annotations
 

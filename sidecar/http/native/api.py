@@ -165,9 +165,7 @@ class NativeApi:
                 text.encode()
             directories = [Path(text).resolve() for text in wanted] or [self._root / _OWN_DIRECTORY]
         except (ValueError, OSError, RuntimeError) as error:  # no text; a NUL; a loop of links
-            raise InvalidRequestError(
-                "directory: is no path that can be looked up", field="directory"
-            ) from error
+            raise InvalidRequestError("directory: not a valid path", field="directory") from error
         if not all(directory.is_relative_to(self._root) for directory in directories):
             raise PermissionDeniedError(
                 "directory: only directories below the sidecar's WORKDIR are served"

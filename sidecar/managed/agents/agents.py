@@ -67,7 +67,7 @@ class Agents:
         self._resolve_model = resolve_model
 
     async def create(self, request: AgentCreate) -> Agent:
-        """Store a new agent. Raises InvalidRequestError, also for a model nobody offers."""
+        """Store a new agent. Raises InvalidRequestError, also for a model that is not offered."""
         body, model_ref = await self._body(request)
         now = timestamps.now()
         agent = Agent(new_id("agent"), 1, now, now, None, model_ref, body)

@@ -67,7 +67,7 @@ class ModelRegistry:
         return self._default(self._catalogue.snapshot)
 
     def modalities_of(self, model_ref: str) -> frozenset[str] | None:
-        """Return what the model takes (`text`, `image`, `pdf`); None when nobody can tell."""
+        """Return what the model takes (`text`, `image`, `pdf`); None when that is not known."""
         ref = ModelRef.parse(model_ref)
         entry = self._config_file.entries().get(ref.model_id)
         return entry.input_modalities if ref.provider == GATEWAY_PROVIDER and entry else None
@@ -102,7 +102,7 @@ class ModelRegistry:
 
 
 def model_entry(entry: CatalogueEntry) -> ModelEntry:
-    """Return what opencode is told of a catalogue entry."""
+    """Return a catalogue entry as opencode's config has it."""
     return ModelEntry(
         id=entry.id,
         display_name=entry.display_name,

@@ -1,4 +1,4 @@
-"""The MCP servers of a session, as opencode is told of them when it loads the session's directory.
+"""The MCP servers of a session, as they are added to opencode when it loads the session's directory.
 
 Every session has a directory of its own, so the same server name may stand for another URL, with
 another token, in each session. Tokens travel in the request that adds the server; they are in no file.

@@ -119,7 +119,7 @@ class ChildSession:
         )
 
     async def reject_question(self, question_id: str) -> None:
-        """Refuse a question; nobody is there to answer it."""
+        """Reject a question: there is no user who could answer it."""
         await self._client.reject_question(question_id, self._directory)
 
 

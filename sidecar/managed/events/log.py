@@ -74,7 +74,7 @@ class Companion(Protocol):
         """Return what waits for the session's next commit."""
 
     def give_back(self, session_id: str, events: Sequence[Any]) -> None:
-        """Keep it after all: the commit failed, or nobody knows."""
+        """Keep it after all: the commit failed, or its outcome is unknown."""
 
     def insert(self, connection: Connection, session_id: str, events: Sequence[Any]) -> None:
         """Store it; storing it again changes nothing."""

@@ -34,7 +34,7 @@ from sidecar.wire.sessions import (
 )
 
 ModalitiesOf = Callable[[str], frozenset[str] | None]
-"""Returns what a model ref takes (`text`, `image`, `pdf`), None when nobody knows the model."""
+"""Returns what a model ref takes (`text`, `image`, `pdf`), None when the model is unknown."""
 
 
 @dataclass(slots=True)

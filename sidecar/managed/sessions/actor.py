@@ -310,7 +310,7 @@ class SessionActor:
         self.launch([], continuation_of(answered_calls(events)))
 
     async def interrupt_waiting(self) -> None:
-        """End a turn that waits without a live task: nobody has to be aborted."""
+        """End a turn that waits without a live task: there is nothing to abort."""
         out = Output(drafts=closing_drafts(await self._read_turn(self.record.id)))
         await self.end_turn(None, Outcome(), out, is_interrupted=True)
 

@@ -1,4 +1,4 @@
-"""All live sessions and their turns: finds the actor, starts turns, routes news, recovers, drains."""
+"""All live sessions and their turns: finds actors, starts turns, routes inputs, recovers, drains."""
 
 from __future__ import annotations
 
@@ -341,13 +341,13 @@ class Turns:
         actor = self._adopt(stored)
         is_open = stored.record.status in {"running", "rescheduling"} or stored.queue
         if self._ownership.is_shared and is_open:
-            # Its pod died in a turn, or before one: whoever claims a session goes on with it.
+            # Its pod died in a turn, or before one: the pod that claims a session goes on with it.
             recovering = self._recover(session_id, _RECOVERY_TEXT)
             self._tasks.start(f"recover {session_id}", recovering)
         return actor
 
     async def record(self, session_id: str) -> SessionRecord:
-        """Return the session's committed row, whoever owns it. Raises NotFoundError."""
+        """Return the session's committed row, also when another pod owns it. Raises NotFoundError."""
         return await self._database.read(lambda connection: select_session(connection, session_id))
 
     def _lost(self, session_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Why a turn failed, as `session.error` tells it.
+"""Why a turn failed, as `session.error` shows it.
 
 Source of the types: the session error events of the official Python SDK 2.14.0; of opencode's error
 names: recorded streams of 1.18.33.

@@ -284,7 +284,7 @@ class TurnMachine:
 
     def _on_child_event(self, event: ChildEvent) -> None:
         if self.is_preparing or self.is_over:
-            return  # after its end opencode tells of texts that it has cut: when they come is chance
+            return  # after its end opencode reports the texts that it has cut; whether in time is chance
         if event.session_id != event.root_session_id:
             if not self._is_abort_sent:
                 self._commands += approvals.refuse_sub_agent(event)
@@ -358,7 +358,7 @@ class TurnMachine:
         failure = self._translator.failure
         if failure is not None:
             if failure.get("name") == "MessageAbortedError":
-                return failed_for("opencode aborted the turn, which nobody asked for")
+                return failed_for("opencode aborted the turn without being asked to")
             return failed(failures.of_turn(failure, self._requests.failure))
         if self._translator.is_refused:
             return REFUSED

@@ -1,6 +1,6 @@
 """What the model says and thinks in one turn: parts become messages, deltas become previews.
 
-Deltas of text and of reasoning look alike (`field: "text"` for both); only the part tells which it is. A
+Deltas of text and of reasoning look alike (`field: "text"` for both); only the part says which it is. A
 message is made from the finished part, so identical fragments cannot be lost.
 """
 

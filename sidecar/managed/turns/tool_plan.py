@@ -139,7 +139,7 @@ def _server_keys(names: Sequence[str]) -> dict[str, str]:
     for name in names:
         key, number = sanitise(name), 2
         while any(_overlap(key, other) for other in [*keys.values(), CUSTOM_SERVER]):
-            # In front: behind, `git_hub` would begin with `git_` for ever.
+            # In front: behind, `git_hub` would always begin with `git_`.
             key, number = f"{number}-{sanitise(name)}", number + 1
         keys[name] = key
     return keys

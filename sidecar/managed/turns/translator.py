@@ -6,11 +6,11 @@ What has to be right here, each point a bug of servers before us:
   model request that made the call, and every call gets exactly one result;
 - the end of a step is not the end of the turn.
 
-Model requests are known exactly from the relay (`request_started`, `request_ended`). Its news of an
+Model requests are known exactly from the relay (`request_started`, `request_ended`). Its report of an
 end overtakes the child's last events of that request, so the end is held back until something that
 must come after it: a tool result, the end of a step, the child's word that it tries again or gives up, a
 pause, the end of the turn.
-For the same reason a start is held back while the child has not told of the end of the step before; a
+For the same reason a start is held back while the child has not reported the end of the step before; a
 loaded child lags by whole requests.
 """
 
@@ -320,7 +320,7 @@ class TurnTranslator:
         self._start_waiting(out)
         self._is_step_open = True
         if self._span is None:
-            # No relay tells of it; or it is out of step with the child, and has counted the tokens.
+            # The relay does not report it; or it is out of step with the child, and has counted the tokens.
             counted = (False, Usage()) if self._has_relay_news else None
             self._start_span(out, _Span(self._new_id(), None, counted))
 

@@ -211,7 +211,7 @@ async def _tail(stream: asyncio.StreamReader) -> str:
 
 
 def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return git's environment without a token: nobody's configuration but ours."""
+    """Return git's environment without a token: with no configuration but ours."""
     environment = {name: value for name, value in inherited.items() if name in INHERITED}
     environment.setdefault("PATH", os.defpath)
     if "SSL_CERT_FILE" in environment:
