@@ -16,6 +16,7 @@ from sidecar.app import Sidecar, running
 from sidecar.config import (
     AdminSettings,
     ChildSettings,
+    ConfinementSettings,
     GatewaySettings,
     HttpSettings,
     LogSettings,
@@ -45,6 +46,10 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         gateway=GatewaySettings(**(gateway | groups.get("gateway", {}))),
         child=ChildSettings(**({"drain_seconds": 1.0} | groups.get("child", {}))),
         turn=TurnSettings(**groups.get("turn", {})),
+        # A fake in the place of opencode is a program of the tests: the walls keep it from its own files.
+        confinement=ConfinementSettings(
+            **({"mode": "off"} if "binary" in groups.get("child", {}) else {})
+        ),
         log=LogSettings(**groups.get("log", {})),
         tracing=TracingSettings(**groups.get("tracing", {})),
         relay=RelaySettings(**groups.get("relay", {})),

@@ -53,6 +53,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         "RUNTIME_API_KEY": RUNTIME_KEY,
         "SIDECAR_ADMIN_PORT": "0",
         "SIDECAR_CHILD_BINARY": str(fake_child(tmp_path)),
+        "SIDECAR_CONFINEMENT": "off",  # the fake is a program of the tests
         "SIDECAR_CHILD_DRAIN_SECONDS": "0.1",
     }
     process = await asyncio.create_subprocess_exec(

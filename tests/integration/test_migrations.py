@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config import ConfinementSettings
 from sidecar.demo_gateway import DemoGateway
 from sidecar.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from tests.fakes.small_sidecar import fake_child
@@ -58,8 +59,9 @@ async def test_everything_is_still_there(version: int, tmp_path: Path) -> None:
     await gateway.start()
     settings = settings_of(data_dir, gateway.url)
     child = settings.child.model_copy(update={"binary": fake_child(tmp_path)})
+    off = ConfinementSettings(mode="off")  # the fake is a program of the tests
     async with (
-        sidecar_for(settings.model_copy(update={"child": child})) as sidecar,
+        sidecar_for(settings.model_copy(update={"child": child, "confinement": off})) as sidecar,
         http_client(sidecar.url) as http,
     ):
         raw = RawClient(http)
