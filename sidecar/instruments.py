@@ -28,11 +28,13 @@ from sidecar.opencode.child import Child, ChildExit, State
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
+from sidecar.opencode.pulse import OVERWORKED, SILENT
 from sidecar.store.interface import Store
 
 _CAUSES = {
     "exited": "crashed",
-    "no answer to health checks": "unresponsive",
+    SILENT: "unresponsive",
+    OVERWORKED: "overworked",
     "start time-out": "start_timeout",
     "cannot start": "cannot_start",
     "poisoned directory": "poisoned",
@@ -171,7 +173,10 @@ class StateCollector(Collector):
 
     def _work(self) -> Iterator[Metric]:
         turns, log = self._sources.turns, self._sources.log
-        yield _gauge("turns_running", "Turns that run.", turns.busy_count)
+        places = turns.places
+        yield _gauge("turns_running", "Turns that run.", turns.busy_count - places.waiting)
+        yield _gauge("turns_in_line", "Turns that wait for a place in opencode.", places.waiting)
+        yield _counter("turns_refused", "Messages refused: too many waited.", places.refused)
         yield _gauge("turns_waiting", "Turns that wait for a client's answer.", turns.waiting_count)
         yield _gauge("queued_events", "Client events behind running turns.", turns.queued_count)
         yield _gauge("event_streams_open", "Event streams with a reader.", log.reader_count())

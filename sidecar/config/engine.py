@@ -90,12 +90,16 @@ class ChildSettings(SettingsGroup):
     binary: Path | None = None
     """The opencode executable. Unset: the pinned one under `deploy/opencode`, else `opencode` on PATH."""
     start_timeout_seconds: Seconds = 60.0
-    """Bound from spawn to the first healthy answer, seconds (3.4 s measured warm, 6 s cold)."""
+    """Bound from spawn to the first healthy answer, seconds (3.4 s measured warm, 6 s cold). Time in which
+    it works, or waits for a processor, does not count, see `SIDECAR_CHILD_BUSY_LIMIT_SECONDS`."""
     health_interval_seconds: Seconds = 10.0
     """Pause between health checks, seconds."""
     health_timeout_seconds: Seconds = 20.0
-    """A child that answers no health check for this long is replaced, seconds. Busy is not dead: under
-    full load a check took up to 2 s."""
+    """A child that answers no health check for this long, and shows no other sign of life (processor time,
+    events, model requests), is replaced, seconds."""
+    busy_limit_seconds: Seconds = 600.0
+    """A child that works but answers no health check for this long is replaced all the same, seconds: it may
+    be in an endless loop. With 200 turns in one process checks were unanswered for 70 s."""
     request_timeout_seconds: Seconds = 60.0
     """Bound for one ordinary request to the child, seconds."""
     prompt_wait_seconds: Seconds = 90.0
@@ -170,6 +174,12 @@ class TurnSettings(SettingsGroup):
     ends with `session.error`. opencode itself tries a failed request 5 more times."""
     watchdog_seconds: Seconds = 30.0
     """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
+    max_running: Annotated[int, Field(ge=1)] = 32
+    """Turns that opencode works on at once; further ones wait in order. It is one thread: more at once make
+    each slower, and none faster. Turns that wait for their client do not count."""
+    max_waiting: Annotated[int, Field(ge=0)] = 1000
+    """Turns that may wait for one of those places; then a message that would begin another is refused with
+    529 and `retry-after`."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 100
     """User messages that may wait on one busy session; more answer 429."""
     max_queued_bytes: Annotated[int, Field(ge=1)] = 64_000_000

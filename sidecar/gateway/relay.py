@@ -80,6 +80,8 @@ class Relay:
         self.guard = guard or RequestGuard()
         self.repaired_frames = 0
         """Frames of answers that were not passed on as they came."""
+        self.bytes_taken = 0
+        """Of the child's requests: it grows while the child works."""
         self._port = port
         self._listeners = Listeners()
         self._runner: web.AppRunner | None = None
@@ -128,7 +130,9 @@ class Relay:
             return failed_answer(path, 401, "the relay's token is missing or of an earlier boot")
         if path not in FORWARDED_PATHS:
             return failed_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
-        call = Call(path, with_gateway_id(await request.read()))
+        body = await request.read()
+        self.bytes_taken += len(body)
+        call = Call(path, with_gateway_id(body))
         if request.method == hdrs.METH_POST:
             return await self._observed(request, call)
         return await self._forwarder.forward(request, call)

@@ -101,7 +101,8 @@ class AdminApi:
                     "unloads": instances.unloads,
                 },
                 "turns": {
-                    "running": turns.busy_count,
+                    "running": turns.busy_count - turns.places.waiting,
+                    "in_line": turns.places.waiting,
                     "waiting": turns.waiting_count,
                     "queued_events": turns.queued_count,
                 },

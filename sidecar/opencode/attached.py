@@ -28,6 +28,7 @@ from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import read_vitals
+from sidecar.opencode.pulse import Pulse
 from sidecar.processes import orphans
 
 _READY_POLL_SECONDS = 0.25
@@ -41,7 +42,6 @@ _GONE_TIMEOUT_SECONDS = 15.0
 _OUTPUT_EXCERPT = 500
 
 _EXITED = "exited"
-_SILENT = "no answer to health checks"
 _STOPPED = "stopped"
 
 _log = structlog.get_logger(__name__)
@@ -190,7 +190,16 @@ class AttachedChild(Child):
 
     async def _attend(self, client: ChildClient) -> str:
         """Stay until this boot is over or has to end; return why."""
-        unhealthy_since: float | None = None
+        pulse = Pulse(
+            pid=lambda: self.pid,
+            signs=self.signs_of_life,
+            silence_seconds=self._settings.health_timeout_seconds,
+            limit_seconds=max(
+                self._settings.health_timeout_seconds, self._settings.busy_limit_seconds
+            ),
+        )
+        await pulse.begin()
+        missed_at: float | None = None
         look_at = time.monotonic() + self._settings.health_interval_seconds
         while True:
             if self._process is not None and self._process.is_gone:
@@ -199,17 +208,23 @@ class AttachedChild(Child):
                 return _STOPPED
             if await self._is_restart_due():
                 return self._restart.reason or ""
+            asked = time.monotonic()
             try:
                 await client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError as error:
                 if _is_refused(error):
                     return _EXITED
-                unhealthy_since = unhealthy_since or time.monotonic()
                 self._note_health(False)
-                if time.monotonic() - unhealthy_since > self._settings.health_timeout_seconds:
-                    return _SILENT
+                reason = await pulse.missed(
+                    planned_seconds=self._check_timeout_seconds + _WATCH_SECONDS,
+                    took_seconds=time.monotonic() - (missed_at or asked),
+                )
+                if reason is not None:
+                    return reason
+                missed_at = time.monotonic()
             else:
-                unhealthy_since = None
+                missed_at = None
+                pulse.answered()
                 self._note_health(True)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + self._settings.health_interval_seconds

@@ -19,7 +19,7 @@ from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environm
 from sidecar.processes import orphans
 from sidecar.processes.process import ChildProcess
 
-_HEALTH_POLL_TIMEOUT_SECONDS = 2.0
+HEALTH_POLL_TIMEOUT_SECONDS = 2.0
 _DISPOSE_TIMEOUT_SECONDS = 5.0
 _TERM_GRACE_SECONDS = 3.0
 
@@ -71,7 +71,7 @@ class Boot:
     async def version(self) -> str | None:
         """Return the child's version if it answers, else None."""
         try:
-            return await self.client.health(timeout_seconds=_HEALTH_POLL_TIMEOUT_SECONDS)
+            return await self.client.health(timeout_seconds=HEALTH_POLL_TIMEOUT_SECONDS)
         except ChildError:
             return None
 

@@ -72,6 +72,7 @@ class Child(ABC):
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._client: ChildClient | None = None
+        self._signs: list[Callable[[], int]] = []
         self._is_draining = False
         self._is_stopping = False
         self._retry_at = 0.0
@@ -97,6 +98,14 @@ class Child(ABC):
                 tested=PINNED_VERSION,
             )
         self.version = version
+
+    def add_sign_of_life(self, read: Callable[[], int]) -> None:
+        """Have `read` show a number that grows with whatever arrives from the child."""
+        self._signs.append(read)
+
+    def signs_of_life(self) -> int:
+        """Return a number that changes whenever something has arrived from the child."""
+        return sum(read() for read in self._signs)
 
     @property
     def client(self) -> ChildClient | None:

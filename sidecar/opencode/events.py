@@ -69,6 +69,8 @@ class EventPump:
         self._last_boot = 0
         self.connected_boot = 0
         """The boot whose events are being read, 0 when none."""
+        self.bytes_read = 0
+        """Of the streams of events, heartbeats included: it grows while the child lives."""
         self.events_seen = 0
         self.events_dropped = 0
         """How many could not be read."""
@@ -153,6 +155,7 @@ class EventPump:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
             pending = b""
             while data := await bound.wait(response.content.readany()):
+                self.bytes_read += len(data)
                 *frames, pending = (pending + data).split(b"\n\n")
                 for frame in frames:
                     if (event := self._read_or_drop(frame)) is None:

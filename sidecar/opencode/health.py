@@ -1,4 +1,4 @@
-"""Health checks of the child: responsiveness, memory, and reaping of orphaned processes."""
+"""Health checks of the child (busy is not dead, see `pulse`), memory, and reaping of orphaned processes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import psutil
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
 from sidecar.opencode.client import ChildClient
+from sidecar.opencode.pulse import Pulse
 from sidecar.processes import orphans
 
 _ATTEMPTS_PER_TIMEOUT = 4
@@ -60,8 +61,8 @@ def read_vitals(pid: int) -> Vitals | None:
 class HealthWatch:
     """Asks one boot of the child at intervals.
 
-    One unanswered check makes it unhealthy (`on_health(False)`), an answer heals it, and silence of
-    `health_timeout_seconds` since the first unanswered check ends in `on_dead()`.
+    One unanswered check makes it unhealthy (`on_health(False)`), an answer heals it; what the pulse gives up
+    ends in `on_dead(reason)`.
     """
 
     def __init__(
@@ -70,13 +71,15 @@ class HealthWatch:
         client: ChildClient,
         pid: int,
         settings: ChildSettings,
+        pulse: Pulse,
         on_health: Callable[[bool], None],
-        on_dead: Callable[[], None],
+        on_dead: Callable[[str], None],
         on_vitals: Callable[[Vitals], None],
     ) -> None:
         self._client = client
         self._pid = pid
         self._settings = settings
+        self._pulse = pulse
         self._on_health = on_health
         self._on_dead = on_dead
         self._on_vitals = on_vitals
@@ -85,23 +88,30 @@ class HealthWatch:
         """Run until cancelled or the child is given up."""
         while True:
             await asyncio.sleep(self._settings.health_interval_seconds)
-            if not await self._answers():
-                self._on_dead()
+            if (reason := await self._given_up()) is not None:
+                self._on_dead(reason)
                 return
             vitals = await asyncio.to_thread(read_vitals, self._pid)
             if vitals is not None:
                 self._on_vitals(vitals)
 
-    async def _answers(self) -> bool:
-        bound = self._settings.health_timeout_seconds
-        deadline = time.monotonic() + bound
-        while (left := deadline - time.monotonic()) > 0:
+    async def _given_up(self) -> str | None:
+        """Check until there is an answer; return why there will be none."""
+        bound = self._settings.health_timeout_seconds / _ATTEMPTS_PER_TIMEOUT
+        await self._pulse.begin()
+        reason = None
+        while reason is None:
+            began = time.monotonic()
             try:
-                await self._client.health(timeout_seconds=min(left, bound / _ATTEMPTS_PER_TIMEOUT))
+                await self._client.health(timeout_seconds=bound)
             except ChildError:
                 self._on_health(False)
                 await asyncio.sleep(_PAUSE_SECONDS)
+                reason = await self._pulse.missed(
+                    planned_seconds=bound + _PAUSE_SECONDS, took_seconds=time.monotonic() - began
+                )
             else:
                 self._on_health(True)
-                return True
-        return False
+                self._pulse.answered()
+                return None
+        return reason

@@ -6,7 +6,8 @@
 
 Ready means that `/global/health` answers; nothing is read from the child's output. A planned restart
 (`request_restart`) aborts every turn, so it waits until nobody is busy, and for that may hold new turns: see
-`planned_restart`. A dead or silent child is replaced at once, after a growing delay.
+`planned_restart`. A dead or silent child is replaced at once, after a growing delay. One that is only busy is
+not silent (`pulse`), and when it is given up all the same that is no crash.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import structlog
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.errors import SettingsError
-from sidecar.opencode.boot import Boot
+from sidecar.opencode.boot import HEALTH_POLL_TIMEOUT_SECONDS, Boot
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.health import HealthWatch
+from sidecar.opencode.pulse import OVERWORKED, Pulse
 from sidecar.processes.process import ChildProcess
 
 _STABLE_SECONDS = 60.0
@@ -62,7 +64,7 @@ class Supervisor(Child):
         self._tasks = TaskOwner("child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._is_dead = False
+        self._dead_because: str | None = None
         self._was_planned = False
         self._backoff = Backoff(first=settings.restart_first_delay_seconds)
         self._crashes = 0
@@ -94,7 +96,7 @@ class Supervisor(Child):
             stable = await self._one_boot(binary)
             if self._is_stopping:
                 return
-            if self._was_planned:
+            if self._was_planned or self._dead_because == OVERWORKED:
                 continue
             if stable:
                 self._backoff.reset()
@@ -122,7 +124,7 @@ class Supervisor(Child):
     async def _one_boot(self, binary: Path) -> bool:
         """Run one child to its end; return whether it had been ready for long."""
         self._set_state("starting")
-        self._is_dead = self._was_planned = False
+        self._was_planned, self._dead_because = False, None
         self._restart.clear()  # this start is the restart
         try:
             boot = await Boot.spawn(
@@ -149,17 +151,24 @@ class Supervisor(Child):
                 ready_at = time.monotonic()
                 reason = await self._serve(boot)
         finally:
-            await self._end(boot, reason, is_polite=ready_at is not None and not self._is_dead)
+            await self._end(boot, reason, is_polite=ready_at is not None and not self._dead_because)
             await cancel_and_wait(exit_watch)
         return ready_at is not None and time.monotonic() - ready_at >= _STABLE_SECONDS
+
+    def _pulse(self, boot: Boot, silence_seconds: float) -> Pulse:
+        return Pulse(
+            pid=lambda: boot.process.pid,
+            signs=self.signs_of_life,
+            silence_seconds=silence_seconds,
+            limit_seconds=max(silence_seconds, self._settings.busy_limit_seconds),
+        )
 
     async def _becomes_healthy(self, boot: Boot) -> bool:
         began = time.monotonic()
         bound = self._settings.start_timeout_seconds
+        pulse = self._pulse(boot, bound)
         while boot.process.returncode is None and not self._is_stopping:
-            if time.monotonic() - began > bound:
-                _log.error("child did not become ready", timeout_seconds=bound)
-                return False
+            asked = time.monotonic()
             if (version := await boot.version()) is not None and not self._is_stopping:
                 self.note_version(version)
                 self._client = boot.client
@@ -167,6 +176,14 @@ class Supervisor(Child):
                 _log.info("child ready", boot=self.boot, seconds=round(time.monotonic() - began, 2))
                 return True
             await self._pause(_READY_POLL_SECONDS)
+            reason = await pulse.missed(
+                planned_seconds=HEALTH_POLL_TIMEOUT_SECONDS + _READY_POLL_SECONDS,
+                took_seconds=time.monotonic() - asked,
+            )
+            if reason is not None:
+                _log.error("child did not become ready", timeout_seconds=bound, reason=reason)
+                self._dead_because = reason
+                return False
         return False
 
     async def _serve(self, boot: Boot) -> str:
@@ -175,6 +192,7 @@ class Supervisor(Child):
             client=boot.client,
             pid=boot.process.pid,
             settings=self._settings,
+            pulse=self._pulse(boot, self._settings.health_timeout_seconds),
             on_health=self._note_health,
             on_dead=self._note_dead,
             on_vitals=self._note_vitals,
@@ -186,8 +204,8 @@ class Supervisor(Child):
                     return "exited"
                 if self._is_stopping:
                     return "stopped"
-                if self._is_dead:
-                    return "no answer to health checks"
+                if self._dead_because is not None:
+                    return self._dead_because
                 if await self._is_restart_due():
                     self._was_planned = True
                     return self._restart.reason or ""
@@ -206,8 +224,8 @@ class Supervisor(Child):
         await process.wait()
         self._wake.set()
 
-    def _note_dead(self) -> None:
-        self._is_dead = True
+    def _note_dead(self, reason: str) -> None:
+        self._dead_because = reason
         self._wake.set()
 
     def _crashed(self, task: str, error: BaseException) -> None:

@@ -210,7 +210,9 @@ async def make_domain(
 
 
 def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
-    """Subscribe the child to losses of its events, and the turns to gaps in them and to model requests."""
+    """Subscribe the child to its events' bytes and their losses, the turns to gaps and to model requests."""
+    child.supervisor.add_sign_of_life(lambda: child.pump.bytes_read)
+    child.supervisor.add_sign_of_life(lambda: relay.bytes_taken)
     child.pump.on_lost(child.supervisor.suspect)
     child.pump.on_gap(turns.gap)
     child.pump.on_gap(lambda _gap: relay.guard.forget_all())

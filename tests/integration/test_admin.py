@@ -103,7 +103,7 @@ async def test_state_tells_what_goes_on(sidecar: Sidecar, admin: aiohttp.ClientS
     assert state["opencode"]["state"] == "ready"
     assert state["opencode"]["version"] == "fake"
     assert state["opencode"]["pid"] == sidecar.supervisor.pid
-    assert state["turns"] == {"running": 0, "waiting": 0, "queued_events": 0}
+    assert state["turns"] == {"running": 0, "in_line": 0, "waiting": 0, "queued_events": 0}
     assert state["gateway"]["origin"] == "gateway"
     assert state["gateway"]["demo"] is False
     assert state["store"]["size_bytes"] > 0

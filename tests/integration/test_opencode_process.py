@@ -19,6 +19,7 @@ from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, RelayAccess
+from sidecar.opencode.pulse import OVERWORKED, SILENT
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.process import ChildProcess
 
@@ -73,7 +74,7 @@ class Stage:
     async def until(self, state: State, boot: int | None = None) -> None:
         """Wait for a state, of a certain boot if given."""
         s = self.supervisor
-        await eventually(lambda: s.state == state and boot in (None, s.boot))
+        await eventually(lambda: s.state == state and boot in (None, s.boot), 60.0)
 
 
 Stages = Callable[..., Stage]
@@ -304,7 +305,71 @@ async def test_silence_degrades_then_kills(stages: Stages) -> None:
     await stage.until("ready", boot=2)
     assert stage.states[:5] == ["starting", "ready", "degraded", "stopping", "backing_off"]
     assert stage.supervisor.last_exit is not None
-    assert stage.supervisor.last_exit.reason == "no answer to health checks"
+    assert stage.supervisor.last_exit.reason == SILENT
+
+
+async def test_busy_is_not_dead(stages: Stages) -> None:
+    """A child that works stays, degraded, however long it answers nothing, and is ready when it answers."""
+    stage = stages("child_busy.py", health_timeout_seconds=0.5)
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    busy = stage.files.cwd / "BUSY"
+    busy.touch()
+    await stage.until("degraded")
+    await asyncio.sleep(
+        3.0
+    )  # six times the time-out: what must not happen has no event to wait for
+    assert (stage.supervisor.state, stage.supervisor.boot) == ("degraded", 1)
+    busy.unlink()
+    await stage.until("ready")
+    assert stage.states == ["starting", "ready", "degraded", "ready"]
+
+
+async def test_a_child_that_is_busy_beyond_the_limit_is_replaced_and_has_not_crashed(
+    stages: Stages,
+) -> None:
+    """The end of an endless loop neither waits nor counts towards the crash loop."""
+    stage = stages(
+        "child_busy.py",
+        health_timeout_seconds=0.5,
+        busy_limit_seconds=1.5,
+        crash_loop_limit=1,
+        restart_first_delay_seconds=60.0,
+    )
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    busy = stage.files.cwd / "BUSY"
+    busy.touch()
+    stage.supervisor.on_exit(lambda _exit: busy.unlink())
+    await stage.until("ready", boot=2)
+    assert stage.supervisor.last_exit is not None
+    assert stage.supervisor.last_exit.reason == OVERWORKED
+    assert "backing_off" not in stage.states
+
+
+async def test_a_child_that_hangs_without_working_is_replaced(stages: Stages) -> None:
+    """Nothing moves in it, so it is dead."""
+    stage = stages("child_busy.py", health_timeout_seconds=0.5)
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    hung = stage.files.cwd / "HUNG"
+    hung.touch()
+    stage.supervisor.on_exit(lambda _exit: hung.unlink(missing_ok=True))
+    await stage.until("ready", boot=2)
+    assert stage.supervisor.last_exit is not None
+    assert stage.supervisor.last_exit.reason == SILENT
+
+
+async def test_a_stopped_child_is_replaced(stages: Stages) -> None:
+    """SIGSTOP leaves a process that is there and does nothing."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_ready(20)
+    assert stage.supervisor.pid is not None
+    os.kill(stage.supervisor.pid, signal.SIGSTOP)
+    await stage.until("ready", boot=2)
+    assert stage.supervisor.last_exit is not None
+    assert stage.supervisor.last_exit.reason == SILENT
 
 
 async def test_requested_restart_waits_for_idle(stages: Stages) -> None:

@@ -13,6 +13,7 @@ import structlog
 
 from sidecar.aiokit import cancel_and_wait
 from sidecar.errors import ChildError, ChildUnavailableError, SidecarError
+from sidecar.managed.child.places import TurnPlace
 from sidecar.managed.child.sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.turns import commands as do
 from sidecar.managed.turns import inputs as got
@@ -50,11 +51,13 @@ class ChildWorker:
         session: HasRecord,
         child_sessions: ChildSessions,
         prompt: Prompt,
+        place: TurnPlace,
         report: Callable[[got.Input], None],
     ) -> None:
         self._session = session
         self._child_sessions = child_sessions
         self._prompt = prompt
+        self._place = place
         self._report = report
         self._queue: asyncio.Queue[do.ChildCommand] = asyncio.Queue()
         self._stack = AsyncExitStack()
@@ -73,6 +76,7 @@ class ChildWorker:
         await cancel_and_wait(task)
         await cancel_and_wait(self._job)
         await self._close_session()
+        self._place.leave()
 
     def put(self, command: do.ChildCommand) -> None:
         """Execute the command when its time has come."""
@@ -82,6 +86,13 @@ class ChildWorker:
             if self._job is not None:
                 self._job.cancel()
         self._queue.put_nowait(command)
+
+    def note_waiting(self, *, is_waiting: bool) -> None:
+        """Give the turn's place to others while it waits for the client."""
+        if is_waiting:
+            self._place.leave()
+        elif self._child is not None:
+            self._place.enter_at_once()
 
     async def abort(self, seconds: float) -> None:
         """Ask opencode to stop, for at most that long; errors are of no interest any more."""
@@ -147,6 +158,8 @@ class ChildWorker:
 
     async def _open(self, command: do.Open) -> got.Opened:
         await self._close_session()
+        if await self._place.enter():
+            self._report(got.Placed())
         opening = self._child_sessions.open(
             self._session.record,
             self._report,

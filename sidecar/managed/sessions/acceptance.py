@@ -56,6 +56,7 @@ async def accept(
     *,
     limits: TurnSettings,
     modalities_of: ModalitiesOf,
+    check_room: Callable[[], None],
     where: str = "events",
     before: Callable[[Connection], None] | None = None,
     request_id: str | None = None,
@@ -63,13 +64,15 @@ async def accept(
     """Accept a batch: persist it, set things going, return the events as the API answers them.
 
     Needs the actor's lock. `before` runs first in the same transaction; `where` is the field that errors
-    name. Raises InvalidRequestError, ConflictError (archived session) or RateLimitedError (queue full),
-    and then nothing was accepted.
+    name. Raises InvalidRequestError, ConflictError (archived session), RateLimitedError (queue full) or what
+    `check_room` raises when there is no room for another turn, and then nothing was accepted.
     """
     plan = Acceptance()
     waiting = await actor.waiting_calls()
     texts = _make_room(actor, events, limits)
     _check(actor, plan, events, where, waiting=waiting, modalities_of=modalities_of)
+    if actor.record.turn is None and any(isinstance(event, UserMessage) for event in events):
+        check_room()
     # Only now, when every event is known to be good, may the session change.
     _apply(actor, plan, events, texts, waiting)
     appended = await actor.commit(

@@ -18,6 +18,7 @@ from sidecar.cluster.ownership import OwnedElsewhereError, Ownership, OwnershipL
 from sidecar.config import TurnSettings
 from sidecar.errors import NotFoundError, OwnerUnavailableError
 from sidecar.ids import new_id
+from sidecar.managed.child.places import TurnPlaces
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.child.worker import Prompt
 from sidecar.managed.events.log import EventLog
@@ -87,6 +88,7 @@ class Turns:
             prompt_wait_seconds=child_sessions.prompt_wait_seconds,
             is_split=settings.split_messages,
         )
+        self.places = TurnPlaces(max_running=settings.max_running, max_waiting=settings.max_waiting)
         self._traces = TurnTraces(tracer)
         self._tasks = TaskOwner("turns")
         self._actors: OrderedDict[str, SessionActor] = OrderedDict()
@@ -223,6 +225,7 @@ class Turns:
             events,
             limits=self._settings,
             modalities_of=self._modalities_of,
+            check_room=self.places.check,
             where=where,
             before=before,
             request_id=request_id,
@@ -315,6 +318,7 @@ class Turns:
     async def drain(self, seconds: float) -> None:
         """Start nothing new, let what opencode works on finish for `seconds`, settle the rest, stop."""
         self._is_draining = True
+        self.places.close()
         for actor in self._actors.values():
             if actor.turn is not None:
                 actor.turn.put(Draining())
@@ -433,6 +437,7 @@ class Turns:
             child_sessions=self._child_sessions,
             custom_tools=self._custom_tools,
             prompt=Prompt(message_id, resume.content if resume else content, actor.system),
+            place=self.places.place(),
         )
         self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)
         self._tasks.start(f"turn {actor.record.id}", self._run(turn, actor))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from sidecar.managed.child.places import TurnPlace
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.child.worker import ChildWorker, Prompt
 from sidecar.managed.common import timestamps
@@ -71,12 +72,17 @@ class TurnRunner:
         child_sessions: ChildSessions,
         custom_tools: CustomTools,
         prompt: Prompt,
+        place: TurnPlace,
     ) -> None:
         self._session = session
         self._machine = machine
         self._custom_tools = custom_tools
         self._worker = ChildWorker(
-            session=session, child_sessions=child_sessions, prompt=prompt, report=self.put
+            session=session,
+            child_sessions=child_sessions,
+            prompt=prompt,
+            place=place,
+            report=self.put,
         )
         self._inputs: list[Input] = []
         self._has_input = asyncio.Event()
@@ -129,6 +135,8 @@ class TurnRunner:
                 self._has_input.clear()
                 batch, self._inputs = self._inputs, []
                 await self._execute(self._machine.handle(batch, clock()))
+                if not self._machine.is_over:
+                    self._worker.note_waiting(is_waiting=self._machine.is_waiting)
 
     async def _execute(self, commands: Sequence[do.Command]) -> None:  # noqa: PLR0912  # one case each
         """Execute the commands in order. What has to be durable is committed before opencode is asked."""

@@ -74,6 +74,11 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """The turn had to wait for a place in opencode, and has one now; it is still to be opened."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """The session is open in opencode and its events are followed.
 
@@ -136,6 +141,7 @@ Input: TypeAlias = (
     | Stopping
     | Fired
     | Prepared
+    | Placed
     | Opened
     | Aborted
     | Busy

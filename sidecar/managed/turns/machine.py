@@ -140,6 +140,11 @@ class TurnMachine:
         return self.phase in {Phase.PREPARING, Phase.RESENDING}
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether nothing goes on without the client."""
+        return self.phase is Phase.WAITING
+
+    @property
     def is_over(self) -> bool:
         """Whether the turn needs no task any more."""
         return self.phase in OVER
@@ -256,6 +261,10 @@ class TurnMachine:
                 self._on_stopping()
             case got.Fired(timer):
                 self._on_timer(timer)
+            case got.Placed():
+                # Only now does the turn's own time begin.
+                self._give_up_at = self._now + self._limits.prompt_wait_seconds
+                self._deadline = self._now + self._limits.max_seconds
             case got.Prepared() | got.Opened():
                 self._on_ready(item)
             case got.Aborted() if self.phase is Phase.GIVING_UP:

@@ -22,6 +22,7 @@ from sidecar.managed.turns.inputs import (
     Draining,
     Interrupt,
     Opened,
+    Placed,
     Prepared,
     Refused,
     Stopping,
@@ -140,3 +141,9 @@ def test_a_continued_turn_first_closes_the_calls_that_were_denied() -> None:
 def test_model_requests_of_a_lost_prompt_are_not_shown() -> None:
     """opencode is asked about the prompt instead."""
     assert Playbook(earlier=RESTARTED) << PrepareDirectory() >> ModelRequestStarted("req_0")
+
+
+def test_a_turn_that_waited_for_its_place_has_all_its_time() -> None:
+    """opencode is waited for from then on, as long as by any other turn."""
+    play = opening() >> after(10 * WAIT_SECONDS) >> Placed() >> Unavailable(FIRST, DOWN)
+    assert play >> after(0.1) << Open(pytest.approx(WAIT_SECONDS - 0.1))
