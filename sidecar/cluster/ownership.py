@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from sidecar.aiokit import Callbacks
-from sidecar.cluster.boots import take_duty
+from sidecar.cluster.boots import select_least_loaded, take_duty
 from sidecar.errors import NotFoundError, OwnerUnavailableError, SidecarError
 from sidecar.store.interface import Connection, Store, StoreError
 
@@ -34,6 +34,7 @@ class Owner:
     """The boot that owns a session: where its internal listener is."""
 
     boot_id: str
+    """Empty for one that is asked to become the owner."""
     address: str
 
 
@@ -252,6 +253,17 @@ class SharedOwnership(Ownership):
     def may_delete(self) -> tuple[str, tuple[str, ...]]:
         """Return a condition for what is ours or nobody's: a session in use elsewhere is left alone."""
         return f" AND (owner_boot IS NULL OR owner_boot = ? OR NOT {_ALIVE})", (self.boot_id,)
+
+    async def owner_of(self, session_id: str) -> Owner | None:
+        """Return the session's live owner, None when there is none. Raises StoreError."""
+        return await self._database.read(lambda connection: select_owner(connection, session_id))
+
+    async def least_loaded(self) -> Owner | None:
+        """Return another live boot, the one with least to do; it does not own yet. Raises StoreError."""
+        address = await self._database.read(
+            lambda connection: select_least_loaded(connection, self.boot_id)
+        )
+        return Owner("", address) if address is not None else None
 
     def takes_duty(self, connection: Connection, name: str, seconds: float, /) -> bool:
         """Take or keep a duty by its row's lease."""

@@ -22,7 +22,9 @@ from sidecar.cluster.ownership import SharedOwnership
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.http.bodies import BodyBounds
-from sidecar.http.peers import FollowedStreams, PeerApi, Peers, start_peer_listener
+from sidecar.http.followed_streams import FollowedStreams
+from sidecar.http.peer_listener import PeerApi, start_peer_listener
+from sidecar.http.peers import Peers
 from sidecar.http.streams import LocalStreams, Streams
 from sidecar.instruments import Reading
 from sidecar.managed.child.mirror import Mirror
@@ -89,7 +91,6 @@ class Cluster:
             load=load,
             peers=Peers(
                 ownership=ownership,
-                database=database,
                 session=session,
                 key=settings.cluster.key.get_secret_value(),
                 load=load,

@@ -1,0 +1,134 @@
+"""The internal listener: the owner's side of what other pods send, see `peer_protocol`."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections.abc import Iterable
+
+from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from sidecar.aiokit import TaskOwner
+from sidecar.cluster.boots import Load
+from sidecar.cluster.ownership import OwnedElsewhereError, Owner, SharedOwnership
+from sidecar.errors import AuthenticationError
+from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
+from sidecar.http.events import FORWARDED_AS
+from sidecar.http.middleware import finish_writes, request_context
+from sidecar.http.peer_protocol import (
+    CLAIM_HEADER,
+    ID_HEADER,
+    KEY_HEADER,
+    PREFIX,
+    RECORD,
+    THE_END,
+)
+from sidecar.http.streams import LocalStreams, Wanted
+
+
+class PeerApi:
+    """The internal listener's routes: the owner's side of what `Peers` sends."""
+
+    def __init__(
+        self,
+        *,
+        ownership: SharedOwnership,
+        local: LocalStreams,
+        load: Load,
+        routes: Iterable[web.RouteDef],
+    ) -> None:
+        self._ownership = ownership
+        self._local = local
+        self._load = load
+        self._routes = list(routes)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes of changes, and of streams."""
+        changes = [
+            web.route(route.method, PREFIX + route.path, self._owned(route.handler))
+            for route in self._routes
+            if route.method not in {hdrs.METH_GET, hdrs.METH_HEAD}
+            and route.path.startswith("/v1/sessions")
+        ]
+        return [*changes, web.get(f"{PREFIX}/streams/{{id}}", self.stream, allow_head=False)]
+
+    def _owned(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if (session_id := request.match_info.get("id")) is not None:
+                await self._check_owned(request, session_id)
+                request[FORWARDED_AS] = request.headers[ID_HEADER]
+            return await handler(request)
+
+        return handle
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """`GET /peer/streams/{id}`: records of batches, see the module."""
+        session_id = request.match_info["id"]
+        await self._check_owned(request, session_id)
+        query = request.query
+        wanted = Wanted(
+            session_id,
+            frozenset(filter(None, query["previews"].split(","))),
+            bool(query["replay_finished"]),
+            int(query["after"]) if query["after"] else None,
+            frozenset(filter(None, query.get("hidden", "").split(","))),
+        )
+        response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
+        with contextlib.suppress(ClientConnectionResetError):
+            async with self._local.open(wanted) as batches:
+                await response.prepare(request)
+                async for seq, frames in batches:
+                    body = b"".join(frames)
+                    await response.write(RECORD.pack(seq, len(body)))
+                    await response.write(body)
+            if self._ownership.owns(session_id) and not self._load.is_draining:
+                await response.write(THE_END)
+            await response.write_eof()
+        return response
+
+    async def _check_owned(self, request: web.Request, session_id: str) -> None:
+        if self._ownership.owns(session_id):
+            return
+        if request.headers.get(CLAIM_HEADER):
+            await self._ownership.acquire(session_id)
+            return
+        raise OwnedElsewhereError(session_id, Owner("", ""))
+
+
+async def start_peer_listener(
+    api: PeerApi, *, host: str, port: int, key: str, tasks: TaskOwner, bounds: BodyBounds
+) -> tuple[web.AppRunner, int]:
+    """Listen for other pods; return the runner and the port. Raises OSError."""
+    app = web.Application(
+        middlewares=[
+            request_context,
+            _require_peer(key),
+            finish_writes(tasks),
+            bounded_bodies(BodyBudget(bounds)),
+        ],
+    )
+    app.add_routes(api.routes())
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=2.0
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner, runner.addresses[0][1]
+
+
+def _require_peer(key: str) -> Middleware:
+    expected = key.encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        offered = request.headers.get(KEY_HEADER, "").encode(errors="surrogateescape")
+        if not hmac.compare_digest(offered, expected):
+            raise AuthenticationError("this listener is for the pods of one cluster only")
+        return await handler(request)
+
+    return check
