@@ -224,7 +224,7 @@ class Forwarder:
                 call.note_first_byte()
                 if passed := stream.feed(chunk):
                     await response.write(passed)
-                if stream.facts.is_over:
+                if stream.facts.is_over or stream.fault is not None:
                     return
                 reading = bound.wait(upstream.content.readany())
                 chunk = await (_or_silence(reading) if stream.has_terminal_mark else reading)
@@ -234,10 +234,12 @@ class Forwarder:
     def _incomplete(
         self, upstream: aiohttp.ClientResponse, stream: AnswerStream
     ) -> RequestFailure | None:
-        """Return the failure of a stream that ended cleanly and too early.
+        """Return the failure of a stream that ended cleanly and too early, or that is no answer.
 
         opencode decides by the words of the message whether it tries again.
         """
+        if stream.fault is not None:
+            return RequestFailure("incomplete", excerpt(stream.fault, self._api_key))
         if stream.missing is None:
             return None
         if not stream.is_event_stream:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from email.utils import parsedate_to_datetime
+
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from sidecar.gateway.upstream import key_headers
@@ -26,6 +29,10 @@ LEADING_AWAY = frozenset(
     }
 )
 """By these a client could come to talk to somebody else than the relay, or be recognised there."""
+MAX_RETRY_AFTER_SECONDS = 60
+"""opencode waits as long as `retry-after` says, without bound: a turn that waits until tomorrow's quota
+looks as if it hung. After the bound it asks again, at most 5 times, and then the turn says why."""
+_PAUSES = {"retry-after": 1, "retry-after-ms": 1000}
 STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server"}
 
 
@@ -47,6 +54,22 @@ def for_gateway(
 
 def for_child(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """Return the headers of the gateway's answer as the child gets them."""
-    return CIMultiDict(
+    passed = CIMultiDict(
         (name, value) for name, value in headers.items() if name.lower() not in STRIPPED_FROM_ANSWER
     )
+    for name, unit in _PAUSES.items():
+        if name in passed and _is_long(passed[name], unit):
+            passed[name] = str(MAX_RETRY_AFTER_SECONDS * unit)
+    return passed
+
+
+def _is_long(value: str, unit: int) -> bool:
+    """Whether a pause, as a number of `1/unit` seconds or as a date, is longer than the bound."""
+    try:
+        seconds = float(value) / unit
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return False
+    return not seconds <= MAX_RETRY_AFTER_SECONDS

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Proxies:
             if value:
                 by_scheme[scheme] = _proxy_url(name, value)
         _, none = _first(environment, _NONE)
-        exempt = tuple(part.strip().lower() for part in none.split(",") if part.strip())
+        exempt = tuple(part.lower() for part in re.split(r"[\s,]+", none) if part)
         return cls(by_scheme, exempt)
 
     def proxy_for(self, url: URL) -> URL | None:

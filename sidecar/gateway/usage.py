@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from sidecar.model_requests import Usage
+from sidecar.wire.model_bounds import MAX_TOKENS
 
 
 def larger(old: Usage | None, new: Usage) -> Usage:
@@ -33,9 +34,16 @@ def read_usage(raw: dict[str, Any]) -> Usage:
     return Usage(fresh, output, created, read)
 
 
+def is_count(value: object) -> bool:
+    """Whether a value may be a number of tokens. By a huge one opencode would begin to compact."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= MAX_TOKENS
+
+
 def _count(holder: Any, name: str) -> int:
     value = _get(holder, name)
-    return int(value) if isinstance(value, (int, float)) and value > 0 else 0
+    return int(value) if is_count(value) else 0
 
 
 def _get(holder: Any, name: str) -> Any:

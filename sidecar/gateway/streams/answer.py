@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from sidecar.gateway.streams.chat import ChatRepair
-from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire
+from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire, error_in, interruption
 from sidecar.gateway.streams.frames import (
     Frame,
     FrameSplitter,
     looks_like_events,
     read_frame,
+    separate,
     write_frame,
 )
 from sidecar.gateway.streams.messages import MessagesRepair
 
 _KEPT_BEGINNING_BYTES = 512
+_SHOWN_BYTES = 200
 
 
 class Repair(Protocol):
@@ -41,6 +43,8 @@ class AnswerStream:
         self.repaired_frames = 0
         self.beginning = b""
         """Of what was received, for the message about a body that is no event stream."""
+        self.fault: str | None = None
+        """Why what was received is no answer although the stream goes on; nothing more is passed on then."""
         self._wire = wire
         self._frames = FrameSplitter()
         self._is_repaired = is_repaired
@@ -70,7 +74,7 @@ class AnswerStream:
         passed = []
         for raw in self._frames.feed(chunk):
             passed.append(self._pass(raw))
-            if self.facts.is_over:
+            if self._has_ended:
                 break
         return b"".join(passed)
 
@@ -83,18 +87,28 @@ class AnswerStream:
         if self.facts.is_over or not rest:
             return b""
         frame = read_frame(rest)
-        if frame.kind in {"object", "done"}:
+        if frame.kind in {"object", "done"} or separate(rest):
             return self._pass(rest.rstrip(b"\r\n") + b"\n\n")
         return rest if frame.kind == "comment" else b""
 
     def _pass(self, raw: bytes) -> bytes:
         frame = read_frame(raw)
+        if self._is_repaired and frame.kind in {"text", "broken"} and (frames := separate(raw)):
+            self.repaired_frames += 1
+            return b"".join(self._pass(each) for each in frames if not self._has_ended)
+        if frame.value is not None and (reason := interruption(self._wire, frame.value)):
+            self.fault = f"connection lost: the gateway broke the answer off ({reason})"
+            return b""
         passed = self._repaired(frame)
         if passed is None:
             self._see(frame)
             return raw
         self.repaired_frames += 1
         return passed
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.facts.is_over or self.fault is not None
 
     def _see(self, frame: Frame) -> None:
         if frame.kind == "done":
@@ -108,14 +122,26 @@ class AnswerStream:
             return None
         if frame.kind == "text":
             return b""  # text between the events, which ends the answer for whoever expects JSON
-        if self._repair is None or frame.value is None:
+        if frame.kind == "broken":
+            if not self.facts.has_mark:  # to leave it out would lose text or a call
+                shown = frame.raw[:_SHOWN_BYTES].decode("utf-8", "replace").strip()
+                self.fault = f"connection lost: the gateway sent an event that is not JSON: {shown}"
+            return b""
+        value = frame.value
+        if value is None:
             return None
-        values = self._repair.repair(frame.value, frame.event)
-        if values is None:
+        error = error_in(value, frame.event)
+        if error is not None and self._wire != "responses":
+            value = (
+                {"type": "error", "error": error} if self._wire == "messages" else {"error": error}
+            )
+        values = self._repair.repair(value, frame.event) if self._repair is not None else None
+        if values is None and value is frame.value and frame.is_strict:
             return None
+        values = [value] if values is None else values
         for value in values:
             self.facts.see(value)
-        is_named = self._wire == "messages"
+        is_named = self._wire in {"messages", "responses"} and all("type" in v for v in values)
         return b"".join(write_frame(value, is_named=is_named) for value in values)
 
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from sidecar.gateway.streams.facts import FILTERS, LIMITS, plain_reason
 from sidecar.gateway.streams.tool_calls import ToolCalls
+from sidecar.gateway.usage import is_count
 
 _REASONS = frozenset({"stop", "length", "content_filter", "function_call", "tool_calls"})
 _SYNONYMS = {
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_length": "length",
-    "refusal": "content_filter",
-    "safety": "content_filter",
+    **dict.fromkeys(LIMITS, "length"),
+    **dict.fromkeys(FILTERS, "content_filter"),
 }
-"""Reasons of other vendors' formats that some gateways leave as they are, in lower case."""
 _STRINGS = ("id", "model")
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -30,6 +27,7 @@ class ChatRepair:
 
     def __init__(self) -> None:
         self._calls = ToolCalls()
+        self._has_delta = False
         self._is_changed = False
 
     def repair(self, value: dict[str, Any], _event: str) -> list[dict[str, Any]] | None:
@@ -67,16 +65,18 @@ class ChatRepair:
         usage = value.get("usage")
         if usage is None:
             return
-        self._keep(usage, _COUNTS, (int, float))
         self._keep(usage, _DETAILS, dict)
-        for name in _DETAILS:
-            details = usage.get(name) or {}
-            self._keep(
-                details, tuple(key for key in details if key.endswith("_tokens")), (int, float)
-            )
+        for holder in (usage, *(usage.get(name) or {} for name in _DETAILS)):
+            for name in [name for name in holder if name.endswith("_tokens")]:
+                if holder[name] is not None and not is_count(holder[name]):
+                    self._set(holder, name, None)
 
     def _choice(self, choice: dict[str, Any]) -> None:
         self._keep(choice, ("delta",), dict)
+        if choice.get("delta"):
+            self._has_delta = True
+        elif not self._has_delta:  # after deltas it would repeat them
+            self._whole(choice)
         delta = choice.get("delta")
         if delta is not None:
             self._delta(delta)
@@ -94,8 +94,21 @@ class ChatRepair:
         if known != reason:
             self._set(choice, "finish_reason", known)
 
+    def _whole(self, choice: dict[str, Any]) -> None:
+        """Take the text from where answers that are no streams have it."""
+        message, text = choice.get("message"), choice.get("text")
+        if isinstance(message, dict):
+            calls = message.get("tool_calls")
+            if isinstance(calls, list):  # there they have no index
+                calls = [{"index": i, **c} for i, c in enumerate(calls) if isinstance(c, dict)]
+                message = {**message, "tool_calls": calls}
+            self._set(choice, "delta", message)
+        elif isinstance(text, str) and text:
+            self._set(choice, "delta", {"content": text})
+
     def _reason(self, reason: str) -> str:
-        known = reason if reason in _REASONS else _SYNONYMS.get(reason.lower(), reason.lower())
+        plain = plain_reason(reason)
+        known = reason if reason in _REASONS else _SYNONYMS.get(plain, plain)
         has_calls = not self._calls.is_empty
         if known in {"tool_calls", "function_call"} and not has_calls:
             return "stop"  # opencode would ask again, for there is nothing to wait for
@@ -109,6 +122,9 @@ class ChatRepair:
         content = delta.get("content")
         if content is not None and not isinstance(content, str):
             self._set(delta, "content", _text_of(content))
+        refusal = delta.get("refusal")
+        if isinstance(refusal, str) and refusal and not delta.get("content"):
+            self._set(delta, "content", refusal)  # opencode would show nothing
         self._keep(delta, ("reasoning_content", "reasoning"), str)
         call = delta.get("function_call")
         if isinstance(call, dict) and not delta.get("tool_calls"):

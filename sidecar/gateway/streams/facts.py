@@ -39,6 +39,72 @@ FINAL_REASONS = frozenset(
 """After one of these opencode asks the model no further; after any other reason it does."""
 
 
+_LIMIT_REASONS = frozenset({"length", "max_tokens", "max_output_tokens"})
+LIMITS = frozenset(
+    {
+        *("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
+        "model_context_window_exceeded",
+    }
+)
+FILTERS = frozenset(
+    {
+        *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "recitation"),
+        *("blocklist", "prohibited_content", "spii", "guardrail_intervened", "image_safety"),
+    }
+)
+"""Reasons of all vendors' formats, which some gateways leave as they are, as `plain_reason` spells them."""
+_INTERRUPTIONS = frozenset(
+    {
+        *("error", "abort", "aborted", "cancelled", "canceled", "failed", "timeout"),
+        *("network_error", "server_error", "insufficient_system_resource"),
+        *("malformed_function_call", "malformed_response", "unexpected_tool_call"),
+    }
+)
+"""Reasons of OpenRouter, vLLM, SGLang, DeepSeek, GLM and Gemini that say: this is not the whole answer."""
+
+
+def plain_reason(reason: str) -> str:
+    """Return a reason in the spelling of OpenAI and Anthropic: `MAX_TOKENS`, `tool-calls`."""
+    return reason.strip().lower().replace("-", "_").removeprefix("finish_reason_")
+
+
+def interruption(wire: Wire, value: dict[str, Any]) -> str | None:
+    """Return the reason by which an object says that the answer was broken off, None when it says no such
+    thing. One that brings its error along is left to the error."""
+    if value.get("error"):
+        return None
+    reasons: list[Any] = []
+    if wire == "chat":
+        choices = value.get("choices")
+        choices = choices if isinstance(choices, list) else []
+        if not any(_get(choice, "error") for choice in choices):
+            reasons = [_get(choice, "finish_reason") for choice in choices]
+    elif wire == "messages":
+        reasons = [_get(value.get("delta"), "stop_reason")]
+    texts = (reason for reason in reasons if isinstance(reason, str))
+    return next((text for text in texts if plain_reason(text) in _INTERRUPTIONS), None)
+
+
+def error_in(value: dict[str, Any], event: str) -> dict[str, Any] | None:
+    """Return the error of an object that is one but not in the usual form, None for all others.
+
+    Met: `event: error` with the error itself as its data, `{"object": "error", ...}` (vLLM),
+    `{"detail": ...}` (FastAPI), an error within a choice (OpenRouter).
+    """
+    if value.get("error"):
+        return None
+    choices = value.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        error = _get(choice, "error")
+        if error:
+            return error if isinstance(error, dict) else {"message": str(error)}
+    if event == "error" or value.get("object") == "error" or set(value) == {"detail"}:
+        message = value.get("message") or value.get("detail") or value.get("msg") or str(value)
+        kept = {name: value[name] for name in ("type", "code", "status") if value.get(name)}
+        return {"type": "api_error", **kept, "message": str(message)}
+    return None
+
+
 def wire_of(path: str) -> Wire:
     """Return the wire format of a route below `/v1/`."""
     return _WIRE.get(path, "other")
@@ -69,7 +135,10 @@ class AnswerFacts:
     @property
     def is_progress(self) -> bool:
         """Whether the answer brings a turn on: it called a tool, or it is a finished message."""
-        return self.error is None and (self.has_call or self.reason in FINAL_REASONS)
+        if self.error is not None:
+            return False
+        # A call that the limit cut is none: opencode reports it to the model, which begins it again.
+        return self.reason not in _LIMIT_REASONS if self.has_call else self.reason in FINAL_REASONS
 
     def see_done(self) -> None:
         """`[DONE]`: OpenAI's end of a stream, which some gateways send on every wire."""

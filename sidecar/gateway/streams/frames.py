@@ -7,6 +7,7 @@ ends with a blank line; lines end with LF, CR LF or CR.
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,14 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 _LONGEST_FIELD = len(b"\xef\xbb\xbfevent:")
 DONE = b"[DONE]"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
+_LENIENT = json.JSONDecoder(strict=False)
 
 
 class FrameTooLongError(ValueError):
@@ -62,13 +71,16 @@ class Frame:
     """One frame: its bytes, its event name, its data, and the JSON object that the data is.
 
     `kind` is `comment` for a frame without data, `done` for `[DONE]`, `object` for a JSON object, `text`
-    for data that is none, and `deep` for JSON that is nested too deeply to be read here.
+    for data that is none, `broken` for what begins as a JSON object and is none, and `deep` for JSON that
+    is nested too deeply to be read here. `is_strict` is False for an object that only Python reads: with
+    `NaN`, raw control characters in strings, or bytes that are not UTF-8.
     """
 
     raw: bytes
-    kind: Literal["comment", "done", "object", "text", "deep"]
+    kind: Literal["comment", "done", "object", "text", "broken", "deep"]
     event: str = ""
     value: dict[str, Any] | None = None
+    is_strict: bool = True
 
 
 def read_frame(raw: bytes) -> Frame:
@@ -84,15 +96,37 @@ def read_frame(raw: bytes) -> Frame:
     text = b"\n".join(data).strip()
     if text == DONE:
         return Frame(raw, "done", event)
+    is_strict = True
     try:
-        value = json.loads(text)
+        value = _STRICT.decode(text.decode())
     except RecursionError:
         return Frame(raw, "deep", event)
     except ValueError:
-        return Frame(raw, "text", event)
+        is_strict = False
+        try:
+            value = _LENIENT.decode(text.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return Frame(raw, "broken" if text.startswith(b"{") else "text", event)
     if not isinstance(value, dict):
         return Frame(raw, "text", event)
-    return Frame(raw, "object", event, value)
+    return Frame(raw, "object", event, value, is_strict)
+
+
+def separate(raw: bytes) -> list[bytes]:
+    """Return the frames of a gateway that ends each event with one line end instead of two.
+
+    Empty unless every line of data is an event by itself.
+    """
+    frames: list[bytes] = []
+    head: list[bytes] = []
+    for line in _LINE_END.split(raw):
+        if line.startswith(b"data:"):
+            frames.append(b"\n".join([*head, line]) + b"\n\n")
+            head = []
+        elif line:
+            head.append(line)
+    is_each = len(frames) > 1 and all(read_frame(f).kind in {"object", "done"} for f in frames)
+    return frames if is_each else []
 
 
 def looks_like_events(beginning: bytes) -> bool | None:
@@ -109,4 +143,17 @@ def looks_like_events(beginning: bytes) -> bool | None:
 def write_frame(value: dict[str, Any], *, is_named: bool) -> bytes:
     """Make a frame; `is_named` puts the object's type into its `event:` line."""
     head = b"event: " + str(value["type"]).encode() + b"\n" if is_named else b""
-    return head + b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    try:
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), separators=(",", ":"))
+    return head + b"data: " + text.encode() + b"\n\n"
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for each number that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,10 +7,13 @@ run; a message without a reason to stop makes opencode ask the model again, at o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.gateway.streams.facts import FILTERS, LIMITS, plain_reason
 from sidecar.gateway.streams.tool_calls import new_call_id
+from sidecar.gateway.usage import is_count
 
 _BLOCKS = frozenset(
     {
@@ -33,7 +36,10 @@ _FINAL = frozenset(
         "model_context_window_exceeded",
     }
 )
-_SYNONYMS = {"length": "max_tokens", "content_filter": "refusal"}
+_SYNONYMS = {
+    **dict.fromkeys(LIMITS, "max_tokens"),
+    **dict.fromkeys(FILTERS, "refusal"),
+}
 _OPENING = {
     "text_delta": {"type": "text", "text": ""},
     "thinking_delta": {"type": "thinking", "thinking": ""},
@@ -57,6 +63,9 @@ class MessagesRepair:
         self._has_start = False
         self._open: list[int] = []
         self._dropped: set[int] = set()
+        self._call_ids: set[str] = set()
+        self._held: list[dict[str, Any]] = []
+        """Text of `message_start`, for the case that no block follows."""
         self._has_call = False
         self._has_reason = False
         self._repairs: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]] | None]] = {
@@ -101,11 +110,13 @@ class MessagesRepair:
         usage = usage if isinstance(usage, dict) else {}
         content = message.get("content")
         blocks = [b for b in content if _type(b) == "tool_use"] if isinstance(content, list) else []
-        has_input = isinstance(usage.get("input_tokens"), int | float)
+        usage, has_odd = _counted(usage)
+        has_input = is_count(usage.get("input_tokens")) and not has_odd
         self._has_call |= bool(blocks)
+        self._held = [b for b in content if _type(b) == "text"] if isinstance(content, list) else []
         if has_input and (content is None or blocks == content):
             return None
-        usage = usage if has_input else {**usage, "input_tokens": 0}
+        usage = {**usage, "input_tokens": usage.get("input_tokens") or 0}
         return [{**value, "message": {**message, "usage": usage, "content": blocks}}]
 
     def _block_start(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -118,29 +129,49 @@ class MessagesRepair:
         closing = self._close([index]) if index in self._open else []
         self._dropped.discard(index)
         self._open.append(index)
+        self._held = []
         wanted = {**_DEFAULTS.get(kind, {}), **{k: v for k, v in block.items() if v is not None}}
         if kind == "tool_use":
             self._has_call = True
-            if not isinstance(wanted.get("id"), str) or not wanted["id"]:
-                wanted["id"] = new_call_id()
+            id_ = wanted.get("id")
+            if not isinstance(id_, str) or not id_ or id_ in self._call_ids:
+                wanted["id"] = new_call_id()  # two calls with one id would be one to opencode
+            self._call_ids.add(wanted["id"])
             wanted["name"] = str(wanted.get("name") or "")
+            wanted["input"] = _object(wanted["input"])
         is_right = all(block.get(name) == item for name, item in wanted.items())
-        if is_right and not closing and value.get("index") == index:
+        begun = self._begun(index, kind, wanted)
+        if is_right and not closing and not begun and value.get("index") == index:
             return None
-        return [*closing, {**value, "index": index, "content_block": wanted}]
+        return [*closing, {**value, "index": index, "content_block": wanted}, *begun]
+
+    def _begun(self, index: int, kind: str, block: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the delta of a block that begins with its text, which opencode does not read there."""
+        field = {"text": "text", "thinking": "thinking"}.get(kind)
+        text = block.get(field) if field else None
+        if not field or not isinstance(text, str) or not text:
+            return []
+        block[field] = ""
+        delta = {"type": f"{field}_delta", field: text}
+        return [{"type": "content_block_delta", "index": index, "delta": delta}]
 
     def _block_delta(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
         index, delta = _index(value), value.get("delta")
         kind = _type(delta)
         if kind not in _DELTAS or not isinstance(delta, dict) or index in self._dropped:
             return []
-        if (field := _DELTA_TEXT.get(kind)) is not None and not isinstance(delta.get(field), str):
-            return []
+        field = _DELTA_TEXT.get(kind)
+        if field is not None and not isinstance(delta.get(field), str):
+            if kind != "input_json_delta" or not isinstance(delta.get(field), dict):
+                return []
+            delta = {**delta, field: json.dumps(delta[field])}
         if index in self._open:
-            return None if value.get("index") == index else [{**value, "index": index}]
+            is_right = value.get("index") == index and delta is value.get("delta")
+            return None if is_right else [{**value, "index": index, "delta": delta}]
         if kind not in _OPENING:
             return []
         self._open.append(index)
+        self._held = []
         start = {"type": "content_block_start", "index": index, "content_block": _OPENING[kind]}
         return [start, {**value, "index": index}]
 
@@ -158,25 +189,36 @@ class MessagesRepair:
         usage = usage if isinstance(usage, dict) else {}
         reason = delta.get("stop_reason")
         wanted = self._reason(reason) if isinstance(reason, str) and reason else None
-        closing = self._close(list(self._open)) if wanted else []
+        closing = [*self._kept_text(), *self._close(list(self._open))] if wanted else []
         self._has_reason |= wanted is not None
-        has_output = isinstance(usage.get("output_tokens"), int | float)
+        usage, has_odd = _counted(usage)
+        has_output = is_count(usage.get("output_tokens")) and not has_odd
         if has_output and not closing and wanted == reason and delta is value.get("delta"):
             return None
-        usage = usage if has_output else {**usage, "output_tokens": 0}
+        usage = {**usage, "output_tokens": usage.get("output_tokens") or 0}
         delta = {**delta, "stop_reason": wanted}
         return [*closing, {**value, "delta": delta, "usage": usage}]
 
     def _message_stop(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
-        closing = self._close(list(self._open))
+        closing = [*self._kept_text(), *self._close(list(self._open))]
         if not self._has_reason:
             self._has_reason = True
             delta = {"stop_reason": "tool_use" if self._has_call else "end_turn"}
             closing.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0}})
         return [*closing, value] if closing else None
 
+    def _kept_text(self) -> list[dict[str, Any]]:
+        """Return the events of the text that only `message_start` had."""
+        held, self._held = self._held, []
+        events: list[dict[str, Any]] = []
+        for index, block in enumerate(held):
+            value = {"type": "content_block_start", "index": index, "content_block": block}
+            events += [*(self._block_start(value) or [value]), *self._close([index])]
+        return events
+
     def _reason(self, reason: str) -> str:
-        known = _SYNONYMS.get(reason, reason)
+        plain = plain_reason(reason)
+        known = plain if plain in _FINAL else _SYNONYMS.get(plain, plain)
         if known in _FINAL or (known == "tool_use" and self._has_call):
             return known
         return "tool_use" if self._has_call else "end_turn"
@@ -190,6 +232,24 @@ class MessagesRepair:
 def _type(holder: object) -> str:
     kind = holder.get("type") if isinstance(holder, dict) else None
     return kind if isinstance(kind, str) else ""
+
+
+def _counted(usage: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the usage without counts that are none, and whether there were any."""
+    odd = {
+        n for n, v in usage.items() if n.endswith("_tokens") and v is not None and not is_count(v)
+    }
+    return ({n: v for n, v in usage.items() if n not in odd}, True) if odd else (usage, False)
+
+
+def _object(value: object) -> dict[str, Any]:
+    """Return the input of a call, which may be the text of its JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _index(value: dict[str, Any]) -> int:

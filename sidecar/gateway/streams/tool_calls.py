@@ -20,7 +20,7 @@ class _Call:
     index: int
     """As sent to the child; never shared by two calls."""
     source_index: int | None
-    id: str | None
+    id: str | None = None
     name: str | None = None
     arguments: list[str] = field(default_factory=list)
     is_sent: bool = False
@@ -37,9 +37,15 @@ class _Call:
             return False
         return True
 
-    def may_repeat_name(self, name: str) -> bool:
+    def may_repeat_name(self, name: str, arguments: str) -> bool:
         """Whether a fragment that names this tool again still belongs to the call."""
-        return name == self.name and self.has_begun and not self.is_complete
+        has_arguments = self.has_begun or bool(arguments.strip())
+        return name == self.name and has_arguments and not self.is_complete
+
+    def is_followed_by(self, arguments: str) -> bool:
+        """Whether whole arguments under the same id are those of a further call."""
+        own = "".join(self.arguments)
+        return self.is_complete and arguments != own and _is_object(arguments)
 
 
 class ToolCalls:
@@ -60,8 +66,10 @@ class ToolCalls:
         index = _index(fragment.get("index"))
         id_, name = _text(fragment.get("id")), _text(function.get("name"))
         arguments = _arguments(function.get("arguments"))
-        call = self._find(index, id_, name) or self._begin(index, id_)
-        call.id = call.id or id_
+        call = self._find(index, id_, name, arguments) or self._begin(index)
+        # Two calls with one id would be one to opencode.
+        if call.id is None and id_ is not None and all(each.id != id_ for each in self._calls):
+            call.id = id_
         call.name = call.name or name
         call.arguments.append(arguments)
         if call.name is None:
@@ -99,11 +107,13 @@ class ToolCalls:
             "function": {**function, **wanted},
         }
 
-    def _find(self, index: int | None, id_: str | None, name: str | None) -> _Call | None:
+    def _find(
+        self, index: int | None, id_: str | None, name: str | None, arguments: str
+    ) -> _Call | None:
         """Return the call that the fragment goes on with, None when it begins one."""
         known = next((call for call in reversed(self._calls) if id_ and call.id == id_), None)
         if known is not None and (index in {None, known.source_index} or name is None):
-            return known
+            return None if name and known.is_followed_by(arguments) else known
         same = [call for call in self._calls if index is None or call.source_index == index]
         if not same:
             return None
@@ -114,15 +124,13 @@ class ToolCalls:
             is_other = id_ is not None and last.id is not None and last.is_complete
             return None if is_other else last
         if id_ is None or last.id is None or known is None:
-            return last if last.may_repeat_name(name) else None
+            return last if last.may_repeat_name(name, arguments) else None
         return None
 
-    def _begin(self, index: int | None, id_: str | None) -> _Call:
+    def _begin(self, index: int | None) -> _Call:
         taken = {call.index for call in self._calls}
         free = index if index is not None and index not in taken else max(taken, default=-1) + 1
-        # Two calls with one id would be one to opencode.
-        is_used = any(call.id == id_ for call in self._calls)
-        call = _Call(free, index, None if is_used else id_)
+        call = _Call(free, index)
         self._calls.append(call)
         return call
 
@@ -144,6 +152,13 @@ def _text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value else None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _arguments(value: object) -> str:
