@@ -133,6 +133,21 @@ def test_a_call_is_not_answered_twice(end: Input, is_answer_first: bool) -> None
     assert not [d for said in play.said for d in said.drafts if "result" in d.type]
 
 
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        (ChildLost("died"), "opencode died; the turn was cut"),
+        (Stopping(), "the sidecar is being stopped; the turn was cut"),
+    ],
+    ids=["child lost", "stopping"],
+)
+def test_an_answer_counts_before_what_arrived_with_it(end: Input, message: str) -> None:
+    """The session is shown as running since it was accepted: a turn that let go now would never go on."""
+    play, (bash,) = waiting("bash")
+    play = play >> [end, ClientAnswer(bash, "allow")] << ReplyPermission("per_call_0", "once")
+    assert play << says("agent.tool_result") << fails(message)
+
+
 def test_a_call_that_was_allowed_before_a_restart_is_not_asked_about_again() -> None:
     """The model repeats it: it runs under the event that announced it, and is not shown twice."""
     before = LoggedCall("sevt_old", "builtin", "bash", {"command": "call_1"}, None)
