@@ -19,6 +19,7 @@ from sidecar import __version__
 from sidecar.config import AdminSettings
 from sidecar.errors import NotFoundError, SettingsError
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
+from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.http.answers import json_response
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies, read_optional_model
 from sidecar.http.browsers import refuse_pages
@@ -208,12 +209,13 @@ class AdminApi:
 
 
 async def start_admin(
-    settings: AdminSettings, api: AdminApi, *, runtime_key: SecretStr | None
+    settings: AdminSettings, api: AdminApi, *, runtime_key: SecretStr | None, is_walled: bool = True
 ) -> tuple[web.AppRunner, str]:
     """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken.
 
     Without a key of its own the listener, which is on loopback then, takes `runtime_key` for all but the
-    metrics: the agents' shells run on this machine too.
+    metrics: the agents' shells run on this machine too. Without any key, and with `is_walled`, it refuses
+    what they connect.
     """
     is_open = settings.anonymous_metrics or settings.key is None
     public = {METRICS_PATH} if is_open else frozenset[str]()
@@ -229,6 +231,7 @@ async def start_admin(
                 "SIDECAR_ADMIN_KEY",
             ),
             require_key(key, variable=variable, public=public),
+            *([refuse_agents()] if key is None and is_walled else []),
             bounded_bodies(BodyBudget(_BODY_BOUNDS)),
         ]
     )

@@ -16,6 +16,7 @@ from sidecar.config import HttpSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.http_session import client_session
+from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.browsers import refuse_pages
 from sidecar.http.connections import ConnectionBounds
@@ -76,7 +77,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         middlewares=[
             measured(metrics, tracer),
             request_context,
-            _access(settings.http),
+            *_access(settings),
             finish_writes(tasks),
             bounded_bodies(bodies),
         ],
@@ -101,16 +102,18 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
     )
 
 
-def _access(settings: HttpSettings) -> Middleware:
-    if settings.runtime_api_key is not None:
-        return require_key(settings.runtime_api_key)
-    return refuse_pages(
+def _access(settings: Settings) -> list[Middleware]:
+    if settings.http.runtime_api_key is not None:
+        return [require_key(settings.http.runtime_api_key)]
+    pages = refuse_pages(
         is_own_refused=False,
         # A proxy that authenticates in front of us may use any host name.
-        is_host_checked=not settings.allow_anonymous,
+        is_host_checked=not settings.http.allow_anonymous,
         remedy="set RUNTIME_API_KEY and send it, or call this server localhost from a program",
         public=PUBLIC_PATHS,
     )
+    is_walled = settings.confinement.mode != "off"
+    return [pages, refuse_agents(public=PUBLIC_PATHS)] if is_walled else [pages]
 
 
 def _other_runtimes(

@@ -93,7 +93,12 @@ async def serve_admin(settings: Settings, api: AdminApi, stack: AsyncExitStack) 
     """Listen for operators, if they want it; return the URL."""
     if not settings.admin.is_enabled:
         return None
-    runner, url = await start_admin(settings.admin, api, runtime_key=settings.http.runtime_api_key)
+    runner, url = await start_admin(
+        settings.admin,
+        api,
+        runtime_key=settings.http.runtime_api_key,
+        is_walled=settings.confinement.mode != "off",
+    )
     stack.push_async_callback(runner.cleanup)
     _log.info("admin listener", url=url)
     return url
