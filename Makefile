@@ -1,11 +1,13 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: chaos help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
 UV_VERSION := 0.13.9
+SEED ?= 1
+MINUTES ?= 2
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ test: setup-dev postgres ## Unit, integration and end-to-end tests with the real
 
 cluster: setup-dev postgres ## Three real pods over one PostgreSQL that die under load (CLUSTER_KILLS=200: longer)
 	@exec $(BIN)/pytest --timeout 400 tests/cluster $(ARGS)
+
+chaos: setup-dev ## Mixed turns in a storm of faults, then the books are checked (SEED=7 MINUTES=20: by hand)
+	@exec env SEED=$(SEED) MINUTES=$(MINUTES) $(BIN)/pytest -s -m chaos tests/chaos $(ARGS)
 
 e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (installs about 750 MB)
 	@tools/setup.sh litellm

@@ -1,0 +1,118 @@
+"""The sidecar of a storm: a process of its own on a fixed port, started again whenever it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from sidecar.demo_gateway import DemoGateway
+from tests.chaos.target import Target
+from tests.harness import GATEWAY_KEY
+from tests.sidecar_process import SidecarProcess, processes_of
+
+KEY = "storm-key-4b1d9e"
+_READY_SECONDS = 180.0
+
+
+class Site:
+    """Where the sidecar runs. `output` is everything that any of its processes wrote."""
+
+    def __init__(self, root: Path, gateway: DemoGateway) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.data_dir = root / "data"
+        self.url = f"http://127.0.0.1:{port}"
+        self.target = Target(self.url, KEY)
+        self.environment = {
+            "HOST": "127.0.0.1",
+            "PORT": str(port),
+            "DATA_DIR": str(self.data_dir),
+            "LITELLM_BASE_URL": f"{gateway.url}/v1",
+            "LITELLM_API_KEY": GATEWAY_KEY,
+            "RUNTIME_API_KEY": KEY,
+            "SIDECAR_LOG_FORMAT": "json",
+            "SIDECAR_HTTP_BOOKKEEPING_EVENTS": "1",
+            "SIDECAR_ADMIN_PORT": "0",
+            "SIDECAR_CHILD_HEALTH_INTERVAL_SECONDS": "1",
+            "SIDECAR_CHILD_HEALTH_TIMEOUT_SECONDS": "5",
+            "SIDECAR_CHILD_DRAIN_SECONDS": "3",
+            "SIDECAR_CHILD_CRASH_LOOP_LIMIT": "100",
+            "SIDECAR_TURN_MAX_RUNNING": "8",
+        }
+        self._processes: list[SidecarProcess] = []
+
+    @property
+    def process(self) -> SidecarProcess:
+        """The current process."""
+        return self._processes[-1]
+
+    @property
+    def output(self) -> str:
+        """What all of them wrote."""
+        return "\n".join(process.output for process in self._processes)
+
+    async def start(self) -> None:
+        """Start it; it is not waited for."""
+        self._processes.append(await SidecarProcess.start(**self.environment))
+
+    async def ready(self) -> float:
+        """Wait until it is ready for turns; return how long that took, seconds. Starts it if it has ended."""
+        began = time.monotonic()
+        async with asyncio.timeout(_READY_SECONDS):
+            while not await self._is_ready():
+                if self.process.process.returncode is not None:
+                    await self.start()
+                await asyncio.sleep(0.1)
+        return time.monotonic() - began
+
+    async def _is_ready(self) -> bool:
+        try:
+            answer = await self.target.call("GET", "/readyz", seconds=5)
+        except (OSError, EOFError, TimeoutError):
+            return False
+        return answer.status == 200
+
+    def child_pid(self) -> int | None:
+        """Return the process id of the opencode that was started last."""
+        started = self.process.entries("child started")
+        return int(started[-1]["pid"]) if started else None
+
+    def send_child(self, number: signal.Signals) -> None:
+        """Send opencode a signal, if it is there."""
+        pid = self.child_pid()
+        if pid is not None and self._is_ours(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _is_ours(self, pid: int) -> bool:
+        with suppress(OSError):
+            return os.fsencode(self.data_dir) in Path(f"/proc/{pid}/environ").read_bytes()
+        return False
+
+    async def end(self) -> list[int]:
+        """Stop it as a platform does; return the processes that are left."""
+        if self.process.process.returncode is None:
+            self.process.send(signal.SIGTERM)
+            await self.process.ended(90)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(20):
+                while processes_of(self.data_dir):
+                    await asyncio.sleep(0.1)
+        return processes_of(self.data_dir)
+
+    async def clear_away(self) -> None:
+        """Leave nothing behind, whatever has happened."""
+        for process in self._processes:
+            if process.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.send(signal.SIGKILL)
+                await process.process.wait()
+        for pid in processes_of(self.data_dir):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

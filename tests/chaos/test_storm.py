@@ -1,0 +1,37 @@
+"""The chaos tier (`make chaos`): a storm over a sidecar that keeps every promise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.burst import burst
+from tests.chaos.storm import blow
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+async def test_nothing_is_lost_doubled_or_left_in_a_storm(tmp_path: Path) -> None:
+    """Every accepted message has one turn with one end, no command ran twice, what was shown is stored, no
+    process and no key is left anywhere."""
+    seed = int(os.environ.get("SEED", "1"))
+    minutes = float(os.environ.get("MINUTES", "2"))
+    report = await blow(tmp_path, seed=seed, seconds=60 * minutes)
+    print(f"\n{report}")  # the report is what the tier is for
+    assert report.is_good, str(report)
+    assert report.findings.accepted >= 20
+    assert report.findings.ended == report.findings.accepted
+    assert report.findings.commands_run
+    assert set(report.faults)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+async def test_a_burst_cuts_no_turn(tmp_path: Path) -> None:
+    """Far more turns at once than opencode is given: all are accepted, all end well, in the first boot."""
+    sessions = int(os.environ.get("BURST", "40"))
+    result = await burst(tmp_path, sessions=sessions, running=8)
+    print(f"\n{result}")
+    assert (result.good, result.boots) == (sessions, 1), str(result)
