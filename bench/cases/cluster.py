@@ -145,7 +145,7 @@ def _on(url: str) -> Mapping[str, str]:
     return {
         "DATABASE_URL": url,
         "SIDECAR_VAULT_KEY": base64.b64encode(b"v" * 32).decode(),
-        "SIDECAR_CLUSTER_KEY": "key between the pods of the benchmark",
+        "SIDECAR_CLUSTER_KEY": "key-of-the-pods-of-the-benchmark",
         "SIDECAR_CLUSTER_HOST": "127.0.0.1",
         "SIDECAR_CLUSTER_PORT": "0",
         "SIDECAR_WORKSPACE": "shared",

@@ -243,8 +243,8 @@ class SharedOwnership(Ownership):
         """Return sessions with a turn or a message, whose owner is dead or none; some of many."""
         place, parameters = self._place()
         rows = connection.execute(
-            "SELECT id FROM sessions WHERE (status IN ('running', 'rescheduling') "  # noqa: S608  # constants
-            "OR id IN (SELECT session_id FROM queued_events)) "
+            "SELECT id FROM sessions WHERE id IN (SELECT id FROM sessions "  # noqa: S608  # constants
+            "WHERE status IN ('running', 'rescheduling') UNION SELECT session_id FROM queued_events) "
             f"AND (owner_boot IS NULL OR NOT {_ALIVE}){place} ORDER BY random() LIMIT ?",
             (*parameters, _TAKEN_AT_ONCE),
         )

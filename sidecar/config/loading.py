@@ -75,6 +75,11 @@ class Settings(BaseModel):
         self.cluster.check()
         if self.storage.database_url is None:
             return
+        if self.child.url is not None:
+            raise SettingsError(
+                "OPENCODE_URL cannot be used with DATABASE_URL: an opencode that runs elsewhere cannot be "
+                "ended when another pod takes its sessions"
+            )
         for name, is_given, why in (
             ("SIDECAR_VAULT_KEY", self.vault.key, "every pod must open the stored secrets"),
             ("SIDECAR_CLUSTER_KEY", self.cluster.key, "pods show it to each other"),

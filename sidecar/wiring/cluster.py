@@ -29,7 +29,6 @@ from sidecar.http.streams import LocalStreams, Streams
 from sidecar.instruments import Reading
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.sessions.engine import Turns
-from sidecar.opencode.attached import AttachedChild
 from sidecar.opencode.child import Child, State
 from sidecar.processes.guardian import Guardian
 from sidecar.store.identity import identity_of, incarnation_of
@@ -171,8 +170,6 @@ class Cluster:
 
         def on_state(state: State, _boot: int) -> None:
             nonlocal is_first
-            if isinstance(child, AttachedChild):
-                return
             with contextlib.suppress(OSError):
                 self.guardian.watch(child.pid)
             if is_first and state == "starting":

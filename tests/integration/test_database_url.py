@@ -72,6 +72,20 @@ async def test_without_the_keys_of_all_pods(
     assert tables(url) == set()
 
 
+async def test_with_an_opencode_that_runs_elsewhere(
+    tmp_path: Path, postgres: PostgresCluster
+) -> None:
+    """It could not be ended when another pod takes its sessions."""
+    attached = {
+        "OPENCODE_URL": "http://127.0.0.1:1",
+        "OPENCODE_SERVER_PASSWORD": "p",
+        "SIDECAR_RELAY_TOKEN": "t",
+        "SIDECAR_RELAY_PORT": "1",
+    }
+    sentence = await refusal(tmp_path, postgres.url(), **attached)
+    assert "OPENCODE_URL cannot be used with DATABASE_URL" in sentence
+
+
 async def test_a_newer_schema(tmp_path: Path, postgres: PostgresCluster) -> None:
     """It is left alone, with advice."""
     url = postgres.url()
