@@ -368,3 +368,16 @@ def test_a_command_that_fails_is_an_error_result_with_its_code() -> None:
     assert result.fields["is_error"] is True
     assert result.fields["error"].endswith("exit code 3")
     assert "output" not in result.fields
+
+
+def test_a_command_that_was_killed_is_an_error_result() -> None:
+    """By an abort or at its time limit: opencode calls it completed, with no exit code."""
+    out = Output()
+    translator = TurnTranslator(
+        new_id=new_ids(), plan=plan(), message_id=prompt_id("abort-in-tool")
+    )
+    for type_, properties in recorded("abort-in-tool"):
+        out.extend(translator.child_event(type_, properties))
+    (result,) = (draft for draft in out.drafts if draft.type == "agent.tool_result")
+    assert result.fields["is_error"] is True
+    assert "User aborted the command" in result.fields["error"]

@@ -83,7 +83,8 @@ def result_of(call: OpenCall, state: Mapping[str, Any]) -> tuple[list[dict[str, 
             text = INTERRUPTED_TEXT
         return [{"type": "text", "text": text}], True
     text = str(state.get("output") or "")
-    if code := _exit_code(call, state):
+    code = _exit_code(call, state)
+    if code:
         text = f"{text.rstrip()}\n\nexit code {code}".lstrip()
     content: list[dict[str, Any]] = [{"type": "text", "text": text}]
     for file in state.get("attachments") or ():
@@ -91,13 +92,16 @@ def result_of(call: OpenCall, state: Mapping[str, Any]) -> tuple[list[dict[str, 
         if mime.startswith("image/") and url.startswith("data:") and "," in url:
             source = {"type": "base64", "media_type": mime, "data": url.split(",", 1)[1]}
             content.append({"type": "image", "source": source})
-    return content, bool(code)
+    return content, code != 0
 
 
-def _exit_code(call: OpenCall, state: Mapping[str, Any]) -> int:
-    """Return the exit code of a shell command that failed, else 0: opencode calls it completed."""
+def _exit_code(call: OpenCall, state: Mapping[str, Any]) -> int | None:
+    """Return the exit code of a shell command, 0 for any other call: opencode calls it completed.
+
+    None is a command that was killed, by an abort or at its time limit; its output says so.
+    """
     metadata = state.get("metadata")
     if call.call.kind != "builtin" or call.call.name != "bash" or not isinstance(metadata, Mapping):
         return 0
-    code = metadata.get("exit")
-    return code if isinstance(code, int) else 0
+    code = metadata.get("exit", 0)
+    return code if isinstance(code, int) else None
