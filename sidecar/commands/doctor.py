@@ -21,7 +21,7 @@ from sidecar.commands.doctor_gateway import GatewayChecks
 from sidecar.commands.gateway import open_gateway
 from sidecar.config import Settings, trimmed_variables
 from sidecar.errors import SettingsError
-from sidecar.gateway.proxies import Proxies
+from sidecar.proxies import Proxies
 
 _SIGNS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failure": "[red]✗[/red]"}
 _NAME_WIDTH = 18

@@ -16,9 +16,9 @@ from sidecar.config import Settings
 from sidecar.errors import GatewayAuthenticationError, SidecarError
 from sidecar.gateway.catalogue import CatalogueSnapshot
 from sidecar.gateway.failures import classify
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.naming import GATEWAY_PROVIDER
+from sidecar.proxies import Proxies
 from sidecar.wire.litellm import Listing
 
 _COMPLETION_SECONDS = 60.0

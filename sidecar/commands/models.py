@@ -163,11 +163,15 @@ def _client(target: Target) -> AsyncClient:
     keys = {
         name: key.get_secret_value() for name, key in _keys(settings).items() if key is not None
     }
-    if target.url is not None:
+    try:
+        if target.url is None:
+            return AsyncClient(api_keys=keys)
         through = [_ThroughSidecar(name) for name in _keys(settings) if name not in keys]
         keys |= {OWN: target.api_key} if target.api_key else {}
         return AsyncClient(api_keys=keys, base_urls={OWN: target.url}, runtimes=through)
-    return AsyncClient(api_keys=keys)
+    except InvalidSettingError as error:
+        message = error.message.partition("; or pass")[0]
+        raise output.CommandError(message, exit_code=output.EXIT_USAGE) from error
 
 
 def _keys(settings: RuntimesSettings) -> dict[str, SecretStr | None]:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 
 from sidecar.commands.output import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, CommandError
+from sidecar.proxies import Proxies
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 _REQUEST_TIMEOUT_SECONDS = 120.0
@@ -34,7 +35,10 @@ Event = dict[str, Any]
 
 
 class SessionClient:
-    """One agent, one environment and one session, made for one prompt and removed again."""
+    """One agent, one environment and one session, made for one prompt and removed again.
+
+    Raises SettingsError when made with a proxy in the environment that is not supported.
+    """
 
     def __init__(self, url: str, *, api_key: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
@@ -44,6 +48,7 @@ class SessionClient:
             read_bufsize=_MAX_FRAME_BYTES,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
+            middlewares=Proxies.from_environment().middlewares,
             timeout=aiohttp.ClientTimeout(
                 total=_REQUEST_TIMEOUT_SECONDS, sock_connect=_CONNECT_TIMEOUT_SECONDS
             ),

@@ -6,6 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
@@ -32,9 +33,20 @@ def _whole(value: str) -> str:
 
 def _without_trailing_slash(url: str) -> str:
     _whole(url)
-    if url and not url.startswith(("http://", "https://")):
+    if not url:
+        return url
+    if not url.lower().startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
-    return url.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host:
+        raise ValueError("needs a host and, if any, a port up to 65535 (IPv6: http://[::1]:4000)")
+    if "?" in url or "#" in url:
+        raise ValueError("must end with the path: what follows ? or # would be lost")
+    return parts.scheme + url[len(parts.scheme) :].rstrip("/")
 
 
 Url = Annotated[str, AfterValidator(_without_trailing_slash)]

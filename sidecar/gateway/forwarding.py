@@ -21,13 +21,13 @@ from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.failures import classify, classify_event, error_body, error_event
 from sidecar.gateway.headers import for_child, for_gateway
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.redirects import RedirectError, next_url
 from sidecar.gateway.streams.answer import AnswerStream
 from sidecar.gateway.streams.facts import AnswerFacts
 from sidecar.gateway.streams.frames import FrameTooLongError, looks_like_events
 from sidecar.gateway.upstream import api_root, excerpt
 from sidecar.model_requests import FailureKind, RequestFailure
+from sidecar.proxies import Proxies
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 _EVENT_STREAM = "text/event-stream"

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from sidecar.gateway.proxies import Proxies
+from sidecar.proxies import Proxies
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
 

@@ -20,12 +20,12 @@ from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.forwarding import Forwarder, failed_answer
 from sidecar.gateway.model_ids import with_gateway_id
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.gateway.request_guard import RequestGuard
 from sidecar.ids import new_id
 from sidecar.listening import listen
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
+from sidecar.proxies import Proxies
 from sidecar.tracing import PassingTracer, Span, Tracer
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 

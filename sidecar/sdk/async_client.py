@@ -10,8 +10,15 @@ from typing import Self, TypeVar
 
 import aiohttp
 
+from sidecar.errors import SettingsError
+from sidecar.proxies import Proxies
 from sidecar.sdk.endpoints import Credentials
-from sidecar.sdk.errors import ClientClosedError, MissingKeyError, ModelsError
+from sidecar.sdk.errors import (
+    ClientClosedError,
+    InvalidSettingError,
+    MissingKeyError,
+    ModelsError,
+)
 from sidecar.sdk.models import AllModels, ModelInfo, ModelPage
 from sidecar.sdk.policy import RequestPolicy
 from sidecar.sdk.registry import Registry
@@ -39,9 +46,11 @@ class AsyncClient:
         litellm     LITELLM_BASE_URL (required), LITELLM_API_KEY
 
     `policy` bounds time, retries and pages. `runtimes` adds adapters or replaces built-in ones.
-    `session` is used and not closed; without it the client makes its own at the first call. With
-    `use_system_proxy` that one honours `HTTPS_PROXY` and `NO_PROXY`. A client belongs to the loop of its
-    first call. Raises InvalidSettingError for names in the mappings that no adapter declares.
+    `session` is used and not closed; without it the client makes its own at the first call, which goes
+    through the proxies that `environ` names (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`; never to loopback)
+    unless `use_system_proxy` is False. A client belongs to the loop of its first call. Raises
+    InvalidSettingError for names in the mappings that no adapter declares, and for a proxy that is no
+    HTTP proxy.
     """
 
     def __init__(
@@ -53,7 +62,7 @@ class AsyncClient:
         runtimes: Iterable[Runtime] = (),
         environ: Mapping[str, str] | None = None,
         session: aiohttp.ClientSession | None = None,
-        use_system_proxy: bool = False,
+        use_system_proxy: bool = True,
     ) -> None:
         self._credentials = Credentials(
             api_keys=api_keys or {},
@@ -65,7 +74,7 @@ class AsyncClient:
         self._policy = policy or RequestPolicy()
         self._session = session
         self._is_own_session = session is None
-        self._use_system_proxy = use_system_proxy
+        self._proxies = _proxies(environ) if use_system_proxy and session is None else Proxies({})
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self.models = AsyncModels(self)
@@ -129,11 +138,18 @@ class AsyncClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self._use_system_proxy,
+                middlewares=self._proxies.middlewares,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
             )
         return self._session
+
+
+def _proxies(environ: Mapping[str, str] | None) -> Proxies:
+    try:
+        return Proxies.from_environment(os.environ if environ is None else environ)
+    except SettingsError as error:
+        raise InvalidSettingError(f"{error.message}; or pass use_system_proxy=False") from error
 
 
 class AsyncModels:

@@ -35,7 +35,7 @@ class Client:
         policy: RequestPolicy | None = None,
         runtimes: Iterable[Runtime] = (),
         environ: Mapping[str, str] | None = None,
-        use_system_proxy: bool = False,
+        use_system_proxy: bool = True,
     ) -> None:
         self._client = AsyncClient(
             api_keys=api_keys,

@@ -266,3 +266,25 @@ async def test_names_cannot_drive_the_terminal(serve: ServeFake, tmp_path: Path)
 
     assert "\x1b" not in done.out
     assert "[red]b[/red]" in done.out
+
+
+async def test_a_sidecar_behind_the_company_proxy_is_asked(
+    serve: ServeFake, tmp_path: Path
+) -> None:
+    """The vendor's host does not resolve here: only the proxy can have answered. A proxy that is not
+    supported is named."""
+    proxy = await serve(AnthropicApi(key="sk-ant", models=[anthropic_model("claude-one")]))
+    variables = {
+        "ANTHROPIC_API_KEY": "sk-ant",
+        "ANTHROPIC_BASE_URL": "http://anthropic.invalid",
+        "NO_PROXY": "elsewhere.invalid",
+    }
+    done = await models(tmp_path, "--runtime", "anthropic", "--json", HTTP_PROXY=proxy, **variables)
+    assert done.code == 0, done
+    assert "claude-one" in done.out
+
+    for asked in (("--all",), ("--runtime", "anthropic")):
+        refused = await models(tmp_path, *asked, HTTP_PROXY="socks5://user:pw@x:1", **variables)
+        assert refused.code == 2, refused
+        assert "HTTP_PROXY" in refused.err
+        assert "pw@" not in refused.err

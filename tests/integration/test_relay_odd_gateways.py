@@ -16,9 +16,9 @@ from sidecar.config import GatewaySettings
 from sidecar.errors import GatewayUnavailableError
 from sidecar.gateway.client import GatewayClient
 from sidecar.gateway.http_session import client_session
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.relay import Relay
 from sidecar.model_requests import ModelRequestEnded
+from sidecar.proxies import Proxies
 from tests.fakes.gateway_scripted import (
     CHAT_MODEL,
     Answer,

@@ -349,3 +349,23 @@ def test_a_misspelt_key_name_is_refused_by_the_sync_client_too() -> None:
     """The mistake shows at construction, before any request."""
     with pytest.raises(InvalidSettingError, match="curser"):
         Client(api_keys={"curser": SECRET}, environ={})
+
+
+async def test_the_systems_proxy_is_used_but_for_loopback(serve: Serve) -> None:
+    """By default, from the environment that the client was given; it can be switched off."""
+    api = AnthropicApi(key="k", models=[anthropic_model("claude-one")])
+    proxy = await serve(api)
+    environ = {"http_proxy": proxy, "ANTHROPIC_API_KEY": "k"}
+    far = environ | {"ANTHROPIC_BASE_URL": "http://anthropic.invalid"}
+    async with AsyncClient(environ=far, policy=QUICK) as client:
+        assert [model.id for model in await client.models.list("anthropic")] == ["claude-one"]
+    async with AsyncClient(environ=far, policy=QUICK, use_system_proxy=False) as client:
+        with pytest.raises(UnavailableError):
+            await client.models.list("anthropic")
+
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "k"}
+    async with AsyncClient(environ=nowhere, base_urls={"anthropic": proxy}, policy=QUICK) as client:
+        assert await client.models.list("anthropic")
+
+    with pytest.raises(InvalidSettingError, match="http_proxy"):
+        AsyncClient(environ={"http_proxy": "socks5://x:1"})

@@ -81,6 +81,11 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(
         ("PORT", "abc"),
         ("PORT", "-1"),
         ("LITELLM_BASE_URL", "gateway:4000"),
+        ("LITELLM_BASE_URL", "http://gateway:99999"),
+        ("LITELLM_BASE_URL", "http://::1:4000"),
+        ("LITELLM_BASE_URL", "http:///v1"),
+        ("LITELLM_BASE_URL", "http://gateway/v1?key=x"),
+        ("OPENCODE_URL", "http://opencode:port"),
         ("SIDECAR_GATEWAY_REFRESH_SECONDS", "0"),
         ("SIDECAR_GATEWAY_ALIASES", "not json"),
         ("SIDECAR_STORAGE_SYNCHRONOUS", "OFF"),
@@ -94,6 +99,12 @@ def test_a_wrong_value_is_refused_with_its_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         Settings.load()
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for every other client."""
+    monkeypatch.setenv("LITELLM_BASE_URL", "HTTPS://Gateway:4000/v1/")
+    assert Settings.load().gateway.base_url == "https://Gateway:4000/v1"
 
 
 @pytest.mark.parametrize("name", ["RUNTIME_API_KEY", "LITELLM_API_KEY"])

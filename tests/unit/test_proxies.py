@@ -4,8 +4,8 @@ import pytest
 from yarl import URL
 
 from sidecar.errors import SettingsError
-from sidecar.gateway.proxies import Proxies
 from sidecar.gateway.redirects import RedirectError, next_url
+from sidecar.proxies import Proxies
 
 PROXY = "http://user:secret@proxy.corp:3128"
 
@@ -23,6 +23,7 @@ PROXY = "http://user:secret@proxy.corp:3128"
         (".corp", "https://gateway.corp", True),
         ("*.corp", "https://gateway.corp", True),
         ("way.corp", "https://gateway.corp", False),
+        ("other GATEWAY.corp\n", "https://gateway.corp", True),
         ("other, GATEWAY.corp", "https://gateway.corp", True),
         ("gateway.corp:443", "https://gateway.corp", True),
         ("gateway.corp:8443", "https://gateway.corp", False),
