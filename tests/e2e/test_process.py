@@ -292,7 +292,7 @@ async def test_a_missing_opencode_is_one_clear_sentence(
     """Without the binary the program says what to do and exits with an error, without a stack trace."""
     environment = settings(tmp_path, gateway, SIDECAR_CHILD_BINARY=str(tmp_path / "nowhere"))
     code, output = await run(**environment)
-    assert code == 3
+    assert code == 2
     assert "nowhere is not an executable file" in output
     assert "Traceback" not in output
 
