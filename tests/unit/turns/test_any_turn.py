@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from sidecar.managed.turns.inputs import ChildLost, Input, Interrupt, Stopping
 from sidecar.wire.opencode_events import ChildGap
@@ -65,7 +65,7 @@ def calls_of(script: Script) -> set[str]:
     return {part["callID"] for part in parts if part["type"] == "tool"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrivals(may_cut=False),
     st.booleans(),
