@@ -1,7 +1,10 @@
-"""What tests of all folders share: the databases that a store can be in."""
+"""What tests of all folders share: the databases that a store can be in, and `rg` on the path."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +13,19 @@ import pytest
 from sidecar.store.interface import Store
 from tests.postgres import PostgresCluster
 from tests.stores import ENGINES, open_store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ripgrep(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have `rg` on PATH, where opencode looks for it, also on a machine that has none.
+
+    In a folder of its own: with the whole virtual environment on PATH, its Python would be the agents'.
+    """
+    if shutil.which("rg") is None:
+        folder = tmp_path_factory.mktemp("programs")
+        folder.chmod(0o755)
+        shutil.copy(Path(sys.executable).with_name("rg"), folder / "rg")
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="session")
