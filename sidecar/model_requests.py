@@ -77,7 +77,8 @@ class ModelRequestStarted:
 class ModelRequestEnded:
     """The end of one. `status` is what the child was answered, 0 when nothing.
 
-    `first_byte_seconds` is the time to the first body byte, None when there was none.
+    `first_byte_seconds` is the time to the first body byte, None when there was none. `calls` is how many
+    calls of tools the answer has, at the least.
     """
 
     request_id: str
@@ -90,6 +91,7 @@ class ModelRequestEnded:
     started_at: float = 0.0
     first_byte_seconds: float | None = None
     seconds: float = 0.0
+    calls: int = 0
 
     @property
     def is_error(self) -> bool | None:

@@ -186,6 +186,7 @@ class Relay:
                     started_at=started_at,
                     first_byte_seconds=call.first_byte,
                     seconds=seconds,
+                    calls=call.facts.call_count if call.facts is not None else 0,
                 )
             )
             if call.failure is not None:

@@ -159,3 +159,44 @@ def test_excerpt_masks_and_cuts() -> None:
     assert "abcdefgh" not in text
     assert len(text) < 300
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("wire", "values"),
+    [
+        (
+            "chat",
+            [
+                {"choices": [{"delta": {"tool_calls": [{"index": 0}, {"index": 1}]}}]},
+                {"choices": [{"delta": {"tool_calls": [{"index": 1}]}}]},
+                {"choices": [{"delta": {"tool_calls": None}, "finish_reason": "tool_calls"}]},
+            ],
+        ),
+        ("chat", [{"choices": [{"message": {"tool_calls": [{"id": "a"}, {"id": "b"}]}}]}]),
+        (
+            "messages",
+            [
+                {"type": "message_start", "message": {"content": []}},
+                {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}},
+                {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use"}},
+                {"type": "content_block_start", "index": 2, "content_block": {"type": "tool_use"}},
+            ],
+        ),
+        ("messages", [{"content": [{"type": "tool_use"}, {"type": "text"}, {"type": "tool_use"}]}]),
+        (
+            "responses",
+            [
+                {"output_index": 0, "item": {"type": "reasoning"}},
+                {"output_index": 1, "item": {"type": "function_call"}},
+                {"output_index": 1, "item": {"type": "function_call", "status": "completed"}},
+                {"output_index": 2, "item": {"type": "function_call"}},
+            ],
+        ),
+    ],
+)
+def test_the_calls_of_an_answer_are_counted(wire: Wire, values: list[dict[str, object]]) -> None:
+    """Each once, streamed or whole."""
+    facts = AnswerFacts(wire)
+    for value in values:
+        facts.see(value)
+    assert facts.call_count == 2

@@ -122,10 +122,15 @@ class AnswerFacts:
         self.usage: Usage | None = None
         self.error: dict[str, Any] | None = None
         self.reason: str | None = None
-        self.has_call = False
         self.has_mark = wire == "other"
         self.is_over = False
         self._wire = wire
+        self._calls: set[object] = set()
+
+    @property
+    def call_count(self) -> int:
+        """How many calls of tools there are, at the least: calls with one and the same index count as one."""
+        return len(self._calls)
 
     @property
     def is_refusal(self) -> bool:
@@ -138,7 +143,7 @@ class AnswerFacts:
         if self.error is not None:
             return False
         # A call that the limit cut is none: opencode reports it to the model, which begins it again.
-        return self.reason not in _LIMIT_REASONS if self.has_call else self.reason in FINAL_REASONS
+        return self.reason not in _LIMIT_REASONS if self._calls else self.reason in FINAL_REASONS
 
     def see_done(self) -> None:
         """`[DONE]`: OpenAI's end of a stream, which some gateways send on every wire."""
@@ -167,7 +172,10 @@ class AnswerFacts:
         choices = value.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             delta = _get(choice, "delta") or _get(choice, "message")
-            self.has_call |= bool(_get(delta, "tool_calls") or _get(delta, "function_call"))
+            fragments = _get(delta, "tool_calls") or _get(delta, "function_call") or []
+            for place, each in enumerate(fragments if isinstance(fragments, list) else [fragments]):
+                index = _get(each, "index")
+                self._calls.add(index if isinstance(index, int) else place)
             if reason := _get(choice, "finish_reason"):
                 self.reason = str(reason)
                 self.has_mark = True
@@ -178,13 +186,17 @@ class AnswerFacts:
             self.reason = str(reason)
         block = value.get("content_block")
         blocks = value.get("content") or _get(value.get("message"), "content")
-        for each in (block, *(blocks if isinstance(blocks, list) else ())):
-            self.has_call |= _get(each, "type") == "tool_use"
+        if _get(block, "type") == "tool_use":
+            self._calls.add(str(value.get("index")))
+        for place, each in enumerate(blocks if isinstance(blocks, list) else ()):
+            if _get(each, "type") == "tool_use":
+                self._calls.add(str(place))
         if value.get("type") == "message_stop":
             self.has_mark = self.is_over = True
 
     def _responses(self, value: dict[str, Any]) -> None:
-        self.has_call |= _get(value.get("item"), "type") == "function_call"
+        if _get(value.get("item"), "type") == "function_call":
+            self._calls.add(str(value.get("output_index")))
         if str(value.get("type")) in _LAST_RESPONSE_EVENTS:
             details = _get(value.get("response"), "incomplete_details")
             self.reason = str(_get(details, "reason") or "completed")

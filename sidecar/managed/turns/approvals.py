@@ -16,7 +16,7 @@ from sidecar.managed.turns.commands import (
     ReplyPermission,
 )
 from sidecar.managed.turns.inputs import ClientAnswer
-from sidecar.managed.turns.timing import PAUSE_QUIET_SECONDS
+from sidecar.managed.turns.timing import MISSING_CALL_SECONDS, PAUSE_QUIET_SECONDS
 from sidecar.managed.turns.tool_calls import CallState, OpenCall
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.wire.opencode_events import ChildEvent
@@ -37,7 +37,8 @@ class ShowTime:
         progress = (self._translator.calls_seen, self._translator.is_request_over)
         if progress != self._progress:
             self._progress = progress
-            self._quiet_at = now + PAUSE_QUIET_SECONDS
+            is_missing = self._translator.is_missing_calls
+            self._quiet_at = now + (MISSING_CALL_SECONDS if is_missing else PAUSE_QUIET_SECONDS)
         calls = self._translator.open_calls.values()
         has_calls = self._translator.has_held_calls or all_wait(calls)
         return self._quiet_at if has_calls and self._translator.is_request_over else None

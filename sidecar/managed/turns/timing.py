@@ -7,6 +7,8 @@ from enum import Enum
 
 PAUSE_QUIET_SECONDS = 0.15
 """The calls of one model request arrive one by one; after this much quiet they are shown together."""
+MISSING_CALL_SECONDS = 10.0
+"""The same while the answer is known to have a call that opencode has not reported: under load it lags."""
 LONE_START_SECONDS = 0.005
 """The start of a model request is stored this much later, or before the next input: at once it would
 compete with the request itself."""

@@ -50,6 +50,8 @@ class _Span:
     event_id: str
     request_id: str | None
     ended: tuple[bool | None, Usage | None] | None = None
+    calls: int = 0
+    """How many calls its answer has, at the least, as the relay counted them."""
     is_given_up: bool = False
     """The child has said that it tries again."""
 
@@ -105,6 +107,8 @@ class TurnTranslator:
         """Whether a model request has begun."""
         self.calls_seen = 0
         """How many calls the model has made so far."""
+        self._calls_before = 0
+        """How many of them before the current request."""
 
     @property
     def has_answer(self) -> bool:
@@ -121,6 +125,11 @@ class TurnTranslator:
         """Whether the model has said all it will say before tools answer."""
         span = self._span
         return span is None or span.request_id is None or span.ended is not None
+
+    @property
+    def is_missing_calls(self) -> bool:
+        """Whether the current request made calls of which the child has not reported yet."""
+        return self._span is not None and self.calls_seen - self._calls_before < self._span.calls
 
     @property
     def has_held_calls(self) -> bool:
@@ -144,13 +153,13 @@ class TurnTranslator:
         return out
 
     def request_ended(
-        self, request_id: str, *, is_error: bool | None, usage: Usage | None
+        self, request_id: str, *, is_error: bool | None, usage: Usage | None, calls: int = 0
     ) -> Output:
         """It ended. Nothing is emitted yet, see the module's docstring."""
         out = Output()
         for span in (self._span, *self._waiting):
             if span is not None and span.request_id == request_id:
-                span.ended = (is_error, usage)
+                span.ended, span.calls = (is_error, usage), calls
         if self._span is not None and self._span.is_given_up:
             self._close_failed(out)
         return out
@@ -176,7 +185,9 @@ class TurnTranslator:
         """Translate what the relay reports, see `request_started` and `request_ended`."""
         if isinstance(event, ModelRequestStarted):
             return self.request_started(event.request_id)
-        return self.request_ended(event.request_id, is_error=event.is_error, usage=event.usage)
+        return self.request_ended(
+            event.request_id, is_error=event.is_error, usage=event.usage, calls=event.calls
+        )
 
     # -- the child's events -----------------------------------------------------------------------
 
@@ -373,6 +384,7 @@ class TurnTranslator:
 
     def _start_span(self, out: Output, span: _Span) -> None:
         self._span = span
+        self._calls_before = self.calls_seen
         self.has_asked_model = True
         out.drafts.append(Draft("span.model_request_start", {}, span.event_id))
 

@@ -27,6 +27,7 @@ from sidecar.managed.turns.outcome import COMPLETED
 from sidecar.managed.turns.phases import Phase
 from sidecar.managed.turns.timing import Limits
 from sidecar.managed.turns.tool_calls import LoggedCall
+from sidecar.model_requests import ModelRequestEnded
 from sidecar.wire.opencode_events import ChildGap
 from tests.playbook import Playbook, after, asked, call, fails, idle, says, step_finish
 from tests.turn_scripts import ended
@@ -61,6 +62,23 @@ def test_a_call_that_needs_the_client_is_shown_after_its_request() -> None:
     play = play << says("agent.tool_use", "agent.custom_tool_use", "span.model_request_end")
     assert play << Wait(tuple(play.waiting))
     assert play.phase is Phase.WAITING
+
+
+def test_calls_that_opencode_reports_late_are_waited_for() -> None:
+    """The relay has counted them: however late the second is, both stand in the request that made them."""
+    play = Playbook.working() >> [call("bash", "call_1"), asked("call_1")]
+    play = play >> ModelRequestEnded("req_1", calls=2) >> after(9)
+    play = play >> [call("bash", "call_2"), asked("call_2")] >> after(0.15)
+    play = play << says("agent.tool_use", "agent.tool_use", "span.model_request_end")
+    assert play << Wait(tuple(play.waiting))
+
+
+def test_a_call_that_opencode_never_reports_is_not_waited_for_long() -> None:
+    """The other is shown all the same."""
+    play = Playbook.working() >> [call("bash", "call_1"), asked("call_1")]
+    play = play >> ModelRequestEnded("req_1", calls=2) >> after(10)
+    play = play << says("agent.tool_use", "span.model_request_end")
+    assert play << Wait(tuple(play.waiting))
 
 
 def test_a_call_that_needs_the_client_is_shown_while_others_still_run() -> None:
