@@ -224,7 +224,7 @@ class SharedOwnership(Ownership):
         self._lost.add(callback)
 
     async def release(self, session_ids: Sequence[str], /) -> None:
-        """Give sessions up; nobody has to wait for our lease to end."""
+        """Give sessions up, so that no other pod has to wait for our lease to end."""
         held = [(id_, self._epochs.pop(id_)) for id_ in session_ids if id_ in self._epochs]
 
         def write(connection: Connection) -> None:
@@ -251,7 +251,7 @@ class SharedOwnership(Ownership):
         return [row[0] for row in rows]
 
     def may_delete(self) -> tuple[str, tuple[str, ...]]:
-        """Return a condition for what is ours or nobody's: a session in use elsewhere is left alone."""
+        """Return a condition for sessions that are ours or have no live owner."""
         return f" AND (owner_boot IS NULL OR owner_boot = ? OR NOT {_ALIVE})", (self.boot_id,)
 
     async def owner_of(self, session_id: str) -> Owner | None:

@@ -87,7 +87,7 @@ class Peers:
         return self._load.is_draining
 
     async def locate(self, session_id: str) -> Owner | None:
-        """Return the session's owner, None when it is this pod, which claims it when nobody has it.
+        """Return the session's owner, None when it is this pod, which claims it when no live pod owns it.
 
         Raises OwnerUnavailableError, NotFoundError and StoreError.
         """
@@ -161,7 +161,7 @@ class Peers:
             except (OwnerUnavailableError, OwnershipLostError, OwnedElsewhereError):
                 owner = None
             if owner is not None:
-                # From here on it may have been accepted: whoever gets it next must know it again.
+                # It may be accepted and the answer lost: the next receiver must recognise it.
                 request[FORWARDED_AS] = forwarded_as
                 body = await keep_body(request, has_content=True)
                 answer = await self._send(owner, request, body, forwarded_as)

@@ -37,7 +37,7 @@ from sidecar.store.postgres import PostgresStore
 from sidecar.wiring.domain import Domain
 
 _FENCE_SHARE = 2 / 3
-"""Of the lease; what is left is the guardian's time to end opencode before anybody may claim."""
+"""Of the lease; what is left is the guardian's time to end opencode before another pod may claim."""
 
 _log = structlog.get_logger(__name__)
 
@@ -246,7 +246,7 @@ class Cluster:
             yield Reading("history_events_dropped", "Those there was no room for.", mirror.dropped)
             yield Reading("history_replays", "Sessions given to another opencode.", mirror.replays)
             yield Reading(
-                "history_transcripts", "Those that could only be told in words.", mirror.transcripts
+                "history_transcripts", "Those that went on from a transcript.", mirror.transcripts
             )
 
     async def leave(self) -> None:

@@ -1,10 +1,10 @@
 """opencode's own history, kept in the store, so that another pod's opencode can go on with a session.
 
-opencode tells of each change to its sessions in `sync` events: durable copies, numbered per session. They are
+opencode reports each change of its sessions in `sync` events: durable copies, numbered per session. They are
 collected here and stored in the commit that stores the same news for clients; what comes after a turn's end
-is stored soon after. Whoever takes a session over makes his opencode's copy from them (`/sync/replay`), also
-where it has one: that may have a tail that was never stored, and the numbers would not fit any more. What
-cannot be replayed is told to the model in words.
+is stored soon after. A pod that takes a session over makes its opencode's copy from them (`/sync/replay`),
+also where there is one: that may have a tail that was never stored, and the numbers would not fit any more.
+What cannot be replayed is given to the model as a transcript.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Mirror:
     async def restore(self, client: ChildClient, record: SessionRecord, directory: Path) -> str:
         """See that opencode has the conversation of a session that was taken over.
 
-        Returns what the model must be told in words, empty when opencode has it all. In the first case the
+        Returns a transcript for the model, empty when opencode has the history. With a transcript the
         session needs a new opencode session. Raises ChildUnavailableError and StoreError.
         """
         if record.child_session_id is None or not self._ownership.is_new_here(record.id):
