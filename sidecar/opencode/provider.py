@@ -24,6 +24,10 @@ DEFAULT_CONTEXT_TOKENS = 128_000
 DEFAULT_OUTPUT_TOKENS = 8192
 """For a model whose limit nobody knows; opencode's own 32000 is more than many models accept."""
 
+_MIN_COMPACTED_TOKENS = 16_384
+"""opencode's own prompt and tools take up to about 10 000 tokens, which no compaction removes. Below this
+context it is switched off (0): then the gateway refuses what is too long, and the turn says so."""
+
 _MODALITIES = ("text", "image", "audio", "video", "pdf")
 """Those that opencode knows; others would make the whole file invalid."""
 
@@ -61,10 +65,7 @@ def model_config(entry: ModelEntry) -> dict[str, Any]:
     inputs = [kind for kind in _MODALITIES if kind == "text" or kind in entry.input_modalities]
     config: dict[str, Any] = {
         "name": entry.display_name or entry.id,
-        "limit": {
-            "context": entry.max_input_tokens or DEFAULT_CONTEXT_TOKENS,
-            "output": entry.max_output_tokens or DEFAULT_OUTPUT_TOKENS,
-        },
+        "limit": _limit(entry),
         "tool_call": entry.supports_tools,
         "reasoning": entry.supports_reasoning,
         "attachment": len(inputs) > 1,
@@ -80,6 +81,19 @@ def model_config(entry: ModelEntry) -> dict[str, Any]:
     if entry.wire == "messages":
         config["provider"] = {"npm": MESSAGES_PACKAGE}
     return config
+
+
+def _limit(entry: ModelEntry) -> dict[str, int]:
+    """Return limits between which opencode has room to work.
+
+    It compacts as soon as the context less the output is used up. With nothing between them, as in the
+    lists of many small models, every answer would be followed by a compaction, without end.
+    """
+    context = entry.max_input_tokens or DEFAULT_CONTEXT_TOKENS
+    output = entry.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+    if context < _MIN_COMPACTED_TOKENS:
+        return {"context": 0, "output": min(output, context)}
+    return {"context": context, "output": min(output, context // 2)}
 
 
 def provider_config(models: Mapping[str, ModelEntry]) -> dict[str, Any]:

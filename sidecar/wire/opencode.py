@@ -32,7 +32,8 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_TYPED_NAME_CHARS)]
 class Limit(Strict):
     """Token limits of a model."""
 
-    context: Tokens
+    context: Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+    """0: unknown, which switches compaction off."""
     output: Tokens
 
 

@@ -42,6 +42,24 @@ def test_unknown_limits_get_conservative_defaults() -> None:
     assert config["attachment"] is False
 
 
+@pytest.mark.parametrize(
+    ("context", "output", "limit"),
+    [
+        (200_000, 64_000, {"context": 200_000, "output": 64_000}),
+        (32_768, 32_768, {"context": 32_768, "output": 16_384}),
+        (16_384, None, {"context": 16_384, "output": 8192}),
+        (8192, 8192, {"context": 0, "output": 8192}),
+        (4096, 8192, {"context": 0, "output": 4096}),
+        (1, 10**12, {"context": 0, "output": 1}),
+    ],
+)
+def test_limits_leave_room_to_work(context: int, output: int | None, limit: dict[str, int]) -> None:
+    """opencode compacts again and again in a context that its answer would fill: that asks the model
+    without end. Context 0 switches compaction off."""
+    entry = ModelEntry(id="m", max_input_tokens=context, max_output_tokens=output)
+    assert model_config(entry)["limit"] == limit
+
+
 def test_messages_wire_overrides_the_package() -> None:
     """A model on the messages wire gets the Anthropic package, the others the provider's default."""
     document = json.loads(
@@ -147,7 +165,7 @@ async def test_a_vanished_file_is_written_again(tmp_path: Path) -> None:
         ModelEntry("m", max_input_tokens=-5),
         ModelEntry("m", costs=Costs(float("nan"))),
         ModelEntry("m", costs=Costs(-1.0)),
-        ModelEntry("m", max_output_tokens=2**63 - 1),
+        ModelEntry("m", max_input_tokens=2**63 - 1, max_output_tokens=2**63 - 1),
         ModelEntry("m", costs=Costs(1e300)),
         ModelEntry("m", display_name="x" * 5000),
         ModelEntry("m" * 1025),
