@@ -20,6 +20,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from sidecar.opencode.environment import ChildFiles
 from tests.deploy.container import Container, free_port, run_once, started
 from tests.deploy.image import Image
 from tests.deploy.test_k8s import sidecar_of
@@ -168,7 +169,9 @@ async def test_a_shell_beside_opencode_is_refused(sharing: Pod) -> None:
         attacker = await sharing.session(raw, "value-of-the-attacker")
         directory = sharing.data_dir / "workspaces" / victim
         script = sharing.data_dir / CURIOUS_AGENT.name
-        answer = await run(raw, attacker, shlex.join([str(PYTHON), str(script), str(directory)]))
+        asked = ChildFiles(sharing.data_dir / "opencode").shell_socket
+        command = [str(PYTHON), str(script), str(asked), str(directory)]
+        answer = await run(raw, attacker, shlex.join(command))
         assert "403" in answer
         assert "victim" not in answer
         environments = await run(

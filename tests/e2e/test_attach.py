@@ -19,7 +19,7 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
-from sidecar.opencode.environment import find_binary
+from sidecar.opencode.environment import ChildFiles, find_binary
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, text_of
 from tests.raw_client import RawClient, plain
 
@@ -228,11 +228,11 @@ async def test_shells_have_the_variables_of_their_session(pod: Pod, raw: RawClie
 
 
 async def test_a_shell_cannot_ask_for_another_session(pod: Pod, raw: RawClient) -> None:
-    """It has the socket, the user and the environment of opencode, and is not opencode."""
+    """It reaches the socket, has the user of opencode, and is not opencode."""
     victim, attacker = await with_variable(raw, "value-of-the-victim"), await raw.new_session()
-    command = shlex.join(
-        [sys.executable, str(CURIOUS_AGENT), str(pod.data_dir / "workspaces" / victim)]
-    )
+    asked = ChildFiles(pod.data_dir / "opencode").shell_socket
+    directory = pod.data_dir / "workspaces" / victim
+    command = shlex.join([sys.executable, str(CURIOUS_AGENT), str(asked), str(directory)])
     answer = output_of(await raw.turn(attacker, f"[[bash: {command}]]"))
     assert "403" in answer
     assert "value-of" not in answer
