@@ -164,7 +164,7 @@ async def test_unchanged_answers_change_nothing(
         (Fixed("<html>sign in</html>", 200, "text/html"), GatewayUnavailableError),
         (Fixed({"detail": "x"}), GatewayUnavailableError),
         (Fixed({"detail": "Not Found"}, 404), GatewayError),
-        (Fixed("", 302), GatewayError),
+        (Fixed("", 302), GatewayUnavailableError),
         (Fixed({"object": "list", "data": []}), GatewayUnavailableError),
     ],
 )

@@ -305,13 +305,13 @@ async def test_key_is_wanted(server: Server) -> None:
 
 
 async def test_a_gateway_that_names_models_in_no_unicode(make_server: MakeServer) -> None:
-    """Half a surrogate pair in one name, or a price beyond a float, does not take the list away."""
+    """Half a surrogate pair in one name, or a price beyond a float, hides that model and not the list."""
     gateway = FixedGateway()
     listed = r'{"data": [{"id": "a\ud800b", "input_cost_per_token": 1e999}, {"id": "fine"}]}'
     gateway.answers["/v1/models"] = Fixed(listed)
     await gateway.start()
     try:
         server = await make_server(gateway.url)
-        assert await server.ids("limit=10") == ["a�b", "fine"]
+        assert await server.ids("limit=10") == ["fine"]
     finally:
         await gateway.close()

@@ -43,7 +43,7 @@ class Bench:
         """Return repositories with these settings."""
         sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
         bounds = RepositorySettings(**settings)
-        runner = Git(settings=bounds, inherited=os.environ, tasks=self.tasks, marker="m")
+        runner = Git(settings=bounds, inherited=os.environ, tasks=self.tasks)
         return Repositories(database=self.database, sealer=sealer, git=runner)
 
     async def store(self, repositories: Repositories, *wanted: dict[str, Any]) -> Plan:
@@ -275,7 +275,7 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
         "GIT_CONFIG_VALUE_0": str(hooks),
         "GIT_TRACE": str(tmp_path / "trace"),
     }
-    runner = Git(settings=RepositorySettings(), inherited=hostile, tasks=bench.tasks, marker="m")
+    runner = Git(settings=RepositorySettings(), inherited=hostile, tasks=bench.tasks)
     repositories = Repositories(database=bench.database, sealer=sealer, git=runner)
     await bench.store(repositories, {"url": f"{bench.server.url}/public/app.git"})
     assert await repositories.materialise(bench.session_id, bench.directory) == []

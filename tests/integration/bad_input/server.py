@@ -64,7 +64,8 @@ class Server:
 def check_envelope(response: Any, body: Any, status: int, type_: str) -> None:
     assert response.status == status, body
     assert response.headers["content-type"].startswith("application/json")
-    assert body.keys() == {"type", "error", "request_id"}
+    native = {"name", "data"} if "name" in body else set()  # what opencode's own clients read
+    assert body.keys() == {"type", "error", "request_id"} | native
     assert body["type"] == "error"
     assert body["error"]["type"] == type_
     assert body["error"]["message"]
