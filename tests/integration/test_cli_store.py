@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.integration.test_turn_engine import new_session
 
 from sidecar.managed.events.event import Draft
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.postgres import PostgresStore
 from sidecar.store.sqlite import SqliteStore
+from tests.fakes.fated_child import new_session
 from tests.postgres import PostgresCluster
 from tests.sidecar_process import run
 
