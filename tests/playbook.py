@@ -157,6 +157,33 @@ def echo() -> ChildEvent:
     return child("message.updated", info={"id": PROMPT, "role": "user"})
 
 
+def conversation(*messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what opencode lists as messages: an earlier turn, the prompt and the messages after it."""
+    earlier: list[dict[str, Any]] = [
+        {
+            "id": "prt_old_call",
+            "type": "tool",
+            "tool": "bash",
+            "callID": "call_old",
+            "messageID": "msg_0",
+        },
+        {
+            "id": "prt_old_text",
+            "type": "text",
+            "text": "old",
+            "time": {"end": 1},
+            "messageID": "msg_0",
+        },
+    ]
+    earlier[0]["state"] = {"status": "completed", "input": {}, "output": "old"}
+    return [
+        {"info": {"id": "msg_earlier_prompt", "role": "user"}, "parts": []},
+        {"info": {"id": "msg_0", "role": "assistant"}, "parts": earlier},
+        {"info": {"id": PROMPT, "role": "user"}, "parts": []},
+        *messages,
+    ]
+
+
 def status(kind: str, **fields: Any) -> ChildEvent:
     """Return a status of the session."""
     return child("session.status", status={"type": kind, **fields})

@@ -652,12 +652,8 @@ static int run(const char *name, char **argv)
         errno = 0;
         die("the session's processes were ended");
     }
-    if (WIFSIGNALED(status)) {
-        signal(WTERMSIG(status), SIG_DFL);
-        raise(WTERMSIG(status));
-        return 128 + WTERMSIG(status);
-    }
-    return WEXITSTATUS(status);
+    /* As a shell does. opencode does not notice a command that ends by a signal: it waits for its time limit. */
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* opencode's own variables: its shell is this program, and its PATH begins with it. */

@@ -122,6 +122,17 @@ async def test_background_servers(sessions: Sessions) -> None:
     assert "page" not in await sessions.bash(session, fetch)
 
 
+async def test_a_command_that_ends_by_a_signal(sessions: Sessions) -> None:
+    """Its result comes at once, as an error with a shell's status, not at the command's time limit."""
+    turn = await sessions.turn(await sessions.session(), "[[bash: echo begun; kill -9 $$]]")
+    (result,) = [event for event in turn if event["type"] == "agent.tool_result"]
+    said = result["content"][0]["text"]
+    assert result["is_error"]
+    assert "begun" in said
+    assert "137" in said
+    assert "timeout" not in said
+
+
 async def test_search(sessions: Sessions) -> None:
     """opencode's own grep, glob and read work in the session's directory."""
     session = await sessions.session()

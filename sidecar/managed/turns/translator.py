@@ -208,9 +208,14 @@ class TurnTranslator:
         return out
 
     def messages(self, messages: Sequence[Mapping[str, Any]]) -> Output:
-        """Translate what `GET /session/{id}/message` lists: it repeats events, or repairs a gap in them."""
+        """Translate what `GET /session/{id}/message` lists: it repeats events, or repairs a gap in them.
+
+        It lists the whole conversation, oldest first. What comes before the prompt is of earlier turns.
+        """
         out = Output()
-        for message in messages:
+        ids = [message["info"]["id"] for message in messages]
+        begin = ids.index(self._message_id) if self._message_id in ids else len(ids)
+        for message in messages[begin:]:
             out.extend(self.child_event("message.updated", message))
             for part in message["parts"]:
                 out.extend(self.child_event("message.part.updated", {"part": part}))

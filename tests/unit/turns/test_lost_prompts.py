@@ -39,6 +39,7 @@ from tests.playbook import (
     after,
     assistant,
     busy,
+    conversation,
     echo,
     fails,
     idle,
@@ -147,7 +148,7 @@ def test_an_error_without_an_answer_is_an_answer() -> None:
     error = {"info": {"id": "msg_1", "role": "assistant", "error": missing}, "parts": []}
     play = Playbook.sent() >> [echo(), busy()] >> after(30) << ReadTruth()
     failure = Failure("model_request_failed_error", "Model not found: litellm/x. Did you mean")
-    assert play >> Truth(is_busy=False, messages=[error]) << Finish(failed(failure))
+    assert play >> Truth(is_busy=False, messages=conversation(error)) << Finish(failed(failure))
 
 
 def test_a_conversation_that_opencode_no_longer_has_ends_the_session() -> None:

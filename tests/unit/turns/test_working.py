@@ -37,7 +37,9 @@ from tests.playbook import (
     after,
     assistant,
     busy,
+    call,
     child,
+    conversation,
     echo,
     fails,
     idle,
@@ -128,9 +130,15 @@ def test_a_silence_in_which_opencode_has_ended_is_repaired_from_its_messages() -
         {"id": "prt_end", "messageID": "msg_1", "type": "step-finish", "tokens": {}},
     ]
     info = {"id": "msg_1", "role": "assistant", "parentID": PROMPT}
-    truth = Truth(is_busy=False, messages=[{"info": info, "parts": parts}])
+    truth = Truth(is_busy=False, messages=conversation({"info": info, "parts": parts}))
     play = Playbook.working() >> after(30) << ReadTruth() >> truth
     assert play << says("agent.message", "span.model_request_end") << Finish(COMPLETED)
+
+
+def test_a_silence_does_not_show_earlier_turns_again() -> None:
+    """opencode lists the whole conversation, while a command of this turn may run for minutes."""
+    play = Playbook.working() >> call("read", "call_1") << says("agent.tool_use")
+    assert play >> after(30) << ReadTruth() >> Truth(is_busy=True, messages=conversation())
 
 
 def test_a_child_that_is_too_slow_to_tell_the_truth_is_not_dead() -> None:
