@@ -47,6 +47,17 @@ async def test_a_silent_tool_is_not_cut(raw: RawClient) -> None:
     check_events(turn)
 
 
+async def test_a_silence_shows_no_earlier_turn_again(raw: RawClient) -> None:
+    """In a silence the whole conversation is read; only what the running turn has made is of it."""
+    session = await raw.new_session()
+    await raw.turn(session, "[[bash: echo earlier]][[then]][[say: that was earlier]]")
+    turn = await raw.turn(session, "[[bash: sleep 2; echo slept]][[then]][[say: good morning]]")
+    (result,) = plain(turn, "agent.tool_result")
+    assert result["content"][0]["text"] == "slept\n"
+    assert text_of(turn) == "good morning"
+    check_events(await raw.events(session))
+
+
 async def test_a_client_that_takes_its_time_is_waited_for(raw: RawClient) -> None:
     """The upper bound is the turn's; the client may take longer than that to answer."""
     tool = {
