@@ -7,6 +7,7 @@ it (`HOME` and `TMPDIR`), the system for reading, nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -198,7 +199,9 @@ def _session_rules(settings: ConfinementSettings, around: Surroundings) -> Itera
 
 def _toolchains(around: Surroundings) -> Iterator[Path]:
     """Where the programs on PATH are that are not the system's: a user's Python, Node or Go."""
-    homes = {Path.home(), Path(around.environ.get("HOME") or "/")}
+    homes = {Path(around.environ.get("HOME") or "/")}
+    with contextlib.suppress(RuntimeError):  # this user is not in /etc/passwd
+        homes.add(Path.home())
     for entry in around.environ.get("PATH", "").split(os.pathsep):
         folder = Path(entry)
         if not folder.is_absolute() or any(folder.is_relative_to(system) for system in SYSTEM):
