@@ -71,7 +71,10 @@ async def tool_runs(http: aiohttp.ClientSession) -> None:
 
 async def test_the_terminal_interface(sidecar: Sidecar, terminal: Terminal) -> None:
     """Choose a model from the gateway's list, prompt, see a tool call and the answer, abort another turn."""
-    await terminal.type("/models\r")
+    await terminal.type("/models")
+    await terminal.until("/models", count=2)
+    await terminal.until_gone("/agents")  # Enter takes what the list of commands offers
+    await terminal.type("\r")
     await terminal.until("Select model")
     await terminal.until("openai/gpt-4o-mini")
     await terminal.type("qwen")
