@@ -27,7 +27,7 @@ _NOT_CHAT = re.compile(
     r"(?=$|[-_./:@]|\d)",
     re.IGNORECASE,
 )
-"""Names of models that do not chat; asked only when no source tells the mode."""
+"""Names of models that do not chat; looked at only when no source gives the mode."""
 
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Price = Annotated[float, Field(ge=0, le=MAX_USD_PER_TOKEN)]

@@ -291,7 +291,7 @@ def _unacknowledged_bytes(transport: asyncio.Transport) -> int:
 
 
 class _Refusal(asyncio.Protocol):
-    """A connection for which there is no room: it is told so and closed."""
+    """A connection for which there is no room: it gets a 503 and is closed."""
 
     def __init__(self, *, is_told: bool, on_end: Any) -> None:
         self._is_told = is_told

@@ -144,7 +144,7 @@ class Child(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """End. Whoever drains does so before."""
+        """End. A drain comes before it."""
 
     async def wait_ready(self, timeout_seconds: float) -> ChildClient:
         """Return the client for a new turn, waiting for a child that is down or about to be replaced.

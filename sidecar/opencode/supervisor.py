@@ -75,7 +75,7 @@ class Supervisor(Child):
             self._main = self._tasks.start("supervise", self._run())
 
     async def stop(self) -> None:
-        """End the child and all below it: dispose, SIGTERM, SIGKILL. Whoever drains does so before."""
+        """End the child and all below it: dispose, SIGTERM, SIGKILL. A drain comes before it."""
         self._is_stopping = True
         self._wake.set()
         self._settled.set()

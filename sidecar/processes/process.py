@@ -80,7 +80,14 @@ class ChildProcess:
             )
             os.close(report)
             report = -1
-            said = await asyncio.to_thread(os.read, reading, 32)
+            try:
+                said = await asyncio.to_thread(os.read, reading, 32)
+            except (
+                BaseException
+            ):  # cancelled, or no thread to be had: no caller will own this process
+                with contextlib.suppress(ProcessLookupError):
+                    transport.send_signal(signal.SIGQUIT)
+                raise
         finally:
             os.close(reading)
             if report >= 0:

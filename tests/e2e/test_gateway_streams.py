@@ -224,7 +224,7 @@ async def test_a_redirect_to_another_host_never_reaches_opencode(failed: Failed)
 async def test_a_loop_ends_whatever_its_cause(
     guarded_world: World, model: str, answer: Answer
 ) -> None:
-    """With the repair off opencode would ask for ever: after 4 answers that bring nothing it is refused."""
+    """With the repair off opencode would not stop asking: 4 answers that bring nothing end the turn."""
     events, asked = await guarded_world.turn(model, answer)
     error = error_of(events)
 

@@ -132,6 +132,32 @@ async def test_environment_is_exactly_what_was_given(tmp_path: Path) -> None:
     assert lines == ["['LC_CTYPE', 'ONLY']"]
 
 
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    """Given up while its guard has not reported yet, the child has no owner: it must not live on."""
+
+    def started() -> list[psutil.Process]:
+        below = psutil.Process().children(recursive=True)
+        return [p for p in below if str(tmp_path) in " ".join(_command_line(p))]
+
+    for _ in range(3):
+        program = [sys.executable, "-c", "import time; time.sleep(600)", str(tmp_path)]
+        starting = asyncio.create_task(
+            ChildProcess.spawn(program, env={}, cwd=tmp_path, on_line=lambda _s, _t: None)
+        )
+        await eventually(lambda: bool(started()))
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await starting).kill()  # it was faster
+        await eventually(lambda: not started())
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 _RUNAWAY = """
 import os, signal, subprocess, sys, time
 if os.fork() == 0:

@@ -121,7 +121,7 @@ class AnswerStream:
         if not self._is_repaired or self._wire == "other":
             return None
         if frame.kind == "text":
-            return b""  # text between the events, which ends the answer for whoever expects JSON
+            return b""  # text between the events, on which a reader of JSON would give up
         if frame.kind == "broken":
             if not self.facts.has_mark:  # to leave it out would lose text or a call
                 shown = frame.raw[:_SHOWN_BYTES].decode("utf-8", "replace").strip()

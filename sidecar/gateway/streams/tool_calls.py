@@ -84,7 +84,7 @@ class ToolCalls:
         return self._first(call, fragment)
 
     def take_nameless(self) -> list[dict[str, Any]]:
-        """Return the calls that never got a name: opencode tells the model that there is no such tool."""
+        """Return the calls that never got a name: opencode answers the model that there is no such tool."""
         nameless = [call for call in self._calls if not call.is_sent]
         for call in nameless:
             call.is_sent, call.name = True, ""

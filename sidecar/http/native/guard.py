@@ -33,7 +33,7 @@ _INSTEAD_OF_OTHERS = "use /v1/sessions/{id}"
 
 
 class ManagedSessions:
-    """Tells managed sessions from others and refuses what would change one."""
+    """Recognises managed sessions and refuses what would change one."""
 
     def __init__(self, workspaces_dir: Path) -> None:
         self._root = workspaces_dir.resolve()
