@@ -16,8 +16,8 @@ from bench.straight import straight_opencode
 
 TITLE = "POST /v1/agents, each with a model new to opencode, beside a streaming turn"
 
-_MOST_SECONDS = {1: 0.015, 10: 0.060}
-_LEAST_TIMES = 100
+_LEAST_TIMES = {1: 100, 10: 30}
+"""Faster than a restart of opencode, by how many clients create agents at once."""
 _PAUSE_SECONDS = 0.02
 
 
@@ -64,10 +64,8 @@ async def measure(*, quick: bool) -> list[Row]:
             f"{clients} client{'s' if clients > 1 else ''} at once",
             f"{seconds}: {seconds.times_faster_than(restarts):.0f}x faster",
             f"restart of opencode: {restarts}",
-            f"p50 at most {format_seconds(_MOST_SECONDS[clients])}"
-            + (f", at least {_LEAST_TIMES}x" if clients == 1 else ""),
-            seconds.p50 <= _MOST_SECONDS[clients]
-            and (clients > 1 or seconds.times_faster_than(restarts) >= _LEAST_TIMES),
+            f"at least {_LEAST_TIMES[clients]}x faster",
+            seconds.times_faster_than(restarts) >= _LEAST_TIMES[clients],
         )
         for clients, seconds in created.items()
     ]
