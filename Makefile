@@ -30,7 +30,7 @@ test: setup-dev postgres ## Unit, integration and end-to-end tests with the real
 cluster: setup-dev postgres ## Three real pods over one PostgreSQL that die under load (CLUSTER_KILLS=200: longer)
 	@exec $(BIN)/pytest --timeout 400 tests/cluster $(ARGS)
 
-chaos: setup-dev ## Mixed turns in a storm of faults, then the books are checked (SEED=7 MINUTES=20: by hand)
+chaos: setup-dev ## Mixed turns in a storm of faults, then the event logs are checked (SEED=7 MINUTES=20: by hand)
 	@exec env SEED=$(SEED) MINUTES=$(MINUTES) $(BIN)/pytest -s -m chaos tests/chaos $(ARGS)
 
 e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (installs about 750 MB)

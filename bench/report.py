@@ -23,7 +23,7 @@ class Row:
     `must_reach` only informs, and then `reached` is left None."""
 
     what: str
-    measured: str
+    telemetry: str
     against: str = ""
     must_reach: str = ""
     reached: bool | None = None
@@ -35,7 +35,7 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         verdict = {None: "", True: "yes", False: "**no**"}[self.reached]
-        return (self.what, self.measured, self.against, self.must_reach, verdict)
+        return (self.what, self.telemetry, self.against, self.must_reach, verdict)
 
 
 @dataclass(frozen=True, slots=True)

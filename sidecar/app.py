@@ -9,26 +9,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.store.interface import Store, StoreError
-from sidecar.wiring.face import Face, open_face
+from sidecar.wiring.public_listener import PublicListener, open_public_listener
+from sidecar.wiring.running import RunningSidecar
 from sidecar.wiring.storage import open_storage
-from sidecar.wiring.whole import Sidecar
 
-__all__ = ["Sidecar", "running"]
+__all__ = ["RunningSidecar", "running"]
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Sidecar]:
+async def running(settings: Settings) -> AsyncIterator[RunningSidecar]:
     """Start everything, serve, and on leaving drain, checkpoint and stop.
 
-    The HTTP face answers first; the child comes last and is not waited for. Raises SettingsError when
+    The public listener answers first; the child comes last and is not waited for. Raises SettingsError when
     something cannot be opened as configured.
     """
     async with AsyncExitStack() as stack:
         try:
             database = await open_storage(settings, stack)
-            face = await open_face(settings, stack)
-            open_rest = await asyncio.to_thread(_load_rest)
-            sidecar = await open_rest(settings, database, face, stack)
+            listener = await open_public_listener(settings, stack)
+            open_services = await asyncio.to_thread(_load_services)
+            sidecar = await open_services(settings, database, listener, stack)
         except OSError as error:
             raise _unusable(error) from error
         except StoreError as error:
@@ -47,7 +47,9 @@ def _unusable(error: OSError) -> Exception:
     )
 
 
-def _load_rest() -> Callable[[Settings, Store, Face, AsyncExitStack], Awaitable[Sidecar]]:
-    from sidecar.wiring.rest import open_rest  # noqa: PLC0415  # a third of the start: the face answers
+def _load_services() -> Callable[
+    [Settings, Store, PublicListener, AsyncExitStack], Awaitable[RunningSidecar]
+]:
+    from sidecar.wiring.services import open_services  # noqa: PLC0415  # a third of the start
 
-    return open_rest
+    return open_services

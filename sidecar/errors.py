@@ -74,7 +74,7 @@ class AuthenticationError(SidecarError):
 
 
 class PermissionDeniedError(SidecarError):
-    """The key is right, the deed is not allowed."""
+    """The key is valid, but does not allow this action."""
 
     status = 403
     type = "permission_error"

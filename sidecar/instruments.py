@@ -20,7 +20,7 @@ from sidecar.gateway.catalogue import Catalogue, CatalogueEntry
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import RelayEvent
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.turns.state import TurnEnded
 from sidecar.metrics import PREFIX, Metrics
 from sidecar.model_requests import ModelRequestEnded, Usage
@@ -61,7 +61,7 @@ class Sources:
     catalogue: Catalogue
     config_file: ConfigFile
     instances: Instances
-    turns: Turns
+    engine: SessionEngine
     log: EventLog
     relay: Relay
     database: Store
@@ -99,7 +99,7 @@ def connect(metrics: Metrics, sources: Sources) -> None:
         if ended.reason != "stopped":
             metrics.child_ended(cause(ended.reason))
 
-    sources.turns.on_turn_end(on_turn)
+    sources.engine.on_turn_end(on_turn)
     sources.supervisor.on_exit(on_exit)
     sources.relay.listen(on_request)
 
@@ -172,13 +172,15 @@ class StateCollector(Collector):
         yield _gauge("gateway_demo", "1 when answers are scripted: no gateway is configured.", demo)
 
     def _work(self) -> Iterator[Metric]:
-        turns, log = self._sources.turns, self._sources.log
-        places = turns.places
-        yield _gauge("turns_running", "Turns that run.", turns.busy_count - places.waiting)
+        engine, log = self._sources.engine, self._sources.log
+        places = engine.places
+        yield _gauge("turns_running", "Turns that run.", engine.busy_count - places.waiting)
         yield _gauge("turns_in_line", "Turns that wait for a place in opencode.", places.waiting)
         yield _counter("turns_refused", "Messages refused: too many waited.", places.refused)
-        yield _gauge("turns_waiting", "Turns that wait for a client's answer.", turns.waiting_count)
-        yield _gauge("queued_events", "Client events behind running turns.", turns.queued_count)
+        yield _gauge(
+            "turns_waiting", "Turns that wait for a client's answer.", engine.waiting_count
+        )
+        yield _gauge("queued_events", "Client events behind running turns.", engine.queued_count)
         yield _gauge("event_streams_open", "Event streams with a reader.", log.reader_count())
         yield _gauge(
             "event_log_reader_lag_events",
@@ -194,7 +196,7 @@ class StateCollector(Collector):
         yield append
 
     def _lag(self, session_id: str, position: int) -> int:
-        actor = self._sources.turns.peek(session_id)
+        actor = self._sources.engine.peek(session_id)
         return max(0, actor.last_seq - position) if actor is not None else 0
 
     def _catalogue(self) -> Iterator[Metric]:
@@ -262,12 +264,16 @@ class StateCollector(Collector):
             "child_events_dropped", "Those that could not be read; the log says why.", dropped
         )
         yield _counter("child_event_reconnects", "Event streams opened anew.", pump.reconnects)
-        vitals = supervisor.vitals
-        if vitals is not None:
-            yield _gauge("child_resident_memory_bytes", "Its resident size.", vitals.rss_bytes)
-            yield _gauge("child_memory_maps", "Its memory maps; it hangs at 65530.", vitals.maps)
-            yield _gauge("child_threads", "Its threads.", vitals.threads)
-            yield _counter("child_cpu_seconds", "Its CPU time.", vitals.cpu_seconds)
+        process_stats = supervisor.process_stats
+        if process_stats is not None:
+            yield _gauge(
+                "child_resident_memory_bytes", "Its resident size.", process_stats.rss_bytes
+            )
+            yield _gauge(
+                "child_memory_maps", "Its memory maps; it hangs at 65530.", process_stats.maps
+            )
+            yield _gauge("child_threads", "Its threads.", process_stats.threads)
+            yield _counter("child_cpu_seconds", "Its CPU time.", process_stats.cpu_seconds)
 
     def _instances(self) -> Iterator[Metric]:
         instances = self._sources.instances

@@ -10,7 +10,7 @@ import sys
 import structlog
 
 from sidecar import banner, logs
-from sidecar.app import Sidecar, running
+from sidecar.app import RunningSidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.process_hardening import close_to_same_user
@@ -66,7 +66,7 @@ async def serve(settings: Settings) -> int:
         return EXIT_CHILD_FAILED
 
 
-def _banner(sidecar: Sidecar, settings: Settings) -> str:
+def _banner(sidecar: RunningSidecar, settings: Settings) -> str:
     snapshot = sidecar.catalogue.snapshot
     return banner.text(
         url=sidecar.url,

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
-from sidecar.app import Sidecar, running
+from sidecar.app import RunningSidecar, running
 from sidecar.config import (
     AdminSettings,
     ChildSettings,
@@ -58,7 +58,9 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
 
 
 @asynccontextmanager
-async def sidecar_for(settings: Settings, *, is_ready: bool = True) -> AsyncIterator[Sidecar]:
+async def sidecar_for(
+    settings: Settings, *, is_ready: bool = True
+) -> AsyncIterator[RunningSidecar]:
     """Run a sidecar; by default wait until its child is ready."""
     async with running(settings) as sidecar:
         if is_ready:

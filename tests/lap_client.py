@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests.harness import RUNTIME_KEY, types_of
 from tests.raw_client import RawClient
 
@@ -96,7 +96,7 @@ class LapStream:
 class Lap:
     """The calls of the control plane."""
 
-    def __init__(self, sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
+    def __init__(self, sidecar: RunningSidecar, http: aiohttp.ClientSession) -> None:
         self._sidecar = sidecar
         self.http = http
         self.raw = RawClient(http)
@@ -158,7 +158,7 @@ class Lap:
 
     async def turn_over(self, session: str) -> None:
         """Wait for the end of the turn without opening a stream."""
-        actor = self._sidecar.turns.peek(session)
+        actor = self._sidecar.engine.peek(session)
         if actor is not None and actor.turn is not None:
             await actor.turn.done.wait()
         assert await self.raw.status(session) == "idle"

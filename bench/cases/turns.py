@@ -93,13 +93,13 @@ class Side:
 
     def taken(self) -> Measured:
         """Return what was measured since the last time."""
-        measured = Measured(
+        telemetry = Measured(
             first_text=Samples(tuple(times.first_text for times in self.times)),
             whole=Samples(tuple(times.whole for times in self.times)),
             cpu=self.cpu / len(self.times),
         )
         self.times, self.cpu = [], 0.0
-        return measured
+        return telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Group:
 
 async def measure(*, quick: bool) -> list[Row]:
     """Run second turns in each group."""
-    measured: dict[Load, list[Group]] = {load: [] for load in _LOADS}
+    telemetry: dict[Load, list[Group]] = {load: [] for load in _LOADS}
     for _ in range(1 if quick else _GROUPS):
         with scratch() as directory:
             async with AsyncExitStack() as stack:
@@ -148,8 +148,8 @@ async def measure(*, quick: bool) -> list[Row]:
                 for load in _LOADS:
                     sides = (through, alone[0], alone[1], installed)
                     group = await _group(load, sides, quick=quick)
-                    measured[load].append(group)
-    return [row for load, groups in measured.items() for row in _rows(load.name, groups)]
+                    telemetry[load].append(group)
+    return [row for load, groups in telemetry.items() for row in _rows(load.name, groups)]
 
 
 async def _rules(client: SidecarClient, agent_id: str) -> list[PermissionRule]:

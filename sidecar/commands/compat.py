@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from sidecar.commands import output
 from sidecar.commands.gateway import as_command_error
+from sidecar.compat.bench import open_bench
 from sidecar.compat.facts import Result, run_checks
-from sidecar.compat.laboratory import open_laboratory
 from sidecar.config import ChildSettings
 from sidecar.errors import SidecarError
 
@@ -41,8 +41,8 @@ async def _examine(*, as_json: bool) -> list[Result]:
         prefix="opencode-sidecar-compat-", ignore_cleanup_errors=True
     ) as scratch:
         try:
-            async with open_laboratory(Path(scratch), settings) as lab:
-                async for result in run_checks(lab):
+            async with open_bench(Path(scratch), settings) as bench:
+                async for result in run_checks(bench):
                     results.append(result)
                     if not as_json:
                         _print(result)

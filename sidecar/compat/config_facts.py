@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 
-from sidecar.compat.laboratory import LATE_MODEL, MODEL, Laboratory, expect
+from sidecar.compat.bench import LATE_MODEL, MODEL, CompatBench, expect
 from sidecar.errors import ChildError
 from sidecar.naming import GATEWAY_PROVIDER
 from sidecar.opencode.environment import PINNED_VERSION
@@ -32,15 +32,15 @@ ROUTES = frozenset(
 """Every route that `sidecar.opencode.client` uses."""
 
 
-async def version(lab: Laboratory) -> None:
+async def version(bench: CompatBench) -> None:
     """It is the version that all this was measured with."""
-    found = lab.supervisor.version
+    found = bench.supervisor.version
     expect(found == PINNED_VERSION, f"version {found}, pinned is {PINNED_VERSION}")
 
 
-async def routes(lab: Laboratory) -> None:
+async def routes(bench: CompatBench) -> None:
     """`GET /doc` declares every route that we use; the forwarded API is cut out of it too."""
-    paths = (await lab.client.doc()).get("paths", {})
+    paths = (await bench.client.doc()).get("paths", {})
     declared = {
         f"{method.upper()} {'/'.join('{}' if s.startswith('{') else s for s in path.split('/'))}"
         for path, methods in paths.items()
@@ -49,67 +49,67 @@ async def routes(lab: Laboratory) -> None:
     expect(declared >= ROUTES, f"not declared: {', '.join(sorted(ROUTES - declared))}")
 
 
-async def first_load_is_quick(lab: Laboratory) -> None:
+async def first_load_is_quick(bench: CompatBench) -> None:
     """With a seeded config directory the first load does not wait for npm."""
     began = time.monotonic()
-    await lab.client.mcp_status(lab.directory())
+    await bench.client.mcp_status(bench.directory())
     seconds = time.monotonic() - began
     expect(seconds < _LOAD_SECONDS, f"the load took {seconds:.0f} s")
 
 
-async def nothing_was_installed(lab: Laboratory) -> None:
+async def nothing_was_installed(bench: CompatBench) -> None:
     """After all that work npm has put nothing into the seeded config directory."""
-    modules = lab.files.xdg("config") / "opencode" / "node_modules"
+    modules = bench.files.xdg("config") / "opencode" / "node_modules"
     installed = await asyncio.to_thread(lambda: sorted(p.name for p in modules.iterdir()))
     expect(not installed, f"npm installed {', '.join(installed)}")
 
 
-async def only_our_provider(lab: Laboratory) -> None:
+async def only_our_provider(bench: CompatBench) -> None:
     """With `OPENCODE_MODELS_PATH` naming `{}`, and one provider enabled, only our models exist."""
-    found = await lab.models_in(lab.directory())
+    found = await bench.models_in(bench.directory())
     expect(found == {GATEWAY_PROVIDER: {MODEL}}, f"providers and models are {found}")
 
 
-async def references_are_resolved(lab: Laboratory) -> None:
+async def references_are_resolved(bench: CompatBench) -> None:
     """`{env:...}` in the config becomes the relay's address and token, so no key is in the file."""
-    prompt = await lab.prompt("[[say: here]]")
+    prompt = await bench.prompt("[[say: here]]")
     await prompt.idle()
     expect(prompt.text == "here", f"the answer was {prompt.text!r}: the relay was not reached")
-    text = await asyncio.to_thread(lab.files.config_file.read_text)
-    expect(lab.gateway.url not in text, "the address is in the file")
+    text = await asyncio.to_thread(bench.files.config_file.read_text)
+    expect(bench.gateway.url not in text, "the address is in the file")
 
 
-async def config_is_read_per_directory(lab: Laboratory) -> None:
+async def config_is_read_per_directory(bench: CompatBench) -> None:
     """The config file is read when a directory is loaded, and not again before it is disposed."""
-    old = lab.directory()
-    await lab.models_in(old)
-    await lab.config_file.register({name: ModelEntry(name) for name in (MODEL, LATE_MODEL)})
-    stale = (await lab.models_in(old))[GATEWAY_PROVIDER]
+    old = bench.directory()
+    await bench.models_in(old)
+    await bench.config_file.register({name: ModelEntry(name) for name in (MODEL, LATE_MODEL)})
+    stale = (await bench.models_in(old))[GATEWAY_PROVIDER]
     expect(stale == {MODEL}, f"a loaded directory has {stale}")
-    fresh = (await lab.models_in(lab.directory()))[GATEWAY_PROVIDER]
+    fresh = (await bench.models_in(bench.directory()))[GATEWAY_PROVIDER]
     expect(fresh == {MODEL, LATE_MODEL}, f"a new directory has {fresh}")
-    await lab.client.dispose(old)
-    again = (await lab.models_in(old))[GATEWAY_PROVIDER]
+    await bench.client.dispose(old)
+    again = (await bench.models_in(old))[GATEWAY_PROVIDER]
     expect(again == {MODEL, LATE_MODEL}, f"after a dispose it has {again}")
 
 
-async def dispose_reaches_one_directory(lab: Laboratory) -> None:
+async def dispose_reaches_one_directory(bench: CompatBench) -> None:
     """Disposing a directory leaves the turns of all others, and the stream of events, alone."""
-    other = lab.directory()
-    await lab.client.mcp_status(other)
-    reconnects = lab.pump.reconnects
-    running = await lab.prompt("[[slow: 15x0.1 tick]]")
+    other = bench.directory()
+    await bench.client.mcp_status(other)
+    reconnects = bench.pump.reconnects
+    running = await bench.prompt("[[slow: 15x0.1 tick]]")
     await running.first("message.part.delta")
-    await lab.client.dispose(other)
+    await bench.client.dispose(other)
     await running.idle()
     expect(len(running.text.split()) == 15, f"the running turn said {running.text!r}")
     expect("session.error" not in running.types, "the running turn got an error")
-    expect(lab.pump.reconnects == reconnects, "/global/event ended")
+    expect(bench.pump.reconnects == reconnects, "/global/event ended")
 
 
-async def project_config_is_ignored(lab: Laboratory) -> None:
+async def project_config_is_ignored(bench: CompatBench) -> None:
     """With `OPENCODE_DISABLE_PROJECT_CONFIG` a file in a workspace adds no provider."""
-    directory = lab.directory()
+    directory = bench.directory()
     rogue = {
         "enabled_providers": ["rogue", GATEWAY_PROVIDER],
         "provider": {
@@ -117,20 +117,20 @@ async def project_config_is_ignored(lab: Laboratory) -> None:
         },
     }
     await asyncio.to_thread((directory / "opencode.json").write_text, json.dumps(rogue))
-    found = await lab.models_in(directory)
+    found = await bench.models_in(directory)
     expect(set(found) == {GATEWAY_PROVIDER}, f"providers are {sorted(found)}")
 
 
-async def broken_config_is_400(lab: Laboratory) -> None:
+async def broken_config_is_400(bench: CompatBench) -> None:
     """A broken config is a 400 at the load of that directory; others load once the file is whole."""
-    await asyncio.to_thread(lab.files.config_file.write_text, '{"provider": ')
+    await asyncio.to_thread(bench.files.config_file.write_text, '{"provider": ')
     try:
-        await lab.client.mcp_status(lab.directory())
+        await bench.client.mcp_status(bench.directory())
     except ChildError as error:
         status = error.upstream_status
     else:
         status = 200
     finally:
-        await lab.config_file.rewrite()
+        await bench.config_file.rewrite()
     expect(status == 400, f"the load answered {status}")
-    await lab.client.mcp_status(lab.directory())
+    await bench.client.mcp_status(bench.directory())

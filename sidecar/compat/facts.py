@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import structlog
 
 from sidecar.compat import config_facts, history_facts, turn_facts
-from sidecar.compat.laboratory import FactError, Laboratory
+from sidecar.compat.bench import CompatBench, FactError
 from sidecar.errors import SidecarError
 
-Check = Callable[[Laboratory], Awaitable[None]]
+Check = Callable[[CompatBench], Awaitable[None]]
 
 CHECKS: tuple[Check, ...] = (
     config_facts.version,
@@ -62,13 +62,13 @@ def fact_of(check: Check) -> str:
     return " ".join((check.__doc__ or "").split())
 
 
-async def run_checks(lab: Laboratory, checks: Sequence[Check] = CHECKS) -> AsyncIterator[Result]:
+async def run_checks(bench: CompatBench, checks: Sequence[Check] = CHECKS) -> AsyncIterator[Result]:
     """Check one fact after the other; one that fails does not keep the rest from being checked."""
     for check in checks:
         began = time.monotonic()
         problem: str | None = None
         try:
-            await check(lab)
+            await check(bench)
         except FactError as error:
             problem = str(error)
         except SidecarError as error:

@@ -1,4 +1,4 @@
-"""Settings of what others see: the HTTP face, the admin listener, logs, tracing."""
+"""Settings of what others see: the public listener, the admin listener, logs, tracing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.errors import SettingsError
 
 
 class HttpSettings(SettingsGroup):
-    """The face that clients talk to."""
+    """The public listener, which clients talk to."""
 
     model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from sidecar.gateway.rules import within_bounds
-from sidecar.store import kept_file
+from sidecar.store import disk_cache
 
 _log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class SavedCatalogue:
 
 def load(file: Path, *, gateway_url: str) -> SavedCatalogue | None:
     """Return the saved copy, None when there is none for this gateway or it cannot be read."""
-    kept = kept_file.load(file, fingerprint=_fingerprint(gateway_url))
+    kept = disk_cache.load(file, fingerprint=_fingerprint(gateway_url))
     if kept is None:
         return None
     try:
@@ -46,7 +46,7 @@ def load(file: Path, *, gateway_url: str) -> SavedCatalogue | None:
 def save(file: Path, *, gateway_url: str, fetched_at: float, facts: Facts) -> None:
     """Replace the copy atomically, readable by its owner only. Blocking; raises OSError."""
     fingerprint = _fingerprint(gateway_url)
-    kept_file.save(file, fingerprint=fingerprint, fetched_at=fetched_at, content=facts)
+    disk_cache.save(file, fingerprint=fingerprint, fetched_at=fetched_at, content=facts)
 
 
 def _fingerprint(gateway_url: str) -> str:

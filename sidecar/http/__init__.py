@@ -1,1 +1,1 @@
-"""The HTTP face: protocol work only. Handlers parse, call the domain, answer or raise."""
+"""The HTTP server: protocol work only. Handlers parse, call the domain, answer or raise."""

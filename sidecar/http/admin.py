@@ -20,11 +20,11 @@ from sidecar.config import AdminSettings
 from sidecar.errors import NotFoundError, SettingsError
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.agents_kept_out import refuse_agents
-from sidecar.http.answers import json_response
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies, read_optional_model
-from sidecar.http.browsers import refuse_pages
 from sidecar.http.connections import ConnectionBounds
 from sidecar.http.middleware import request_context, require_key
+from sidecar.http.origin_check import check_origin
+from sidecar.http.responses import json_response
 from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
 from sidecar.listening import listen, url_of
@@ -84,7 +84,7 @@ class AdminApi:
     async def state(self, _request: web.Request) -> web.Response:
         """`GET /admin/state`: what is going on, in one object."""
         sources = self._sources
-        instances, turns = sources.instances, sources.turns
+        instances, engine = sources.instances, sources.engine
         return json_response(
             {
                 "version": __version__,
@@ -102,10 +102,10 @@ class AdminApi:
                     "unloads": instances.unloads,
                 },
                 "turns": {
-                    "running": turns.busy_count - turns.places.waiting,
-                    "in_line": turns.places.waiting,
-                    "waiting": turns.waiting_count,
-                    "queued_events": turns.queued_count,
+                    "running": engine.busy_count - engine.places.waiting,
+                    "in_line": engine.places.waiting,
+                    "waiting": engine.waiting_count,
+                    "queued_events": engine.queued_count,
                 },
                 "event_streams": sources.log.reader_count(),
                 "store": {
@@ -168,8 +168,8 @@ class AdminApi:
     async def restart(self, request: web.Request) -> web.Response:
         """`POST /admin/restart {"reason"?, "force"?}`: replace opencode, when idle unless forced."""
         wanted = await read_optional_model(request, RestartRequest)
-        supervisor, turns = self._sources.supervisor, self._sources.turns
-        boot, running = supervisor.boot, turns.busy_count
+        supervisor, engine = self._sources.supervisor, self._sources.engine
+        boot, running = supervisor.boot, engine.busy_count
         supervisor.request_restart(wanted.reason, force=wanted.force)
         return json_response(
             {"boot": boot, "turns_running": running, **wanted.model_dump()}, status=202
@@ -186,7 +186,7 @@ class AdminApi:
             "pid_unknown_because": supervisor.pid_unknown_because or None,
             "restart_pending": supervisor.restart_pending,
             "last_exit": asdict(supervisor.last_exit) if supervisor.last_exit else None,
-            "vitals": asdict(supervisor.vitals) if supervisor.vitals else None,
+            "vitals": asdict(supervisor.process_stats) if supervisor.process_stats else None,
             "events": {
                 "is_connected": pump.connected_boot > 0,
                 "seen": pump.events_seen,
@@ -224,7 +224,7 @@ async def start_admin(
     app = web.Application(
         middlewares=[
             request_context,
-            refuse_pages(
+            check_origin(
                 is_own_refused=True,
                 is_host_checked=key is None,
                 remedy="this listener is for programs, which call it localhost or have its key, "

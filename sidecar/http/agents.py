@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.http.answers import (
+from sidecar.http.bodies import read_model, read_object
+from sidecar.http.queries import (
     created_at_filters,
-    json_response,
     page_query,
     path_id,
     query_bool,
     query_version,
 )
-from sidecar.http.bodies import read_model, read_object
+from sidecar.http.responses import json_response
 from sidecar.managed.agents.agents import Agents
 from sidecar.wire.managed import AgentCreate, AgentUpdate
 

@@ -24,7 +24,7 @@ from sidecar.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
 )
-from sidecar.http.answers import parse
+from sidecar.http.queries import parse
 from sidecar.wire.json_shape import JsonShape, JsonTooComplexError, JsonTooDeepError
 from sidecar.wire.json_text import (
     MAX_DEPTH,

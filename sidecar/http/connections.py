@@ -36,8 +36,8 @@ from sidecar.errors import (
     RequestTimeoutError,
     SidecarError,
 )
-from sidecar.http.answers import error_response
 from sidecar.http.middleware import PUBLIC_PATHS, as_sidecar_error
+from sidecar.http.responses import error_response
 from sidecar.ids import new_id
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 

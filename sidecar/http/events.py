@@ -8,19 +8,19 @@ import structlog
 from aiohttp import ClientConnectionResetError, hdrs, web
 
 from sidecar.errors import InvalidRequestError, NotFoundError, RateLimitedError
-from sidecar.http.answers import (
+from sidecar.http.bodies import read_model
+from sidecar.http.middleware import REQUEST_ID
+from sidecar.http.queries import (
     date_bounds,
-    json_response,
     order_of,
     path_id,
     query_int,
     query_list,
 )
-from sidecar.http.bodies import read_model
-from sidecar.http.middleware import REQUEST_ID
+from sidecar.http.responses import json_response
 from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
 from sidecar.wire.sessions import EventsSend
 
@@ -51,13 +51,13 @@ class EventsApi:
     def __init__(
         self,
         *,
-        turns: Turns,
+        engine: SessionEngine,
         streams: Streams,
         list_events: ListEvents,
         max_streams: int,
         shows_bookkeeping: bool,
     ) -> None:
-        self._turns = turns
+        self._engine = engine
         self._streams = streams
         self._list_events = list_events
         self._max_streams = max_streams
@@ -81,7 +81,7 @@ class EventsApi:
         """`POST /v1/sessions/{id}/events`: answers once the events are durable, not processed."""
         session_id = path_id(request, "sesn", "session")
         body = await read_model(request, EventsSend, has_content=True)
-        accepted = await self._turns.send(
+        accepted = await self._engine.send(
             session_id, body.events, request_id=request.get(FORWARDED_AS)
         )
         return json_response({"data": accepted})
@@ -146,7 +146,7 @@ class EventsApi:
         session_id = path_id(request, "sesn", "session")
         if "thread_id" in request.match_info:
             thread_id = path_id(request, "sthr", "thread", name="thread_id")
-            record = await self._turns.record(session_id)
+            record = await self._engine.record(session_id)
             if record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
         return session_id

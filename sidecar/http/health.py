@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sidecar import __version__
-from sidecar.http.answers import json_response
+from sidecar.http.responses import json_response
 from sidecar.opencode.environment import PINNED_VERSION
 
 

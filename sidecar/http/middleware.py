@@ -23,8 +23,8 @@ from sidecar.errors import (
     StoreUnavailableError,
     TimedOutError,
 )
-from sidecar.http.answers import error_response
-from sidecar.http.browsers import is_from_other_site
+from sidecar.http.origin_check import is_from_other_site
+from sidecar.http.responses import error_response
 from sidecar.ids import new_id
 from sidecar.store.interface import StoreError
 from sidecar.tracing import current_traceparent, trace_id_of

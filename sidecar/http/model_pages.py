@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.answers import query_int, query_list
+from sidecar.http.queries import query_int, query_list
 
 MAX_LIMIT = 1000
 LIFECYCLES = frozenset({"active", "deprecated", "retired"})

@@ -16,7 +16,6 @@ from sidecar.errors import (
     NotFoundError,
 )
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
-from sidecar.http.answers import encode, query_bool
 from sidecar.http.model_info import model_info
 from sidecar.http.model_pages import (
     PAGING_PARAMETERS,
@@ -25,6 +24,8 @@ from sidecar.http.model_pages import (
     etag_of,
     page,
 )
+from sidecar.http.queries import query_bool
+from sidecar.http.responses import encode
 
 OWN_RUNTIME = "opencode"
 """The name under which this server's own list is asked for; the same as asking for none."""

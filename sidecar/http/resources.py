@@ -5,8 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.answers import json_response, path_id, query_int
 from sidecar.http.bodies import read_model, read_object
+from sidecar.http.queries import path_id, query_int
+from sidecar.http.responses import json_response
 from sidecar.managed.sessions.resources import Resources
 from sidecar.wire.sessions import ResourceUpdate
 

@@ -1,6 +1,6 @@
 """`/v1/models?runtime=cursor|anthropic`: other runtimes' lists for callers that cannot hold their keys.
 
-The manners are the catalogue's: one read at a time, the last good list in memory and on disk, its age
+The policy is the catalogue's: one read at a time, the last good list in memory and on disk, its age
 told when it is served in place of a fresh one. A list is read when somebody asks, not on a timer: nobody
 may ever ask. It is answered as the runtime tells it; this server runs none of these models.
 """
@@ -30,9 +30,10 @@ from sidecar.errors import (
     RuntimeListUnavailableError,
     SidecarError,
 )
-from sidecar.http.answers import encode, query_bool
 from sidecar.http.model_pages import PageQuery, conditional, etag_of
-from sidecar.store import kept_file
+from sidecar.http.queries import query_bool
+from sidecar.http.responses import encode
+from sidecar.store import disk_cache
 
 NOT_CONFIGURED = "runtime_not_configured"
 """The `error_code` by which a program tells a list that is switched off from a wrong request."""
@@ -96,7 +97,7 @@ class RuntimeModels:
         )
         self._access = access
         self._lists = {
-            name: _KeptList(
+            name: _CachedList(
                 name,
                 client=client,
                 tasks=tasks,
@@ -111,7 +112,7 @@ class RuntimeModels:
     async def list(self, request: web.Request, runtime: str) -> web.Response:
         """Answer `GET /v1/models?runtime=`, paged like our own list; `refresh=true` reads it anew.
 
-        Raises InvalidRequestError for a runtime that is unknown or switched off, and what `_KeptList`
+        Raises InvalidRequestError for a runtime that is unknown or switched off, and what `_CachedList`
         raises while there is no list at all.
         """
         kept_list = self._list_of(runtime)
@@ -140,7 +141,7 @@ class RuntimeModels:
         stale_seconds = kept_list.stale_seconds
         return conditional(request, body, etag_of(body), stale_seconds=stale_seconds)
 
-    def _list_of(self, runtime: str) -> _KeptList:
+    def _list_of(self, runtime: str) -> _CachedList:
         access = self._access.get(runtime)
         if access is None:
             known = ", ".join(["opencode", *self._access])
@@ -157,7 +158,7 @@ class RuntimeModels:
         return self._lists[runtime]
 
 
-class _KeptList:
+class _CachedList:
     """One runtime's list and everything that replaces it."""
 
     def __init__(
@@ -228,7 +229,7 @@ class _KeptList:
         return None
 
     def _load(self) -> _Kept | None:
-        saved = kept_file.load(self._file, fingerprint=self._fingerprint)
+        saved = disk_cache.load(self._file, fingerprint=self._fingerprint)
         if saved is None:
             return None
         try:
@@ -240,7 +241,7 @@ class _KeptList:
     async def _save(self, kept: _Kept) -> None:
         try:
             await asyncio.to_thread(
-                kept_file.save,
+                disk_cache.save,
                 self._file,
                 fingerprint=self._fingerprint,
                 fetched_at=kept.fetched_at,

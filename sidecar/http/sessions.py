@@ -5,9 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.errors import InvalidRequestError, NotFoundError
-from sidecar.http.answers import (
+from sidecar.http.bodies import read_model, read_object
+from sidecar.http.queries import (
     created_at_filters,
-    json_response,
     order_of,
     page_query,
     path_id,
@@ -16,7 +16,7 @@ from sidecar.http.answers import (
     query_list,
     query_version,
 )
-from sidecar.http.bodies import read_model, read_object
+from sidecar.http.responses import json_response
 from sidecar.managed.sessions.representation import thread_to_api
 from sidecar.managed.sessions.service import Filters, Sessions
 from sidecar.managed.turns.state import SessionRecord

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 
 Batch = tuple[int, Sequence[bytes]]
 """(number of the last event in it or before it, frames)."""
@@ -39,13 +39,13 @@ class LocalStreams:
     def __init__(
         self,
         *,
-        turns: Turns,
+        engine: SessionEngine,
         log: EventLog,
         heartbeat_seconds: float,
         late_reader_seconds: float,
         replay_pause_seconds: float,
     ) -> None:
-        self._turns = turns
+        self._engine = engine
         self._log = log
         self.heartbeat_seconds = heartbeat_seconds
         self._late_reader_seconds = late_reader_seconds
@@ -54,14 +54,14 @@ class LocalStreams:
     @asynccontextmanager
     async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
         """Join the session's readers; leave them at the end."""
-        async with self._turns.holding(wanted.session_id) as actor:
-            seat = actor.attendance.join(
+        async with self._engine.holding(wanted.session_id) as actor:
+            stream = actor.replay_policy.join(
                 last_seq=actor.last_seq,
                 is_paused=actor.is_paused,
                 grace_seconds=self._late_reader_seconds,
                 replay_finished=wanted.replay_finished,
             )
-            after = seat.after if wanted.after is None else wanted.after
+            after = stream.after if wanted.after is None else wanted.after
             subscription = self._log.subscribe(
                 wanted.session_id, after=after, previews=wanted.previews, hidden=wanted.hidden
             )
@@ -72,10 +72,10 @@ class LocalStreams:
 
                 async def batches() -> AsyncIterator[Batch]:
                     if wanted.after is None:
-                        reader.begin_after(await seat.settle(self._replay_pause_seconds))
+                        reader.begin_after(await stream.settle(self._replay_pause_seconds))
                     async for frames in reader.batches(self.heartbeat_seconds):
                         yield reader.position, frames
 
                 yield batches()
         finally:
-            actor.attendance.leave(seat)
+            actor.replay_policy.leave(stream)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sidecar.http.answers import (
-    json_response,
-    page_query,
-    path_id,
-    query_bool,
-)
 from sidecar.http.bodies import read_model, read_object
+from sidecar.http.queries import page_query, path_id, query_bool
+from sidecar.http.responses import json_response
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.wire.vaults import CredentialCreate, CredentialUpdate, VaultCreate, VaultUpdate

@@ -27,7 +27,7 @@ from sidecar.opencode.attached_process import AttachedProcess
 from sidecar.opencode.boot import sweep
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.health import read_vitals
+from sidecar.opencode.health import read_process_stats
 from sidecar.opencode.pulse import Pulse
 from sidecar.processes import orphans
 
@@ -111,7 +111,7 @@ class AttachedChild(Child):
             self._set_state("stopping")
         if reason != _EXITED:
             await _dispose(client)
-        self._client = self.pid = self.vitals = None
+        self._client = self.pid = self.process_stats = None
         self.pid_unknown_because = ""
         self._note_exit(0, reason)
         killed = await self._sweep()
@@ -236,9 +236,9 @@ class AttachedChild(Child):
             await self._know_process()  # a machine that was too busy to answer may be less so now
         if self.pid is None:
             return
-        vitals = await asyncio.to_thread(read_vitals, self.pid)
-        if vitals is not None:
-            self._note_vitals(vitals)
+        process_stats = await asyncio.to_thread(read_process_stats, self.pid)
+        if process_stats is not None:
+            self._note_process_stats(process_stats)
 
     async def _is_restarted(self, client: ChildClient, reason: str) -> bool:
         """Have the platform restart it; False when nobody can, and then the state is `failed`.

@@ -18,7 +18,7 @@ from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION
-from sidecar.opencode.health import Vitals
+from sidecar.opencode.health import ProcessStats
 from sidecar.opencode.planned_restart import PlannedRestart
 
 State = Literal[
@@ -83,7 +83,7 @@ class Child(ABC):
         self.pid_unknown_because = ""
         """Why the process behind a child that serves is not known; one sentence for people."""
         self.last_exit: ChildExit | None = None
-        self.vitals: Vitals | None = None
+        self.process_stats: ProcessStats | None = None
         self.version = ""
         self.failure = ""
         """Why the state is `failed`: one sentence for people."""
@@ -198,7 +198,7 @@ class Child(ABC):
         self._restart.request(reason, is_forced=force)
         self._wake.set()
 
-    def report_poison(self, directory: Path) -> None:
+    def report_broken_config(self, directory: Path) -> None:
         """A directory answers nothing but config errors any more; only a restart heals it."""
         _log.warning("directory poisoned in child", directory=str(directory))
         self.request_restart("poisoned directory")
@@ -235,9 +235,9 @@ class Child(ABC):
         self.last_exit = ChildExit(self.boot, code, reason, time.time())
         self._exited(self.last_exit)
 
-    def _note_vitals(self, vitals: Vitals) -> None:
-        self.vitals = vitals
-        complaint = vitals.complaint(self._settings)
+    def _note_process_stats(self, process_stats: ProcessStats) -> None:
+        self.process_stats = process_stats
+        complaint = process_stats.complaint(self._settings)
         if complaint is not None and self._restart.reason is None:
             self.request_restart(complaint)
 

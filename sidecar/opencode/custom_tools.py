@@ -29,7 +29,7 @@ class CustomResult:
 
 
 @dataclass(slots=True)
-class _Desk:
+class _Pairing:
     calls: defaultdict[Key, deque[asyncio.Future[CustomResult]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -43,7 +43,7 @@ class CustomTools:
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
-        self._desks: dict[str, _Desk] = {}
+        self._pairings: dict[str, _Pairing] = {}
 
     def token(self, session_id: str) -> str:
         """Return what the child must show to reach this session's tools; new with each boot of ours."""
@@ -55,36 +55,36 @@ class CustomTools:
 
     async def call(self, session_id: str, name: str, arguments: Mapping[str, Any]) -> CustomResult:
         """Wait, without limit, for the client's answer. Cancelled when the session's turn ends."""
-        desk, key = self._desk(session_id), _key(name, arguments)
-        if desk.answers[key]:
-            return desk.answers[key].popleft()
+        pairing, key = self._pairing(session_id), _key(name, arguments)
+        if pairing.answers[key]:
+            return pairing.answers[key].popleft()
         future: asyncio.Future[CustomResult] = asyncio.get_running_loop().create_future()
-        desk.calls[key].append(future)
+        pairing.calls[key].append(future)
         return await future
 
     def answer(
         self, session_id: str, name: str, arguments: Mapping[str, Any], result: CustomResult
     ) -> None:
         """Give the client's answer to the call that waits for it, or to the one that will come."""
-        desk, key = self._desk(session_id), _key(name, arguments)
-        while desk.calls[key]:
-            future = desk.calls[key].popleft()
+        pairing, key = self._pairing(session_id), _key(name, arguments)
+        while pairing.calls[key]:
+            future = pairing.calls[key].popleft()
             if not future.done():
                 future.set_result(result)
                 return
-        desk.answers[key].append(result)
+        pairing.answers[key].append(result)
 
     def clear(self, session_id: str) -> None:
         """The turn is over: calls that still wait are cancelled, answers nobody took are dropped."""
-        desk = self._desks.pop(session_id, None)
-        if desk is None:
+        pairing = self._pairings.pop(session_id, None)
+        if pairing is None:
             return
-        for futures in desk.calls.values():
+        for futures in pairing.calls.values():
             for future in futures:
                 future.cancel()
 
-    def _desk(self, session_id: str) -> _Desk:
-        return self._desks.setdefault(session_id, _Desk())
+    def _pairing(self, session_id: str) -> _Pairing:
+        return self._pairings.setdefault(session_id, _Pairing())
 
 
 def _key(name: str, arguments: Mapping[str, Any]) -> Key:

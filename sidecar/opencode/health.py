@@ -23,7 +23,7 @@ _PAUSE_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class ProcessStats:
     """What the kernel says of the process. `maps` is 0 where there is no /proc."""
 
     rss_bytes: int
@@ -41,8 +41,8 @@ class Vitals:
         return None
 
 
-def read_vitals(pid: int) -> Vitals | None:
-    """Return the vitals of a process, None when it is gone. Blocks; reaps our orphans on the way."""
+def read_process_stats(pid: int) -> ProcessStats | None:
+    """Return its memory, threads and CPU time, None when it is gone. Blocks; also reaps our orphans."""
     orphans.reap(owned=(pid,))
     try:
         process = psutil.Process(pid)
@@ -55,7 +55,7 @@ def read_vitals(pid: int) -> Vitals | None:
     maps = 0
     with contextlib.suppress(OSError):
         maps = Path(f"/proc/{pid}/maps").read_bytes().count(b"\n")
-    return Vitals(rss_bytes, maps, times.user + times.system, threads)
+    return ProcessStats(rss_bytes, maps, times.user + times.system, threads)
 
 
 class HealthWatch:
@@ -74,7 +74,7 @@ class HealthWatch:
         pulse: Pulse,
         on_health: Callable[[bool], None],
         on_dead: Callable[[str], None],
-        on_vitals: Callable[[Vitals], None],
+        on_process_stats: Callable[[ProcessStats], None],
     ) -> None:
         self._client = client
         self._pid = pid
@@ -82,7 +82,7 @@ class HealthWatch:
         self._pulse = pulse
         self._on_health = on_health
         self._on_dead = on_dead
-        self._on_vitals = on_vitals
+        self._on_process_stats = on_process_stats
 
     async def run(self) -> None:
         """Run until cancelled or the child is given up."""
@@ -91,9 +91,9 @@ class HealthWatch:
             if (reason := await self._given_up()) is not None:
                 self._on_dead(reason)
                 return
-            vitals = await asyncio.to_thread(read_vitals, self._pid)
-            if vitals is not None:
-                self._on_vitals(vitals)
+            process_stats = await asyncio.to_thread(read_process_stats, self._pid)
+            if process_stats is not None:
+                self._on_process_stats(process_stats)
 
     async def _given_up(self) -> str | None:
         """Check until there is an answer; return why there will be none."""

@@ -5,7 +5,7 @@ disposed, which aborts its turns. So every turn goes through `Instances.use`: it
 directory knows the model, disposing only when nobody is in it. Unrelated directories never wait.
 
 Directories are given in canonical form (opencode resolves symbolic links). Whoever else makes the child load
-a directory (the forwarded API) goes through `use` too, or these books are wrong.
+a directory (the forwarded API) goes through `use` too, or what is recorded here is wrong.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Instance:
 
 
 class Instances:
-    """The books of loaded directories. `run_eviction` is to be run as a task."""
+    """The directories that opencode has loaded. `run_eviction` is to be run as a task."""
 
     def __init__(
         self,
@@ -77,13 +77,13 @@ class Instances:
         config_file: ConfigFile,
         client_provider: Callable[[], Awaitable[ChildClient]],
         settings: ChildSettings,
-        on_poison: Callable[[Path], None] = lambda _directory: None,
+        on_broken_config: Callable[[Path], None] = lambda _directory: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config_file = config_file
         self._client_provider = client_provider
         self._settings = settings
-        self._on_poison = on_poison
+        self._on_broken_config = on_broken_config
         self._clock = clock
         self._instances: dict[Path, _Instance] = {}
         self.loads = 0
@@ -252,7 +252,7 @@ class Instances:
             await client.mcp_status(instance.directory)
         except ChildError as error:
             if error.upstream_status == 400:  # ConfigJsonError, ConfigInvalidError
-                self._on_poison(instance.directory)
+                self._on_broken_config(instance.directory)
                 raise ChildUnavailableError(
                     "opencode cannot read its config here and will be restarted",
                     retry_after_seconds=5.0,

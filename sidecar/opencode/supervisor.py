@@ -195,7 +195,7 @@ class Supervisor(Child):
             pulse=self._pulse(boot, self._settings.health_timeout_seconds),
             on_health=self._note_health,
             on_dead=self._note_dead,
-            on_vitals=self._note_vitals,
+            on_process_stats=self._note_process_stats,
         )
         health = self._tasks.start("health", watch.run())
         try:
@@ -216,7 +216,7 @@ class Supervisor(Child):
     async def _end(self, boot: Boot, reason: str, *, is_polite: bool) -> None:
         self._set_state("stopping" if boot.process.returncode is None else "backing_off")
         code = await boot.end(is_polite=is_polite)
-        self._client = self.pid = self.vitals = None
+        self._client = self.pid = self.process_stats = None
         self._note_exit(code, reason)
         _log.info("child ended", boot=self.boot, code=code, reason=reason)
 

@@ -10,10 +10,10 @@ from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 
-from sidecar.sdk.answers import read_answer
 from sidecar.sdk.endpoints import Connection, Endpoint
 from sidecar.sdk.errors import BadAnswerError, ModelsError, TimedOutError, UnavailableError
 from sidecar.sdk.policy import RequestPolicy
+from sidecar.sdk.responses import read_answer
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Largest answer that is read; LiteLLM's longest list of 367 models is 2.6 MB."""

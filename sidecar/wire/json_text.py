@@ -84,7 +84,7 @@ def mended(value: Any) -> Any:
 
 
 def has_unstorable_escape(text: str) -> bool:
-    """Return whether JSON text may hold an escaped NUL or half of a pair. Never wrong when it says no.
+    """Return whether JSON text may hold an escaped NUL or lone surrogate. Never wrong when it says no.
 
     It says yes to a text that quotes such an escape, which costs a reading and nothing else.
     """
@@ -176,7 +176,7 @@ def _check(field: str, value: Any) -> None:
         if depth > MAX_DEPTH and any(isinstance(item, dict | list) for item in level):
             raise UnstorableError(field, f"nested more than {MAX_DEPTH} levels deep")
         if any(isinstance(item, str) and _HALF.search(item) for item in level):
-            raise UnstorableError(field, "holds half of a surrogate pair, which is no Unicode text")
+            raise UnstorableError(field, "holds a lone surrogate, which is not valid Unicode")
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:

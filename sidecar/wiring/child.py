@@ -89,7 +89,7 @@ async def make_child(
         # Not `wait_ready`: who comes to a directory has passed it, or belongs to a turn that runs.
         client_provider=lambda: supervisor.wait_serving(settings.child.prompt_wait_seconds),
         settings=settings.child,
-        on_poison=supervisor.report_poison,
+        on_broken_config=supervisor.report_broken_config,
     )
     return ChildParts(
         supervisor=supervisor,

@@ -28,7 +28,7 @@ from sidecar.http.peers import Peers
 from sidecar.http.streams import LocalStreams, Streams
 from sidecar.instruments import Reading
 from sidecar.managed.child.mirror import Mirror
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.opencode.child import Child, State
 from sidecar.processes.guardian import Guardian
 from sidecar.store.identity import identity_of, incarnation_of
@@ -164,7 +164,7 @@ class Cluster:
         row = await self.database.read(lambda connection: connection.execute(query).fetchone())
         return row[0] or "127.0.0.1"  # a local socket: all pods are on this machine
 
-    def watch(self, child: Child, tasks: TaskOwner, turns: Turns) -> None:
+    def watch(self, child: Child, tasks: TaskOwner, engine: SessionEngine) -> None:
         """Let the guardian know the child, and the other pods how busy it is."""
         is_first = True
 
@@ -177,7 +177,7 @@ class Cluster:
                 tasks.start("earlier boots", self._end_earlier_boots())
 
         child.on_state_change(on_state)
-        tasks.start("load", self._run_load(child, turns))
+        tasks.start("load", self._run_load(child, engine))
 
     async def _end_earlier_boots(self) -> None:
         assert self.heartbeat is not None
@@ -186,14 +186,14 @@ class Cluster:
         except StoreError as error:
             _log.warning("earlier boots live on until their lease ends", error=str(error))
 
-    async def _run_load(self, child: Child, turns: Turns) -> None:
+    async def _run_load(self, child: Child, engine: SessionEngine) -> None:
         before, at = 0.0, time.monotonic()
         while True:
             await asyncio.sleep(self.settings.cluster.heartbeat_seconds)
-            self.load.turns = turns.busy_count
-            if (vitals := child.vitals) is not None:
+            self.load.turns = engine.busy_count
+            if (process_stats := child.process_stats) is not None:
                 now = time.monotonic()
-                used, before = vitals.cpu_seconds - before, vitals.cpu_seconds
+                used, before = process_stats.cpu_seconds - before, process_stats.cpu_seconds
                 self.load.cpu = max(0.0, used) / (now - at)
                 at = now
 

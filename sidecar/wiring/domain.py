@@ -17,19 +17,19 @@ from sidecar.errors import SettingsError, SidecarError
 from sidecar.gateway.relay import Relay
 from sidecar.managed.agents.agents import Agents
 from sidecar.managed.agents.environments import Environments
-from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.child.mcp_servers import McpServers
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.resources import Resources
 from sidecar.managed.sessions.retention import Retention
 from sidecar.managed.sessions.service import Sessions, typed_name
 from sidecar.managed.sessions.shell_variables import ShellVariables
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.vaults.credentials import Credentials
-from sidecar.managed.vaults.encryption import open_sealer, open_shared_sealer
+from sidecar.managed.vaults.encryption import open_secret_box, open_shared_secret_box
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Repositories
@@ -58,7 +58,7 @@ class Domain:
     """The resources of the API and what runs behind them."""
 
     log: EventLog
-    turns: Turns
+    engine: SessionEngine
     agents: Agents
     environments: Environments
     sessions: Sessions
@@ -80,14 +80,14 @@ async def open_secrets(
     """Find the key, and let the child ask for the variables of its shells."""
     key = settings.vault.key
     if settings.storage.database_url is not None and key is not None:
-        sealer = await open_shared_sealer(database=database, key=key.get_secret_value())
+        secret_box = await open_shared_secret_box(database=database, key=key.get_secret_value())
     else:
-        sealer = await open_sealer(
+        secret_box = await open_secret_box(
             database=database,
             key=key.get_secret_value() if key else None,
             data_dir=settings.storage.data_dir,
         )
-    vaults = Vaults(database=database, sealer=sealer)
+    vaults = Vaults(database=database, secret_box=secret_box)
     variables = ShellVariables(
         database=database,
         vaults=vaults,
@@ -107,8 +107,8 @@ async def open_secrets(
     git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
     return Secrets(
         vaults,
-        Credentials(database=database, sealer=sealer),
-        Repositories(database=database, sealer=sealer, git=git),
+        Credentials(database=database, secret_box=secret_box),
+        Repositories(database=database, secret_box=secret_box, git=git),
     )
 
 
@@ -148,7 +148,7 @@ async def make_domain(
         supervisor=child.supervisor,
         instances=child.instances,
         pump=child.pump,
-        connections=Connections(
+        mcp_servers=McpServers(
             custom_tools=custom_tools,
             tool_server_url=tool_server.url,
             bearers_for=secrets.vaults.bearers_for,
@@ -168,7 +168,7 @@ async def make_domain(
         with contextlib.suppress(SidecarError):
             await child.registry.resolve(typed_name(record.model_ref))
 
-    turns = Turns(
+    engine = SessionEngine(
         database=database,
         ownership=ownership,
         on_claimed=on_claimed if ownership.is_shared else None,
@@ -183,7 +183,7 @@ async def make_domain(
     sessions = Sessions(
         database=database,
         log=log,
-        turns=turns,
+        engine=engine,
         ownership=ownership,
         agents=agents,
         child_sessions=child_sessions,
@@ -193,12 +193,12 @@ async def make_domain(
     )
     return Domain(
         log=log,
-        turns=turns,
+        engine=engine,
         agents=agents,
         environments=Environments(database=database),
         sessions=sessions,
         mirror=mirror,
-        resources=Resources(repositories=secrets.repositories, turns=turns),
+        resources=Resources(repositories=secrets.repositories, engine=engine),
         permission_watch=child_sessions.watch,
         retention=Retention(
             database=database,
@@ -209,12 +209,12 @@ async def make_domain(
     )
 
 
-def connect(child: ChildParts, relay: Relay, turns: Turns) -> None:
+def connect(child: ChildParts, relay: Relay, engine: SessionEngine) -> None:
     """Subscribe the child to its events' bytes and their losses, the turns to gaps and to model requests."""
     child.supervisor.add_sign_of_life(lambda: child.pump.bytes_read)
     child.supervisor.add_sign_of_life(lambda: relay.bytes_taken)
     child.pump.on_lost(child.supervisor.suspect)
-    child.pump.on_gap(turns.gap)
+    child.pump.on_gap(engine.gap)
     child.pump.on_gap(lambda _gap: relay.guard.forget_all())
     child.pump.on_idle(relay.guard.forget)
-    relay.listen(turns.model_request)
+    relay.listen(engine.model_request)

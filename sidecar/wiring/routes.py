@@ -1,4 +1,4 @@
-"""The handlers behind the face, and the listener for operators."""
+"""The routes of the public listener, and the listener for operators."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_routes(
     streams: Streams,
     catalogue: Catalogue,
 ) -> list[web.RouteDef]:
-    """Return the face's late routes; the forwarding of opencode's own API, which matches much, is last."""
+    """Return the deferred routes; the forwarding of opencode's own API, which matches much, comes last."""
     apis = (
         AgentsApi(agents=domain.agents),
         EnvironmentsApi(environments=domain.environments),
@@ -51,7 +51,7 @@ def make_routes(
         VaultsApi(vaults=secrets.vaults, credentials=secrets.credentials),
         SessionsApi(sessions=domain.sessions),
         EventsApi(
-            turns=domain.turns,
+            engine=domain.engine,
             streams=streams,
             list_events=partial(list_events, database, max_chars=settings.http.list_bytes),
             max_streams=settings.http.max_streams,

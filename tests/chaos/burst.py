@@ -18,7 +18,7 @@ from pathlib import Path
 from sidecar.demo_gateway import DemoGateway
 from tests.chaos.storm_clients import is_quiet
 from tests.chaos.storm_site import KEY, Site
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import GATEWAY_KEY, http_client, text_of
 from tests.raw_client import RawClient
 

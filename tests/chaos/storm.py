@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sidecar.demo_gateway import DemoGateway
 from tests.chaos import hostile_bodies
-from tests.chaos.storm_books import Findings, read_books
+from tests.chaos.storm_audit import Findings, audit
 from tests.chaos.storm_clients import StormClient
 from tests.chaos.storm_site import KEY, Site
 from tests.harness import GATEWAY_KEY, http_client
@@ -182,7 +182,7 @@ class Storm:
         self.report.orphans = await self._site.end()
         books = [client.book for client in self._clients]
         self.report.findings = await asyncio.to_thread(
-            read_books,
+            audit,
             books,
             histories,
             data_dir=self._site.data_dir,

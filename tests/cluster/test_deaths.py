@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from tests.cluster.bed import LEASE_SECONDS, Bed, Pod, cluster_of
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import http_client, text_of, types_of
 from tests.postgres import PostgresCluster
 from tests.raw_client import RawClient, plain

@@ -20,7 +20,7 @@ from tests.e2e.test_smoke_client import (  # noqa: F401  # collected here, too: 
     test_sessions,
     until,
 )
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import http_client, types_of, user_message
 from tests.raw_client import RawClient
 

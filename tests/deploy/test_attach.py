@@ -29,7 +29,7 @@ from tests.raw_client import RawClient, plain
 
 KEY = "runtime-key-of-the-attach-test"
 CONFINED = Path(__file__).with_name("confined.sh")
-CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
+PRYING_AGENT = Path(__file__).parents[1] / "fakes" / "prying_agent.py"
 IMPOSTOR = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
 PYTHON = Path(sys.base_prefix, "bin", "python3")
 OWN_NAMESPACE = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
@@ -108,7 +108,7 @@ async def pod_of(image: Image, enter: Sequence[str]) -> AsyncIterator[Pod]:
     with tempfile.TemporaryDirectory(prefix="pod-") as folder:
         data = Path(folder, "data")
         (data / "opencode" / "cwd").mkdir(parents=True)
-        shutil.copy(CURIOUS_AGENT, data)
+        shutil.copy(PRYING_AGENT, data)
         shutil.copy(IMPOSTOR, data)
         for path in (data, *data.rglob("*")):
             os.chown(path, USER, USER)
@@ -168,7 +168,7 @@ async def test_a_shell_beside_opencode_is_refused(sharing: Pod) -> None:
         victim = await sharing.session(raw, "value-of-the-victim")
         attacker = await sharing.session(raw, "value-of-the-attacker")
         directory = sharing.data_dir / "workspaces" / victim
-        script = sharing.data_dir / CURIOUS_AGENT.name
+        script = sharing.data_dir / PRYING_AGENT.name
         asked = ChildFiles(sharing.data_dir / "opencode").shell_socket
         command = [str(PYTHON), str(script), str(asked), str(directory)]
         answer = await run(raw, attacker, shlex.join(command))

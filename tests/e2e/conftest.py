@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 import anthropic
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient
@@ -24,7 +24,7 @@ async def gateway() -> AsyncIterator[DemoGateway]:
 @pytest.fixture(scope="session")
 async def sidecar(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
         tmp_path_factory.mktemp("shared"),
         gateway.url,
@@ -37,13 +37,13 @@ async def sidecar(
 
 
 @pytest.fixture
-async def raw(sidecar: Sidecar) -> AsyncIterator[RawClient]:
+async def raw(sidecar: RunningSidecar) -> AsyncIterator[RawClient]:
     async with http_client(sidecar.url) as http:
         yield RawClient(http)
 
 
 @pytest.fixture
-async def make_sdk(sidecar: Sidecar) -> AsyncIterator[MakeSdk]:
+async def make_sdk(sidecar: RunningSidecar) -> AsyncIterator[MakeSdk]:
     """Make official clients of the shared sidecar; `is_strict` validates every answer."""
     clients: list[anthropic.AsyncAnthropic] = []
 

@@ -28,7 +28,7 @@ RELAY_TOKEN = "relay-token-of-the-tests"
 PASSWORD = "password-of-the-tests"
 VARIABLE = "DEPLOY_KEY"
 PRINT_DIGEST = f"[[bash: printf %s ${VARIABLE} | sha256sum]]"
-CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
+PRYING_AGENT = Path(__file__).parents[1] / "fakes" / "prying_agent.py"
 
 
 def free_port() -> int:
@@ -232,7 +232,7 @@ async def test_a_shell_cannot_ask_for_another_session(pod: Pod, raw: RawClient) 
     victim, attacker = await with_variable(raw, "value-of-the-victim"), await raw.new_session()
     asked = ChildFiles(pod.data_dir / "opencode").shell_socket
     directory = pod.data_dir / "workspaces" / victim
-    command = shlex.join([sys.executable, str(CURIOUS_AGENT), str(asked), str(directory)])
+    command = shlex.join([sys.executable, str(PRYING_AGENT), str(asked), str(directory)])
     answer = output_of(await raw.turn(attacker, f"[[bash: {command}]]"))
     assert "403" in answer
     assert "value-of" not in answer

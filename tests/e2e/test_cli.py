@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests import program
 from tests.harness import (
@@ -37,18 +37,22 @@ async def gateway() -> AsyncIterator[DemoGateway]:
 @pytest.fixture(scope="module")
 async def server(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(tmp_path_factory.mktemp("data"), gateway.url)
     async with sidecar_for(settings) as sidecar:
         yield sidecar
 
 
-async def run(home: Path, server: Sidecar, *arguments: str, **variables: str) -> program.Done:
+async def run(
+    home: Path, server: RunningSidecar, *arguments: str, **variables: str
+) -> program.Done:
     variables |= {"SIDECAR_BASE_URL": server.url, "SIDECAR_API_KEY": RUNTIME_KEY}
     return await program.sidecar("run", *arguments, home=home, **variables)
 
 
-async def test_a_terminal_that_cannot_show_everything(server: Sidecar, tmp_path: Path) -> None:
+async def test_a_terminal_that_cannot_show_everything(
+    server: RunningSidecar, tmp_path: Path
+) -> None:
     """What its encoding lacks becomes a question mark; the turn is not lost for it."""
     prompt = "[[say: naïve ✓ 😀]] [[bash: echo ✓]] [[then]] [[say: done]]"
     done = await run(tmp_path, server, "-m", MODEL, prompt, PYTHONIOENCODING="ascii")
@@ -58,7 +62,7 @@ async def test_a_terminal_that_cannot_show_everything(server: Sidecar, tmp_path:
     assert "Traceback" not in done.err
 
 
-async def test_a_prompt_through_a_running_sidecar(server: Sidecar, tmp_path: Path) -> None:
+async def test_a_prompt_through_a_running_sidecar(server: RunningSidecar, tmp_path: Path) -> None:
     """The answer, and nothing else, is on stdout; the tool call and its result are on stderr."""
     prompt = "[[say: I look.]] [[bash: echo from-the-tool]] [[then]] [[slow: 3x0.05 tick]]"
     done = await run(tmp_path, server, "-m", MODEL, prompt)
@@ -69,7 +73,7 @@ async def test_a_prompt_through_a_running_sidecar(server: Sidecar, tmp_path: Pat
     assert done.err.count("from-the-tool") == 2
 
 
-async def test_nothing_is_left_on_the_server(server: Sidecar, tmp_path: Path) -> None:
+async def test_nothing_is_left_on_the_server(server: RunningSidecar, tmp_path: Path) -> None:
     """Session and environment are deleted and the agent is archived, unless asked to keep them."""
     async with http_client(server.url) as http:
 
@@ -87,7 +91,7 @@ async def test_nothing_is_left_on_the_server(server: Sidecar, tmp_path: Path) ->
         assert await count("sessions") == before["sessions"] + 1
 
 
-async def test_json_lines(server: Sidecar, tmp_path: Path) -> None:
+async def test_json_lines(server: RunningSidecar, tmp_path: Path) -> None:
     """Each event is a line, and the last line is the result with session, model and usage."""
     done = await run(
         tmp_path, server, "--json", "-m", MODEL, "--system", "Be brief.", "[[say: hi]]"
@@ -103,7 +107,7 @@ async def test_json_lines(server: Sidecar, tmp_path: Path) -> None:
     assert result["session_id"].startswith("sesn_")
 
 
-async def test_a_failed_turn_is_1(server: Sidecar, tmp_path: Path) -> None:
+async def test_a_failed_turn_is_1(server: RunningSidecar, tmp_path: Path) -> None:
     """A gateway that refuses the request ends the turn with its reason and exit code 1."""
     done = await run(tmp_path, server, "-m", MODEL, "[[error: 400]]")
 
@@ -121,7 +125,7 @@ async def test_a_failed_turn_is_1(server: Sidecar, tmp_path: Path) -> None:
     ],
 )
 async def test_what_cannot_run_is_2(
-    server: Sidecar, tmp_path: Path, arguments: tuple[str, ...], code: int, word: str
+    server: RunningSidecar, tmp_path: Path, arguments: tuple[str, ...], code: int, word: str
 ) -> None:
     """An unknown model names near matches; a prompt must hold something; options must fit."""
     done = await run(tmp_path, server, *arguments)
@@ -130,7 +134,7 @@ async def test_what_cannot_run_is_2(
     assert word in done.err
 
 
-async def test_a_wrong_key_is_4_and_nobody_is_3(server: Sidecar, tmp_path: Path) -> None:
+async def test_a_wrong_key_is_4_and_nobody_is_3(server: RunningSidecar, tmp_path: Path) -> None:
     """The two reasons why a sidecar cannot be used have codes of their own."""
     key = "wrong-key-of-the-tests"
     refused = await program.sidecar(
@@ -142,7 +146,7 @@ async def test_a_wrong_key_is_4_and_nobody_is_3(server: Sidecar, tmp_path: Path)
     assert key not in refused.out + refused.err
 
 
-async def test_ctrl_c_interrupts_the_turn(server: Sidecar, tmp_path: Path) -> None:
+async def test_ctrl_c_interrupts_the_turn(server: RunningSidecar, tmp_path: Path) -> None:
     """The first Ctrl-C ends the turn in order: the session comes to rest, the code is 130."""
     process = await program.spawn(
         *("run", "--json", "-m", MODEL, "[[bash: sleep 100]] [[then]] [[say: late]]"),
@@ -192,7 +196,7 @@ def recorded_checks(document: str) -> list[str]:
 
 
 async def test_the_doctor_boots_opencode_beside_a_running_server(
-    gateway: DemoGateway, server: Sidecar, tmp_path: Path
+    gateway: DemoGateway, server: RunningSidecar, tmp_path: Path
 ) -> None:
     """With a turn everything is ok, and the running server's child and data stay as they were."""
     boot = server.supervisor.boot
@@ -219,7 +223,7 @@ async def test_the_doctor_boots_opencode_beside_a_running_server(
     assert not (tmp_path / "none").exists()
 
 
-async def test_models_through_a_running_sidecar(server: Sidecar, tmp_path: Path) -> None:
+async def test_models_through_a_running_sidecar(server: RunningSidecar, tmp_path: Path) -> None:
     """A sidecar tells its list; what only the gateway knows is said to be missing."""
     done = await program.sidecar(
         *("models", "--json"),

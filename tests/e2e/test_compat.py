@@ -7,46 +7,46 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.compat.bench import CompatBench, FactError, expect, open_bench
 from sidecar.compat.config_facts import only_our_provider
 from sidecar.compat.facts import CHECKS, Check, fact_of, run_checks
-from sidecar.compat.laboratory import FactError, Laboratory, expect, open_laboratory
 from sidecar.config import ChildSettings
 
 
 @pytest.fixture(scope="module")
-async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Laboratory]:
-    async with open_laboratory(tmp_path_factory.mktemp("lab"), ChildSettings()) as laboratory:
-        yield laboratory
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[CompatBench]:
+    async with open_bench(tmp_path_factory.mktemp("lab"), ChildSettings()) as bench:
+        yield bench
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-async def test_the_fact_holds(lab: Laboratory, check: Check) -> None:
+async def test_the_fact_holds(bench: CompatBench, check: Check) -> None:
     """The pinned opencode behaves as the check's docstring says."""
-    await check(lab)
+    await check(bench)
 
 
-async def test_a_fact_that_does_not_hold_is_found(lab: Laboratory) -> None:
+async def test_a_fact_that_does_not_hold_is_found(bench: CompatBench) -> None:
     """A check sees the difference: with a second model `only ours` is no longer true of the first list."""
     with pytest.raises(FactError, match="vendor/late"):
-        await only_our_provider(lab)
+        await only_our_provider(bench)
 
 
-async def test_one_failure_does_not_hide_the_others(lab: Laboratory) -> None:
+async def test_one_failure_does_not_hide_the_others(bench: CompatBench) -> None:
     """Each check is run and told, with its fact and what was seen, whatever the one before did."""
 
-    async def wrong(_lab: Laboratory) -> None:
+    async def wrong(_lab: CompatBench) -> None:
         """The moon is made
         of cheese."""
         expect(False, "it is rock")
 
-    async def odd(_lab: Laboratory) -> None:
+    async def odd(_lab: CompatBench) -> None:
         """The answer has a field."""
         raise KeyError("field")
 
-    async def right(_lab: Laboratory) -> None:
+    async def right(_lab: CompatBench) -> None:
         """Water is wet."""
 
-    found = [(r.fact, r.problem) async for r in run_checks(lab, (wrong, odd, right))]
+    found = [(r.fact, r.problem) async for r in run_checks(bench, (wrong, odd, right))]
     assert found[0] == ("The moon is made of cheese.", "it is rock")
     assert found[1][1] is not None
     assert "another shape: KeyError" in found[1][1]

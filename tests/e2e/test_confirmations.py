@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import (
     RUNTIME_KEY,
     make_settings,
@@ -51,7 +51,7 @@ def custom_result(call: str, text: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def live_client(sidecar: Sidecar) -> AsyncIterator[RawClient]:
+async def live_client(sidecar: RunningSidecar) -> AsyncIterator[RawClient]:
     """A client whose streams are live only, as the SDKs' are: no replay of a turn that waits."""
     headers = {"x-api-key": RUNTIME_KEY, "x-stainless-lang": "python"}
     async with aiohttp.ClientSession(sidecar.url, headers=headers) as http:

@@ -11,7 +11,7 @@ from anthropic import beta_async_tool
 
 from sidecar.demo_gateway import DemoGateway
 from tests.e2e.conftest import MakeSdk
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import text_of, types_of
 from tests.raw_client import EventReader, RawClient, plain
 

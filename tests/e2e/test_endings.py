@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import text_of, types_of, user_message
 from tests.raw_client import RawClient, plain
 
@@ -27,7 +27,7 @@ async def waiting(raw: RawClient, text: str = "[[bash: echo never]]") -> tuple[s
     return session, call
 
 
-async def books_are_quiet(sidecar: Sidecar) -> None:
+async def books_are_quiet(sidecar: RunningSidecar) -> None:
     """Wait until no directory is in use."""
     async with asyncio.timeout(10):
         while sidecar.instances.busy():
@@ -35,7 +35,7 @@ async def books_are_quiet(sidecar: Sidecar) -> None:
 
 
 async def test_an_archived_session_that_waited_stays_ended(
-    sidecar: Sidecar, raw: RawClient
+    sidecar: RunningSidecar, raw: RawClient
 ) -> None:
     """The call is closed with an error, the queued message is never run, and nothing follows the end."""
     session, call = await waiting(raw)
@@ -67,7 +67,7 @@ async def test_a_stream_of_an_archived_session_ends(raw: RawClient) -> None:
 
 
 async def test_a_deleted_session_that_waited_leaves_nothing(
-    sidecar: Sidecar, raw: RawClient
+    sidecar: RunningSidecar, raw: RawClient
 ) -> None:
     """Its turn ends in opencode too, and its directory can be unloaded."""
     session, _ = await waiting(raw)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import http_client, make_settings, sidecar_for, text_of, types_of, user_message
 from tests.raw_client import RawClient, plain
@@ -18,7 +18,7 @@ ENDINGS = ["session.thread_status_idle", "session.usage", "session.status_idle"]
 @pytest.fixture(scope="module")
 async def own(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
         tmp_path_factory.mktemp("faults"),
         gateway.url,
@@ -30,12 +30,12 @@ async def own(
 
 
 @pytest.fixture
-async def raw(own: Sidecar) -> AsyncIterator[RawClient]:
+async def raw(own: RunningSidecar) -> AsyncIterator[RawClient]:
     async with http_client(own.url) as http:
         yield RawClient(http)
 
 
-def check_books(events: list[dict[str, object]]) -> None:
+def check_log(events: list[dict[str, object]]) -> None:
     """Whatever happened: every request has one end, every call one result, times grow, ids are unique."""
     starts = [e["id"] for e in plain(events, "span.model_request_start")]
     ends = [e["model_request_start_id"] for e in plain(events, "span.model_request_end")]
@@ -50,7 +50,7 @@ def check_books(events: list[dict[str, object]]) -> None:
 
 
 async def test_a_killed_child_ends_the_turn_honestly_and_comes_back(
-    own: Sidecar, raw: RawClient
+    own: RunningSidecar, raw: RawClient
 ) -> None:
     """SIGKILL in the middle of the text: session.error, one idle; then the same session goes on."""
     session = await raw.new_session()
@@ -72,11 +72,11 @@ async def test_a_killed_child_ends_the_turn_honestly_and_comes_back(
     turn = await raw.turn(session, "[[say: I am back]]")
     assert text_of(turn) == "I am back"
     assert own.supervisor.boot == boot + 1
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
 
 
 async def test_the_conversation_survives_the_child(
-    own: Sidecar, raw: RawClient, gateway: DemoGateway
+    own: RunningSidecar, raw: RawClient, gateway: DemoGateway
 ) -> None:
     """After a restart of the child the model still gets what was said before it."""
     session = await raw.new_session()
@@ -91,7 +91,9 @@ async def test_the_conversation_survives_the_child(
     assert "the word is quince" in str(last.body["messages"])
 
 
-async def test_a_killed_child_takes_running_tools_with_it(own: Sidecar, raw: RawClient) -> None:
+async def test_a_killed_child_takes_running_tools_with_it(
+    own: RunningSidecar, raw: RawClient
+) -> None:
     """A turn in bash when the child dies: the call gets an error result before the session's error."""
     session = await raw.new_session()
     async with raw.stream(session) as reader:
@@ -103,11 +105,11 @@ async def test_a_killed_child_takes_running_tools_with_it(own: Sidecar, raw: Raw
         ending = await reader.until("session.status_idle", seconds=20)
     assert plain(ending, "agent.tool_result")[0]["is_error"] is True
     assert types_of(ending).index("agent.tool_result") < types_of(ending).index("session.error")
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
 
 
 async def test_a_message_sent_while_the_child_restarts_is_served_later(
-    own: Sidecar, raw: RawClient
+    own: RunningSidecar, raw: RawClient
 ) -> None:
     """Between two boots a prompt is accepted at once, waits, and is answered by the next boot."""
     session = await raw.new_session()
@@ -124,7 +126,7 @@ async def test_a_message_sent_while_the_child_restarts_is_served_later(
 
 
 async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
-    own: Sidecar, raw: RawClient
+    own: RunningSidecar, raw: RawClient
 ) -> None:
     """Killed just before, while and just after a message is passed on: an error only if work had begun."""
     session = await raw.new_session()
@@ -146,7 +148,7 @@ async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
             assert "span.model_request_start" in types_of(turn)
         else:
             assert text_of(turn) == f"answer {number}"
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
 
 
 async def test_a_retried_429_is_shown_as_rescheduled_and_not_as_an_error(raw: RawClient) -> None:
@@ -165,7 +167,7 @@ async def test_a_retried_429_is_shown_as_rescheduled_and_not_as_an_error(raw: Ra
     assert turn[-1]["stop_reason"] == {"type": "end_turn"}
     ends = [e["is_error"] for e in plain(turn, "span.model_request_end")]
     assert ends == [True, False]
-    check_books(turn)
+    check_log(turn)
 
 
 @pytest.mark.parametrize("status", [400, 401, 402])
@@ -177,7 +179,7 @@ async def test_an_error_that_no_retry_heals_ends_the_turn(raw: RawClient, status
     assert error["error"]["type"] in {"model_request_failed_error", "billing_error"}
     assert error["error"]["message"]
     assert turn[-1]["stop_reason"] == {"type": "retries_exhausted"}
-    check_books(turn)
+    check_log(turn)
     assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
 
 
@@ -191,7 +193,7 @@ async def test_endless_500s_can_be_interrupted(raw: RawClient) -> None:
         ending = await reader.until("session.status_idle", seconds=20)
     assert ending[-1]["stop_reason"] == {"type": "end_turn"}
     assert len(plain(ending, "user.interrupt")) == 1
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
     assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
 
 
@@ -207,7 +209,7 @@ async def test_plain_json_where_a_stream_was_asked_is_retried_and_told(raw: RawC
     turn = reader.seen
     assert not plain(turn, "agent.message")
     assert all(end["is_error"] is not False for end in plain(turn, "span.model_request_end"))
-    check_books(turn)
+    check_log(turn)
     assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
 
 
@@ -233,7 +235,7 @@ async def test_an_interrupt_in_the_text_ends_the_turn(raw: RawClient) -> None:
     assert not plain(ending, "agent.message")
     assert ending[-1]["stop_reason"] == {"type": "end_turn"}
     assert plain(ending, "span.model_request_end")[0]["is_error"] is None
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
     assert text_of(await raw.turn(session, "[[say: next]]")) == "next"
 
 
@@ -252,7 +254,7 @@ async def test_an_interrupt_in_a_tool_stops_the_tool(raw: RawClient) -> None:
         after = await reader.until("session.status_idle", seconds=30)
     assert text_of(after) == "next"
     assert types_of(after)[0] == "user.message"
-    check_books(await raw.events(session))
+    check_log(await raw.events(session))
 
 
 async def test_interrupt_and_message_in_one_request(raw: RawClient) -> None:
@@ -293,7 +295,7 @@ async def test_messages_sent_to_a_busy_session_run_in_order(raw: RawClient) -> N
     assert said[1:] == ["second", "third", "fourth"]
     echoed = [event["id"] for event in plain(events, "user.message")]
     assert echoed[1:] == [event["id"] for event in queued]
-    check_books(events)
+    check_log(events)
 
 
 async def test_a_full_queue_is_refused_as_a_whole(raw: RawClient) -> None:
@@ -330,7 +332,7 @@ async def test_sessions_run_beside_each_other(raw: RawClient, count: int) -> Non
         (result,) = plain(turn, "agent.tool_result")
         assert result["content"][0]["text"].split() == [f"mine-{number}", "f"]
         assert text_of(turn).split() == [f"s{number}-{n}" for n in range(1, 6)]
-        check_books(turn)
+        check_log(turn)
 
 
 @pytest.mark.parametrize("pause", [None, 0.0, 0.01, 0.03, 0.06, 0.1])

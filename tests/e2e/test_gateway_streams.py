@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests.fakes.gateway_scripted import (
     CHAT_MODEL,
     CLAUDE_MODEL,
@@ -70,7 +70,7 @@ class World:
     """A sidecar whose gateway answers each session by what its message says."""
 
     gateway: ScriptedGateway
-    sidecar: Sidecar
+    sidecar: RunningSidecar
     raw: RawClient
 
     async def turn(
@@ -109,7 +109,7 @@ async def gateway() -> AsyncIterator[ScriptedGateway]:
 @pytest.fixture(scope="module")
 async def own(
     gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(tmp_path_factory.mktemp("streams"), gateway.url)
     async with sidecar_for(settings) as running:
         yield running
@@ -118,7 +118,7 @@ async def own(
 @pytest.fixture(scope="module")
 async def guarded(
     gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     """Streams pass as they come, and turns are short."""
     settings = make_settings(
         tmp_path_factory.mktemp("guarded"),
@@ -131,13 +131,13 @@ async def guarded(
 
 
 @pytest.fixture
-async def world(gateway: ScriptedGateway, own: Sidecar) -> AsyncIterator[World]:
+async def world(gateway: ScriptedGateway, own: RunningSidecar) -> AsyncIterator[World]:
     async with http_client(own.url) as http:
         yield World(gateway, own, RawClient(http))
 
 
 @pytest.fixture
-async def guarded_world(gateway: ScriptedGateway, guarded: Sidecar) -> AsyncIterator[World]:
+async def guarded_world(gateway: ScriptedGateway, guarded: RunningSidecar) -> AsyncIterator[World]:
     async with http_client(guarded.url) as http:
         yield World(gateway, guarded, RawClient(http))
 
@@ -172,7 +172,7 @@ Failed = dict[str, tuple[list[dict[str, Any]], int]]
 
 
 @pytest.fixture(scope="module")
-async def failed(gateway: ScriptedGateway, own: Sidecar) -> Failed:
+async def failed(gateway: ScriptedGateway, own: RunningSidecar) -> Failed:
     """The turns that fail, side by side: opencode takes a minute to give up."""
     async with http_client(own.url) as http:
         world = World(gateway, own, RawClient(http))

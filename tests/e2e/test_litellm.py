@@ -8,7 +8,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
 from tests.e2e.litellm_config import anthropic as claude_deployment
@@ -49,7 +49,7 @@ async def proxy(upstream: DemoGateway) -> AsyncIterator[LiteLLMProxy]:
 @pytest.fixture(scope="module")
 async def litellm_sidecar(
     proxy: LiteLLMProxy, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
         tmp_path_factory.mktemp("litellm"),
         f"{proxy.url}/v1",
@@ -61,7 +61,7 @@ async def litellm_sidecar(
 
 @pytest.fixture(params=[False, True], ids=["normal", "strict"])
 async def sdk(
-    request: pytest.FixtureRequest, litellm_sidecar: Sidecar
+    request: pytest.FixtureRequest, litellm_sidecar: RunningSidecar
 ) -> AsyncIterator[anthropic.AsyncAnthropic]:
     async with anthropic.AsyncAnthropic(
         base_url=litellm_sidecar.url,
@@ -106,7 +106,7 @@ async def test_a_tool_turn_goes_through_litellm(sdk: anthropic.AsyncAnthropic, m
 
 
 async def test_a_gateway_error_is_an_honest_session_error(
-    litellm_sidecar: Sidecar, sdk: anthropic.AsyncAnthropic
+    litellm_sidecar: RunningSidecar, sdk: anthropic.AsyncAnthropic
 ) -> None:
     """LiteLLM's 401 of a deployment ends the turn with a typed error, and the session stays usable."""
     _, session = await open_session(sdk, "openai/gpt-4o")
@@ -121,7 +121,7 @@ async def test_a_gateway_error_is_an_honest_session_error(
 
 
 async def test_a_model_added_to_litellm_is_usable_without_a_restart_of_the_sidecar(
-    proxy: LiteLLMProxy, upstream: DemoGateway, litellm_sidecar: Sidecar
+    proxy: LiteLLMProxy, upstream: DemoGateway, litellm_sidecar: RunningSidecar
 ) -> None:
     """The proxy is restarted with one model more; the sidecar and its child are not."""
     boot = litellm_sidecar.supervisor.boot

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.e2e.litellm_config import openai, proxy_config
 from tests.fakes.litellm_proxy import LiteLLMProxy
@@ -32,7 +32,7 @@ CALLABLE = ["plain", "constructor", "__proto__", "endless", "costly"]
 
 
 @pytest.fixture(scope="module")
-async def odd_sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sidecar]:
+async def odd_sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningSidecar]:
     upstream = DemoGateway()
     await upstream.start()
     upstream.models[TARGET] = upstream.models["openai/gpt-4o"].model_copy(update={"id": TARGET})
@@ -46,7 +46,7 @@ async def odd_sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     await upstream.close()
 
 
-async def test_the_catalogue_of_odd_models(odd_sidecar: Sidecar) -> None:
+async def test_the_catalogue_of_odd_models(odd_sidecar: RunningSidecar) -> None:
     """What LiteLLM says of them is within bounds or unknown; what is no model is hidden with a reason."""
     snapshot = odd_sidecar.catalogue.snapshot
     assert snapshot is not None
@@ -61,7 +61,7 @@ async def test_the_catalogue_of_odd_models(odd_sidecar: Sidecar) -> None:
 
 
 @pytest.mark.parametrize("model", CALLABLE)
-async def test_odd_models_answer_through_litellm(odd_sidecar: Sidecar, model: str) -> None:
+async def test_odd_models_answer_through_litellm(odd_sidecar: RunningSidecar, model: str) -> None:
     """LiteLLM gets its own id, whatever opencode had to be told."""
     async with http_client(odd_sidecar.url) as http:
         raw = RawClient(http)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests.e2e.litellm_config import anthropic as claude_deployment
 from tests.e2e.litellm_config import openai as openai_deployment
 from tests.e2e.litellm_config import proxy_config
@@ -45,7 +45,7 @@ async def upstream() -> AsyncIterator[ScriptedGateway]:
 @pytest.fixture(scope="module")
 async def sidecar(
     upstream: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     deployments = [openai_deployment(CHAT, "chat"), claude_deployment(CLAUDE, "claude-odd")]
     async with LiteLLMProxy(proxy_config(deployments, upstream=upstream.url), venv=VENV) as proxy:
         settings = make_settings(
@@ -56,7 +56,7 @@ async def sidecar(
 
 
 @pytest.fixture
-async def raw(sidecar: Sidecar) -> AsyncIterator[RawClient]:
+async def raw(sidecar: RunningSidecar) -> AsyncIterator[RawClient]:
     async with http_client(sidecar.url) as http:
         yield RawClient(http)
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import http_client, make_settings, sidecar_for, text_of
 from tests.raw_client import RawClient, plain
 
@@ -18,7 +18,7 @@ MAX_SECONDS = 10.0
 @pytest.fixture(scope="module")
 async def own(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
         tmp_path_factory.mktemp("long"),
         gateway.url,
@@ -31,7 +31,7 @@ async def own(
 
 
 @pytest.fixture
-async def raw(own: Sidecar) -> AsyncIterator[RawClient]:
+async def raw(own: RunningSidecar) -> AsyncIterator[RawClient]:
     async with http_client(own.url) as http:
         yield RawClient(http)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.fakes.mcp_process import McpProcess, mcp_server
 from tests.harness import text_of, types_of
 from tests.raw_client import RawClient, plain

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests.harness import http_client
 from tests.raw_client import MODEL, RawClient
 
@@ -14,7 +14,7 @@ _SAMPLE = re.compile(r"^opencode_sidecar_([a-z_]+(?:\{.*\})?) ([0-9.e+-]+)$", re
 
 
 @pytest.fixture
-async def read(sidecar: Sidecar) -> AsyncIterator[Read]:
+async def read(sidecar: RunningSidecar) -> AsyncIterator[Read]:
     """Read the samples of the shared sidecar by name and labels."""
     assert sidecar.admin_url is not None
     async with http_client(sidecar.admin_url, None) as http:

@@ -14,14 +14,14 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import http_client, read_frames, text_of, types_of, user_message
 from tests.raw_client import RawClient
 
 
 @pytest.fixture
-async def http(sidecar: Sidecar) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(sidecar: RunningSidecar) -> AsyncIterator[aiohttp.ClientSession]:
     async with http_client(sidecar.url) as session:
         yield session
 
@@ -101,7 +101,7 @@ async def test_events_of_opencode_stream_through(http: aiohttp.ClientSession) ->
     ],
 )
 async def test_what_leaks_or_disturbs_is_not_forwarded(
-    http: aiohttp.ClientSession, sidecar: Sidecar, method: str, path: str
+    http: aiohttp.ClientSession, sidecar: RunningSidecar, method: str, path: str
 ) -> None:
     """Routes that answer keys or reach beyond one session are 403 (or unknown), and nothing happens."""
     boot = sidecar.supervisor.boot
@@ -157,7 +157,7 @@ async def test_a_directory_that_is_no_path(http: aiohttp.ClientSession, name: st
 
 
 async def test_no_answer_holds_the_relays_token(
-    http: aiohttp.ClientSession, sidecar: Sidecar
+    http: aiohttp.ClientSession, sidecar: RunningSidecar
 ) -> None:
     """With it anybody could spend the gateway's money as opencode. All reads without parameters are tried."""
     assert sidecar.supervisor.client is not None
@@ -177,14 +177,14 @@ async def test_no_answer_holds_the_relays_token(
     assert {"/session", "/path", "/agent"} <= set(served)
 
 
-async def test_the_native_api_needs_the_key(sidecar: Sidecar) -> None:
+async def test_the_native_api_needs_the_key(sidecar: RunningSidecar) -> None:
     """There is no way around the key."""
     async with http_client(sidecar.url, key=None) as http, http.get("/session") as response:
         assert response.status == 401
 
 
 async def test_a_session_whose_conversation_is_gone_ends_for_good(
-    http: aiohttp.ClientSession, sidecar: Sidecar, raw: RawClient
+    http: aiohttp.ClientSession, sidecar: RunningSidecar, raw: RawClient
 ) -> None:
     """opencode has lost the session: the next turn is a terminal error, streams end, no 500s."""
     session_id = await raw.new_session()

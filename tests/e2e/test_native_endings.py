@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import RUNTIME_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient
@@ -32,7 +32,7 @@ async def new_session(http: aiohttp.ClientSession, **body: Any) -> str:
         return str((await answer.json())["id"])
 
 
-async def works(sidecar: Sidecar) -> None:
+async def works(sidecar: RunningSidecar) -> None:
     """Wait until opencode is at it."""
     async with asyncio.timeout(20):
         while not await sidecar.instances.has_turns(but=lambda _: False):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests.harness import http_client, text_of, user_message
 from tests.raw_client import RawClient
 
@@ -23,7 +23,7 @@ ASKING = {
 
 
 @pytest.fixture
-async def http(sidecar: Sidecar) -> AsyncIterator[aiohttp.ClientSession]:
+async def http(sidecar: RunningSidecar) -> AsyncIterator[aiohttp.ClientSession]:
     async with http_client(sidecar.url) as session:
         yield session
 
@@ -37,7 +37,7 @@ class Managed:
         self.directory = directory
 
 
-async def started(raw: RawClient, sidecar: Sidecar, **options: Any) -> Managed:
+async def started(raw: RawClient, sidecar: RunningSidecar, **options: Any) -> Managed:
     """A managed session that opencode has, with one turn behind it."""
     session_id = await raw.new_session(**options)
     assert text_of(await raw.turn(session_id, "[[say: hello]]")) == "hello"
@@ -83,7 +83,7 @@ WRITES = [
 
 
 async def test_no_write_reaches_a_managed_session(
-    http: aiohttp.ClientSession, raw: RawClient, sidecar: Sidecar
+    http: aiohttp.ClientSession, raw: RawClient, sidecar: RunningSidecar
 ) -> None:
     """Every write of opencode's API on it is refused, and the session is afterwards what it was."""
     managed = await started(raw, sidecar)
@@ -98,7 +98,7 @@ async def test_no_write_reaches_a_managed_session(
 
 
 async def test_no_write_reaches_a_managed_sessions_directory(
-    http: aiohttp.ClientSession, raw: RawClient, sidecar: Sidecar
+    http: aiohttp.ClientSession, raw: RawClient, sidecar: RunningSidecar
 ) -> None:
     """By query, by header, below it, by a link to it, or as one of several: each is refused."""
     managed = await started(raw, sidecar)
@@ -120,7 +120,7 @@ async def test_no_write_reaches_a_managed_sessions_directory(
 
 
 async def test_a_call_that_waits_is_not_answered_from_the_native_door(
-    http: aiohttp.ClientSession, raw: RawClient, sidecar: Sidecar
+    http: aiohttp.ClientSession, raw: RawClient, sidecar: RunningSidecar
 ) -> None:
     """The permission request of an `always_ask` call takes its answer from `user.tool_confirmation` only."""
     managed = await started(raw, sidecar, tools=[ASKING])
@@ -159,7 +159,7 @@ async def test_a_call_that_waits_is_not_answered_from_the_native_door(
 
 
 async def test_reads_of_a_managed_session_are_what_they_are(
-    http: aiohttp.ClientSession, raw: RawClient, sidecar: Sidecar
+    http: aiohttp.ClientSession, raw: RawClient, sidecar: RunningSidecar
 ) -> None:
     """Its messages, files and events are shown."""
     managed = await started(raw, sidecar)
@@ -208,7 +208,7 @@ async def test_a_path_that_opencode_would_read_otherwise_is_none(
 
 
 async def test_a_new_sessions_model_is_looked_up_and_stays_known(
-    http: aiohttp.ClientSession, sidecar: Sidecar
+    http: aiohttp.ClientSession, sidecar: RunningSidecar
 ) -> None:
     """`POST /session` with a model is as an agent's: qualified or 400; a prompt without one then works."""
     unknown = {"model": {"providerID": "litellm", "id": "gpt-4oo"}}
@@ -261,7 +261,7 @@ async def test_the_document_shows_what_is_served(
 
 
 async def test_the_global_stream_outlives_a_replacement_of_the_child(
-    http: aiohttp.ClientSession, raw: RawClient, sidecar: Sidecar
+    http: aiohttp.ClientSession, raw: RawClient, sidecar: RunningSidecar
 ) -> None:
     """One connection sees `server.connected` of both children and a turn of the second, in whole frames."""
     async with http.get("/global/event") as stream:

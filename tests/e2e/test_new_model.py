@@ -7,7 +7,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
 from tests.harness import (
@@ -26,7 +26,7 @@ WHOLE = " ".join(f"tick{n}" for n in range(1, CHUNKS + 1))
 
 
 @pytest.fixture
-async def quick_timer(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[Sidecar]:
+async def quick_timer(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[RunningSidecar]:
     """A sidecar that reads its gateway five times a second."""
     settings = make_settings(tmp_path, gateway.url, gateway={"refresh_seconds": 0.2})
     async with sidecar_for(settings) as running:
@@ -34,7 +34,7 @@ async def quick_timer(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[Sid
 
 
 async def use_while_another_turn_streams(
-    sidecar: Sidecar, gateway: DemoGateway, model: str, *, refresh: bool
+    sidecar: RunningSidecar, gateway: DemoGateway, model: str, *, refresh: bool
 ) -> None:
     """Add `model` in the middle of a slow turn, use it, and see that the slow turn did not notice."""
     listed = asyncio.Event()
@@ -77,21 +77,21 @@ async def use_while_another_turn_streams(
 
 
 async def test_a_new_model_is_listed_on_demand_and_used_beside_a_running_turn(
-    sidecar: Sidecar, gateway: DemoGateway
+    sidecar: RunningSidecar, gateway: DemoGateway
 ) -> None:
     """`?refresh=true` lists it; a new agent and session use it; the running turn streams to its end."""
     await use_while_another_turn_streams(sidecar, gateway, "vendor/added-on-demand", refresh=True)
 
 
 async def test_a_new_model_is_listed_by_the_timer_and_used_beside_a_running_turn(
-    quick_timer: Sidecar, gateway: DemoGateway
+    quick_timer: RunningSidecar, gateway: DemoGateway
 ) -> None:
     """The same without anybody asking: the timer finds it."""
     await use_while_another_turn_streams(quick_timer, gateway, "added:by-timer", refresh=False)
 
 
 async def test_an_agent_may_name_a_model_nobody_has_listed_yet(
-    sidecar: Sidecar, gateway: DemoGateway, raw: RawClient
+    sidecar: RunningSidecar, gateway: DemoGateway, raw: RawClient
 ) -> None:
     """An unknown name makes the sidecar look once more before it refuses."""
     gateway.models["just-deployed"] = DemoModel(id="just-deployed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DEFAULT_MODELS, DemoModel
 from sidecar.opencode.environment import ChildFiles
@@ -40,7 +40,7 @@ async def gateway() -> AsyncIterator[DemoGateway]:
 @pytest.fixture(scope="module")
 async def sidecar(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
         tmp_path_factory.mktemp("odd"), gateway.url, gateway={"miss_refresh_seconds": 0.1}
     )
@@ -49,7 +49,7 @@ async def sidecar(
 
 
 @pytest.fixture
-async def raw(sidecar: Sidecar) -> AsyncIterator[RawClient]:
+async def raw(sidecar: RunningSidecar) -> AsyncIterator[RawClient]:
     async with http_client(sidecar.url) as http:
         yield RawClient(http)
 
@@ -66,7 +66,7 @@ async def test_any_listed_id_holds_a_turn(raw: RawClient, gateway: DemoGateway, 
 
 
 async def test_the_stand_in_is_known_to_opencodes_own_api(
-    sidecar: Sidecar, raw: RawClient, gateway: DemoGateway
+    sidecar: RunningSidecar, raw: RawClient, gateway: DemoGateway
 ) -> None:
     """A client of the forwarded API picks the id that opencode's list shows, or the gateway's own."""
     await raw.new_session(model="valueOf")  # puts it into opencode's config

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.opencode.environment import find_binary
 from tests import node_program
 from tests.harness import RUNTIME_KEY, http_client
@@ -26,7 +26,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-async def terminal(sidecar: Sidecar, environment: dict[str, str]) -> AsyncIterator[Terminal]:
+async def terminal(sidecar: RunningSidecar, environment: dict[str, str]) -> AsyncIterator[Terminal]:
     """The terminal interface, attached."""
     command = [str(OPENCODE), "attach", sidecar.url]
     async with Terminal.running(command, environment, columns=150, rows=44) as running:
@@ -35,7 +35,7 @@ async def terminal(sidecar: Sidecar, environment: dict[str, str]) -> AsyncIterat
 
 
 @pytest.mark.parametrize("version", ["pinned", "newest"])
-async def test_the_sdk_of_opencode(sidecar: Sidecar, version: str) -> None:
+async def test_the_sdk_of_opencode(sidecar: RunningSidecar, version: str) -> None:
     """Models, sessions, prompts, events, files, abort, permissions, errors; in the version that matches and a
     newer one."""
     folder = await asyncio.to_thread(node_program.install, PROGRAM)
@@ -44,7 +44,7 @@ async def test_the_sdk_of_opencode(sidecar: Sidecar, version: str) -> None:
     assert text.count("ok: ") == STEPS, text
 
 
-async def test_run_attach(sidecar: Sidecar, environment: dict[str, str]) -> None:
+async def test_run_attach(sidecar: RunningSidecar, environment: dict[str, str]) -> None:
     """`opencode run --attach` with a model that no session used yet runs its tool and ends with 0.
 
     It does not wait for its events when the prompt is answered, so what is looked for comes before.
@@ -69,7 +69,7 @@ async def tool_runs(http: aiohttp.ClientSession) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_the_terminal_interface(sidecar: Sidecar, terminal: Terminal) -> None:
+async def test_the_terminal_interface(sidecar: RunningSidecar, terminal: Terminal) -> None:
     """Choose a model from the gateway's list, prompt, see a tool call and the answer, abort another turn."""
     await terminal.type("/models")
     await terminal.until("/models", count=2)
@@ -98,7 +98,7 @@ async def test_the_terminal_interface(sidecar: Sidecar, terminal: Terminal) -> N
 
 
 async def test_the_terminal_interface_lives_through_a_restart_of_opencode(
-    sidecar: Sidecar, terminal: Terminal
+    sidecar: RunningSidecar, terminal: Terminal
 ) -> None:
     """Its event stream stays open over the replacement of the child: the next turn is shown, live."""
     await terminal.type("[[say: before it]]\r")
@@ -113,7 +113,7 @@ async def test_the_terminal_interface_lives_through_a_restart_of_opencode(
     await terminal.until("and after it", count=2)
 
 
-async def test_basic_credentials(sidecar: Sidecar) -> None:
+async def test_basic_credentials(sidecar: RunningSidecar) -> None:
     """The key is the password of any user, on opencode's routes only; a wrong one is told how to ask."""
     async with http_client(sidecar.url, key=None) as http:
 
@@ -141,7 +141,7 @@ async def test_basic_credentials(sidecar: Sidecar) -> None:
                 assert response.status == 401
 
 
-async def test_what_is_answered_of_providers_is_opencodes_own(sidecar: Sidecar) -> None:
+async def test_what_is_answered_of_providers_is_opencodes_own(sidecar: RunningSidecar) -> None:
     """What we make of a model that no session uses has the shape, and the facts, that opencode gives it."""
     model = "openai/gpt-4o"
     async with http_client(sidecar.url) as http:

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import GATEWAY_KEY, http_client, text_of, types_of
 from tests.raw_client import RawClient, plain
 from tests.sidecar_process import (

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
 from sidecar.sdk import AsyncClient, AuthenticationError, Client, NotFoundError, UnavailableError
@@ -37,7 +37,7 @@ async def gateway() -> AsyncIterator[DemoGateway]:
 @pytest.fixture(scope="module")
 async def server(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(tmp_path_factory.mktemp("data"), gateway.url)
     async with sidecar_for(settings, is_ready=False) as sidecar:
         await sidecar.catalogue.refresh()
@@ -48,7 +48,7 @@ def client_of(url: str, key: str = RUNTIME_KEY) -> AsyncClient:
     return AsyncClient(api_keys={"opencode": key}, base_urls={"opencode": url}, environ={})
 
 
-async def test_the_sidecars_list(server: Sidecar) -> None:
+async def test_the_sidecars_list(server: RunningSidecar) -> None:
     """Every chat model of the gateway, typed, with the limits that the catalogue merged."""
     async with client_of(server.url) as client:
         page = await client.models().list("opencode")
@@ -62,7 +62,7 @@ async def test_the_sidecars_list(server: Sidecar) -> None:
     assert by_id["house-model"].max_input_tokens is None
 
 
-async def test_its_page_served_again_passes_the_official_sdk(server: Sidecar) -> None:
+async def test_its_page_served_again_passes_the_official_sdk(server: RunningSidecar) -> None:
     """`model_dump(mode="json")`, served as it is, is read by the official SDK in strict mode."""
     async with client_of(server.url) as client:
         page = await client.models.list("opencode")
@@ -90,14 +90,14 @@ async def test_its_page_served_again_passes_the_official_sdk(server: Sidecar) ->
 
 
 @pytest.mark.parametrize("model_id", ["openai/gpt-4o", "ollama/qwen3:8b", "dall-e-3"])
-async def test_one_model_with_an_odd_id(server: Sidecar, model_id: str) -> None:
+async def test_one_model_with_an_odd_id(server: RunningSidecar, model_id: str) -> None:
     """Slashes and colons arrive whole, and a hidden model may be named."""
     async with client_of(server.url) as client:
         assert (await client.models.retrieve("opencode", model_id)).id == model_id
 
 
 async def test_a_model_added_at_the_gateway_is_found_at_once(
-    gateway: DemoGateway, server: Sidecar
+    gateway: DemoGateway, server: RunningSidecar
 ) -> None:
     """A picker that has just been told of a new model gets it, without any restart."""
     gateway.models["new/model:1"] = DemoModel(id="new/model:1")
@@ -112,7 +112,7 @@ async def test_a_model_added_at_the_gateway_is_found_at_once(
     assert "new/model:1" in [model.id for model in page]
 
 
-async def test_errors_are_typed(server: Sidecar) -> None:
+async def test_errors_are_typed(server: RunningSidecar) -> None:
     """The sidecar's envelope becomes the SDK's error with its request id; nobody there is unavailable."""
     async with client_of(server.url) as client:
         with pytest.raises(NotFoundError):
@@ -129,7 +129,7 @@ async def test_errors_are_typed(server: Sidecar) -> None:
 
 
 async def test_an_openai_shaped_gateway_and_the_sidecar_agree(
-    gateway: DemoGateway, server: Sidecar
+    gateway: DemoGateway, server: RunningSidecar
 ) -> None:
     """Asked directly, the gateway yields the same models as through the sidecar."""
     direct = AsyncClient(
@@ -149,6 +149,6 @@ def _listed_by_a_synchronous_program(url: str) -> list[str]:
         return [model.id for model in client.models.list(runtime="opencode")]
 
 
-async def test_the_synchronous_client_sees_the_same(server: Sidecar) -> None:
+async def test_the_synchronous_client_sees_the_same(server: RunningSidecar) -> None:
     """A program without an event loop gets the same list."""
     assert await asyncio.to_thread(_listed_by_a_synchronous_program, server.url) == LISTED

@@ -16,7 +16,7 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from tests.e2e.conftest import MakeSdk
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.fakes.mcp_process import mcp_server
 from tests.harness import user_message
 from tests.raw_client import RawClient

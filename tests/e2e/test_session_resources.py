@@ -10,7 +10,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.fakes.git_server import GitServer, make_repository
 from tests.harness import (
@@ -31,7 +31,7 @@ TOKEN = "ghp_the-token-of-the-session"
 class Bench:
     """A sidecar with its child, the strict SDK, and a git host."""
 
-    sidecar: Sidecar
+    sidecar: RunningSidecar
     sdk: anthropic.AsyncAnthropic
     host: GitServer
     data_dir: Path

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.opencode.environment import ChildFiles
 from tests.harness import (
@@ -32,14 +32,14 @@ from tests.harness import (
 
 NAME = "DEPLOY_KEY"
 PYTHON = Path(sys.base_prefix, "bin", "python3")
-CURIOUS_AGENT = Path(__file__).parents[1] / "fakes" / "curious_agent.py"
+PRYING_AGENT = Path(__file__).parents[1] / "fakes" / "prying_agent.py"
 
 
 @dataclass
 class Bench:
     """A sidecar with its child, and one agent and environment."""
 
-    sidecar: Sidecar
+    sidecar: RunningSidecar
     http: aiohttp.ClientSession
     data_dir: Path
     agent_id: str
@@ -141,7 +141,7 @@ async def test_a_shell_cannot_ask_for_another_session(bench: Bench) -> None:
     victim_dir = bench.data_dir.resolve() / "workspaces" / victim
     asked = ChildFiles(bench.data_dir / "opencode").shell_socket
     (bench.data_dir / "workspaces" / attacker).mkdir(exist_ok=True)
-    shutil.copy(CURIOUS_AGENT, bench.data_dir / "workspaces" / attacker / "agent.py")
+    shutil.copy(PRYING_AGENT, bench.data_dir / "workspaces" / attacker / "agent.py")
     with capture_logs() as logs:
         answer = await bench.run(
             attacker, shlex.join([str(PYTHON), "agent.py", str(asked), str(victim_dir)])

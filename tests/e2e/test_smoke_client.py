@@ -13,9 +13,9 @@ import pytest
 from anthropic import beta_async_tool
 from anthropic.lib.sessions import accumulate_managed_agents_event
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import RUNTIME_KEY, make_settings, sidecar_for, text_of, types_of, user_message
 
 Sdk = anthropic.AsyncAnthropic
@@ -39,7 +39,9 @@ class Attempts:
         self.count += 1
 
 
-def make_client(sidecar: Sidecar, *, is_strict: bool, attempts: Attempts | None = None) -> Sdk:
+def make_client(
+    sidecar: RunningSidecar, *, is_strict: bool, attempts: Attempts | None = None
+) -> Sdk:
     """Make a client with the SDK's own retries, counting what it sends."""
     hooks: Any = {"request": [attempts.note]} if attempts else {}
     return Sdk(
@@ -57,7 +59,7 @@ def attempts() -> Attempts:
 
 @pytest.fixture(params=[False, True], ids=["normal", "strict"])
 async def sdk(
-    request: pytest.FixtureRequest, sidecar: Sidecar, attempts: Attempts
+    request: pytest.FixtureRequest, sidecar: RunningSidecar, attempts: Attempts
 ) -> AsyncIterator[Sdk]:
     async with make_client(sidecar, is_strict=request.param, attempts=attempts) as client:
         yield client

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.fakes.otlp_collector import OtlpCollector
 from tests.harness import http_client, make_settings, sidecar_for, user_message
@@ -34,7 +34,7 @@ def contexts_of(gateway: DemoGateway, text: str) -> list[str | None]:
 
 
 async def test_the_callers_context_reaches_the_gateway(
-    raw: RawClient, sidecar: Sidecar, gateway: DemoGateway
+    raw: RawClient, sidecar: RunningSidecar, gateway: DemoGateway
 ) -> None:
     """Each turn's model requests carry the context of the request that sent its message, queued ones too."""
     session = await raw.new_session()

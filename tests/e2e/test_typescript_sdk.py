@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from tests import node_program
 from tests.harness import RUNTIME_KEY
 
@@ -11,7 +11,7 @@ PROGRAM = Path(__file__).parent / "typescript"
 STEPS = 12
 
 
-async def test_the_typescript_sdk(sidecar: Sidecar) -> None:
+async def test_the_typescript_sdk(sidecar: RunningSidecar) -> None:
     """Models, agents, sessions, streams, confirmations, custom tools, interrupts, the SDK's tool runner."""
     folder = await asyncio.to_thread(node_program.install, PROGRAM)
     text = await node_program.run(folder / "smoke.mjs", sidecar.url, RUNTIME_KEY)

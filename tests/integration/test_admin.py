@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from sidecar.app import Sidecar, running
+from sidecar.app import RunningSidecar, running
 from sidecar.config import AdminSettings
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
@@ -30,14 +30,14 @@ async def gateway() -> AsyncIterator[DemoGateway]:
 @pytest.fixture(scope="module")
 async def sidecar(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Sidecar]:
+) -> AsyncIterator[RunningSidecar]:
     settings = small_settings(tmp_path_factory.mktemp("admin"), gateway.url, key=SecretStr(KEY))
     async with sidecar_for(settings) as running_one:
         yield running_one
 
 
 @pytest.fixture
-async def admin(sidecar: Sidecar) -> AsyncIterator[aiohttp.ClientSession]:
+async def admin(sidecar: RunningSidecar) -> AsyncIterator[aiohttp.ClientSession]:
     assert sidecar.admin_url is not None
     async with http_client(sidecar.admin_url, KEY) as http:
         yield http
@@ -54,7 +54,7 @@ async def admin(sidecar: Sidecar) -> AsyncIterator[aiohttp.ClientSession]:
         ("POST", "/admin/restart"),
     ],
 )
-async def test_everything_wants_the_key(sidecar: Sidecar, method: str, path: str) -> None:
+async def test_everything_wants_the_key(sidecar: RunningSidecar, method: str, path: str) -> None:
     """Without the admin key, or with another, each route answers 401 in the envelope and does nothing."""
     assert sidecar.admin_url is not None
     boot = sidecar.supervisor.boot
@@ -69,7 +69,7 @@ async def test_everything_wants_the_key(sidecar: Sidecar, method: str, path: str
     assert sidecar.supervisor.boot == boot
 
 
-async def test_the_key_may_come_as_a_bearer_token(sidecar: Sidecar) -> None:
+async def test_the_key_may_come_as_a_bearer_token(sidecar: RunningSidecar) -> None:
     """Prometheus sends `Authorization: Bearer`."""
     assert sidecar.admin_url is not None
     headers = {"authorization": f"Bearer {KEY}"}
@@ -88,15 +88,17 @@ async def test_browsers_are_refused(admin: aiohttp.ClientSession, header: str) -
         assert answer.status == 403
 
 
-async def test_admin_routes_are_not_on_the_main_port(sidecar: Sidecar) -> None:
-    """The face that clients see knows nothing of metrics or administration."""
+async def test_admin_routes_are_not_on_the_main_port(sidecar: RunningSidecar) -> None:
+    """The public listener knows nothing of metrics or administration."""
     async with http_client(sidecar.url) as http:
         for path in ("/metrics", "/admin/state"):
             async with http.get(path) as answer:
                 assert answer.status == 404
 
 
-async def test_state_tells_what_goes_on(sidecar: Sidecar, admin: aiohttp.ClientSession) -> None:
+async def test_state_tells_what_goes_on(
+    sidecar: RunningSidecar, admin: aiohttp.ClientSession
+) -> None:
     """The state has the child's, the config's, the turns' and the catalogue's numbers."""
     async with admin.get("/admin/state") as answer:
         state = await answer.json()
@@ -143,7 +145,7 @@ async def test_refresh_reads_the_gateway_now(
 
 
 async def test_reload_writes_the_config_and_unloads_idle_directories(
-    sidecar: Sidecar, admin: aiohttp.ClientSession, tmp_path: Path
+    sidecar: RunningSidecar, admin: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     """A reload is a new generation on disk, disposes what is idle, and later what is busy."""
     idle, busy = tmp_path / "idle", tmp_path / "busy"
@@ -159,7 +161,9 @@ async def test_reload_writes_the_config_and_unloads_idle_directories(
         assert sidecar.instances.loads == loads + 1
 
 
-async def test_restart_replaces_the_child(sidecar: Sidecar, admin: aiohttp.ClientSession) -> None:
+async def test_restart_replaces_the_child(
+    sidecar: RunningSidecar, admin: aiohttp.ClientSession
+) -> None:
     """An idle child is replaced, and the metrics count it as asked for."""
     boot = sidecar.supervisor.boot
     ready = asyncio.Event()
@@ -209,7 +213,7 @@ async def test_metrics_may_be_open_while_the_rest_is_not(
 
 
 async def test_a_taken_port_stops_only_those_who_set_it(
-    sidecar: Sidecar, gateway: DemoGateway, tmp_path: Path
+    sidecar: RunningSidecar, gateway: DemoGateway, tmp_path: Path
 ) -> None:
     """A port from the environment that is taken is an error that names the variable."""
     assert sidecar.admin_url is not None

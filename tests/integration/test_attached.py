@@ -203,15 +203,15 @@ async def test_its_process_is_known(session: aiohttp.ClientSession) -> None:
         assert watch.child.pid == process.pid
         assert watch.child.pid_unknown_because == ""
         async with asyncio.timeout(20):
-            while watch.child.vitals is None:
+            while watch.child.process_stats is None:
                 watch.child.suspect()
                 await asyncio.sleep(0.02)
-        assert watch.child.vitals.rss_bytes > 1_000_000
-        assert watch.child.vitals.maps > 10
+        assert watch.child.process_stats.rss_bytes > 1_000_000
+        assert watch.child.process_stats.maps > 10
         process.kill()
         async with asyncio.timeout(1):
             await watch.until("backing_off", 1)
-    assert (watch.child.pid, watch.child.vitals) == (None, None)
+    assert (watch.child.pid, watch.child.process_stats) == (None, None)
     await watch.child.stop()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.http.bodies import aside
 from tests.chaos.hostile_bodies import KINDS, Kind, new_session, send
@@ -32,7 +32,7 @@ NEVER_READY = Path(__file__).parents[1] / "fakes" / "child_never_ready.py"
 @contextlib.asynccontextmanager
 async def served(
     root: Path, *, storage: dict[str, Any] | None = None, **http: Any
-) -> AsyncIterator[tuple[Sidecar, Target]]:
+) -> AsyncIterator[tuple[RunningSidecar, Target]]:
     """A sidecar without a usable child."""
     demo = DemoGateway(key=GATEWAY_KEY)
     await demo.start()

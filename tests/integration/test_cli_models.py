@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.demo_gateway import DemoGateway
-from sidecar.wiring.face import open_face
+from sidecar.wiring.public_listener import open_public_listener
 from tests import program
 from tests.fakes.anthropic_api import AnthropicApi, Fault, anthropic_model
 from tests.fakes.cursor_api import CursorApi
@@ -190,11 +190,11 @@ async def test_a_runtime_whose_key_only_the_sidecar_holds(tmp_path: Path) -> Non
 
 @pytest.fixture
 async def sidecar(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[str]:
-    """Serve the face of a sidecar that has the gateway's key and no other; return its URL."""
+    """Serve the public listener of a sidecar that has the gateway's key and no other; return its URL."""
     async with AsyncExitStack() as stack:
-        face = await open_face(make_settings(tmp_path / "data", gateway.url), stack)
-        await face.catalogue.refresh()
-        yield face.url
+        listener = await open_public_listener(make_settings(tmp_path / "data", gateway.url), stack)
+        await listener.catalogue.refresh()
+        yield listener.url
 
 
 async def test_all_through_a_sidecar_without_other_keys(sidecar: str, tmp_path: Path) -> None:

@@ -5,18 +5,18 @@ import signal
 from pathlib import Path
 
 from tests import program
-from tests.fakes.deaf_sidecar import deaf_sidecar
+from tests.fakes.silent_sidecar import silent_sidecar
 
 
 async def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     """The first asks for an end; where none comes the second leaves, without cleaning up, with code 130."""
-    async with deaf_sidecar() as deaf, asyncio.timeout(30):
-        process = await program.spawn("run", "--url", deaf.url, "-m", "m", "hello", home=tmp_path)
-        await deaf.is_running.wait()
-        while "user.message" not in deaf.sent:
+    async with silent_sidecar() as silent, asyncio.timeout(30):
+        process = await program.spawn("run", "--url", silent.url, "-m", "m", "hello", home=tmp_path)
+        await silent.is_running.wait()
+        while "user.message" not in silent.sent:
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        await deaf.is_interrupted.wait()
+        await silent.is_interrupted.wait()
         assert process.returncode is None
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
@@ -24,8 +24,8 @@ async def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"Ctrl-C again leaves at once" in err
     assert b"Traceback" not in err
-    assert deaf.sent == ["user.message", "user.interrupt"]
-    assert not [path for method, path in deaf.calls if method == "DELETE"]
+    assert silent.sent == ["user.message", "user.interrupt"]
+    assert not [path for method, path in silent.calls if method == "DELETE"]
 
 
 async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sidecar.managed.events.event import Draft
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.postgres import PostgresStore
 from sidecar.store.sqlite import SqliteStore
-from tests.fakes.fated_child import new_session
+from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 from tests.sidecar_process import run
 

@@ -123,12 +123,12 @@ async def test_a_database_that_is_full(tmp_path: Path, postgres: PostgresCluster
 
 async def test_another_clusters_vault_key(tmp_path: Path, postgres: PostgresCluster) -> None:
     """The first pod decided the key, also before there is any secret."""
-    from sidecar.managed.vaults.encryption import open_shared_sealer
+    from sidecar.managed.vaults.encryption import open_shared_secret_box
 
     url = postgres.url()
     store = PostgresStore(url)
     await store.open()
-    await open_shared_sealer(database=store, key=OTHER_KEY)
+    await open_shared_secret_box(database=store, key=OTHER_KEY)
     await store.close()
     sentence = await refusal(tmp_path, url)
     assert "SIDECAR_VAULT_KEY is not the key" in sentence

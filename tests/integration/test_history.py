@@ -14,7 +14,7 @@ from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.event_list import list_events as read_pieces
 from sidecar.store.interface import Store
 from tests.event_lists import list_events
-from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
+from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import types_of, user_message
 
 
@@ -33,9 +33,9 @@ async def pages(database: Store, session_id: str, **query: Any) -> list[list[dic
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 100])
 async def test_pages_hold_what_was_asked_for(database: Store, limit: int, order: Order) -> None:
     """Waiting events count as all others do; together the pages are the whole list, in order."""
-    child = FatedChild("works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, *(user_message(f"{number}") for number in range(6)))
+    child = ScriptedChild("works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, *(user_message(f"{number}") for number in range(6)))
     whole = await history(database, session_id)
     assert types_of(whole)[-5:] == ["user.message"] * 5
     assert [event["processed_at"] for event in whole[-5:]] == [None] * 5
@@ -49,18 +49,18 @@ async def test_pages_hold_what_was_asked_for(database: Store, limit: int, order:
     assert [e for page in messages for e in page] == [
         event for event in events if event["type"] == "user.message"
     ]
-    await turns.drain(0.1)
+    await engine.drain(0.1)
 
 
 async def test_what_is_processed_between_two_pages_is_not_missed(database: Store) -> None:
     """It moves from the queue to the log while somebody reads: on a later page it is there."""
-    child = FatedChild("works on", "works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, user_message("first"), user_message("second"))
-    await send(turns, session_id, user_message("third"))
+    child = ScriptedChild("works on", "works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, user_message("first"), user_message("second"))
+    await send(engine, session_id, user_message("third"))
     first = await list_events(database, session_id, EventQuery(limit=4))
     assert [event["processed_at"] for event in first["data"]][-1] is None
-    turn = (await turns.actor(session_id)).turn
+    turn = (await engine.actor(session_id)).turn
     assert turn is not None
     while not child.prompts:
         await asyncio.sleep(0.005)
@@ -69,7 +69,7 @@ async def test_what_is_processed_between_two_pages_is_not_missed(database: Store
     rest = await list_events(database, session_id, EventQuery(page=first["next_page"]))
     seen = {event["id"] for event in first["data"] + rest["data"]}
     assert {event["id"] for event in await history(database, session_id)} <= seen
-    await turns.drain(0.1)
+    await engine.drain(0.1)
 
 
 @pytest.mark.parametrize("page", ["x", "WyJhc2MiLCAiMSIsIDBd", "WyJhc2MiLCAxZTk5OSwgMF0", "W10"])
@@ -84,9 +84,9 @@ async def test_a_cursor_that_is_none_is_refused(database: Store, page: str) -> N
 @pytest.mark.parametrize("max_chars", [1, 300, 1000, 100_000])
 async def test_a_page_ends_at_its_size(database: Store, max_chars: int, order: Order) -> None:
     """Without a limit, too; each page has an event at least, and together they are the whole list."""
-    child = FatedChild("works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, *(user_message(f"{number}") for number in range(6)))
+    child = ScriptedChild("works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, *(user_message(f"{number}") for number in range(6)))
     whole = await history(database, session_id)
     found, query = [], EventQuery(order=order)
     while True:
@@ -98,7 +98,7 @@ async def test_a_page_ends_at_its_size(database: Store, max_chars: int, order: O
             break
         query.page = page["next_page"]
     assert found == (whole if order == "asc" else whole[::-1])
-    await turns.drain(0.1)
+    await engine.drain(0.1)
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
@@ -106,15 +106,15 @@ async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
     database: Store, order: Order
 ) -> None:
     """A long list is read in several pieces; an event that leaves the queue meanwhile has one place."""
-    child = FatedChild("works on", "works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
+    child = ScriptedChild("works on", "works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
     for number in range(4):  # more than one piece of the log
         text = user_message("x" * 200_000 + str(number))
-        await send(turns, session_id, text)
+        await send(engine, session_id, text)
     waiting = await history(database, session_id)
     pieces = read_pieces(database, session_id, EventQuery(order=order), max_chars=1 << 40)
     read = [await anext(pieces)]
-    turn = (await turns.actor(session_id)).turn
+    turn = (await engine.actor(session_id)).turn
     assert turn is not None
     async with asyncio.timeout(60):
         while not child.prompts:
@@ -125,4 +125,4 @@ async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
     listed = [event["id"] for event in json.loads(b"".join(read))["data"]]
     assert len(listed) == len(set(listed))
     assert {event["id"] for event in waiting} <= set(listed)
-    await turns.drain(0.1)
+    await engine.drain(0.1)

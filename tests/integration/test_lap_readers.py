@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.store.interface import Connection
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for, types_of
 from tests.lap_client import HEADERS, TERMINAL, Lap, LapStream, shown
 
 
 @pytest.fixture(scope="module")
-async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sidecar]:
+async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningSidecar]:
     demo = DemoGateway(key=GATEWAY_KEY)
     await demo.start()
     settings = make_settings(
@@ -35,7 +35,7 @@ async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sid
 
 
 @pytest.fixture
-async def lap(sidecar: Sidecar) -> AsyncIterator[Lap]:
+async def lap(sidecar: RunningSidecar) -> AsyncIterator[Lap]:
     async with aiohttp.ClientSession(sidecar.url, headers=HEADERS) as http:
         yield Lap(sidecar, http)
 
@@ -154,7 +154,7 @@ async def test_a_prompt_drops_a_replay_that_waits(lap: Lap) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_readers_in_any_order(lap: Lap, seed: int) -> None:
     """Prompts of LAP's programs one after the other, with pages that come and go: each reader gets its own
-    turn, whole. Their orders are drawn; `tests/unit/test_attendance.py` draws many more."""
+    turn, whole. Their orders are drawn; `tests/unit/test_replay_policy.py` draws many more."""
     chance = random.Random(seed)
     session = await lap.new_session()
     async with AsyncExitStack() as pages:
@@ -217,7 +217,7 @@ async def test_frames_are_ascii_and_texts_of_steps_do_not_run_together(lap: Lap)
     assert shown(seen) == "grüße 🦄\n\n漢字"
 
 
-async def test_nul_reaches_nobody(lap: Lap, sidecar: Sidecar) -> None:
+async def test_nul_reaches_nobody(lap: Lap, sidecar: RunningSidecar) -> None:
     """A tool's binary output, a message with NUL, a row of an earlier version: PostgreSQL's JSONB takes
     every event of stream and list."""
     session = await lap.new_session()
@@ -281,7 +281,9 @@ async def test_a_failed_turn_ends_in_an_error_before_idle(lap: Lap) -> None:
     assert isinstance(seen[-1]["error"]["message"], str)
 
 
-async def test_a_stalled_reader_is_not_cut_and_slows_nobody(lap: Lap, sidecar: Sidecar) -> None:
+async def test_a_stalled_reader_is_not_cut_and_slows_nobody(
+    lap: Lap, sidecar: RunningSidecar
+) -> None:
     """One reader takes nothing for five megabytes of events: others are served at once, it gets all later."""
     session = await lap.new_session()
     count = 800

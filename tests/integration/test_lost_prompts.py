@@ -6,28 +6,28 @@ import asyncio
 import json
 from typing import Any
 
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store
-from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
+from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import text_of, types_of, user_message
 
 
-async def run_turn(database: Store, child: FatedChild) -> list[dict[str, Any]]:
+async def run_turn(database: Store, child: ScriptedChild) -> list[dict[str, Any]]:
     """Send one message and return the turn's events."""
     session_id = await new_session(database)
-    turns = make_turns(database, child)
-    await send(turns, session_id, user_message("go"))
-    turn = (await turns.actor(session_id)).turn
+    engine = make_engine(database, child)
+    await send(engine, session_id, user_message("go"))
+    turn = (await engine.actor(session_id)).turn
     assert turn is not None
     await turn.done.wait()
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     return await history(database, session_id)
 
 
 async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store) -> None:
     """Same message id, in a directory that was loaded anew; the client sees one clean turn."""
-    child = FatedChild("dies", "answers")
+    child = ScriptedChild("dies", "answers")
     events = await run_turn(database, child)
     assert text_of(events) == "here"
     assert "session.error" not in types_of(events)
@@ -37,50 +37,52 @@ async def test_a_prompt_that_came_to_nothing_is_sent_again(database: Store) -> N
     assert child.reloads == [False, True]
 
 
-async def lose_one(database: Store, child: FatedChild) -> tuple[str, Turns]:
+async def lose_one(database: Store, child: ScriptedChild) -> tuple[str, SessionEngine]:
     """Start a turn whose prompt is lost, and that waits for the next boot of the child."""
     child.is_back.clear()
-    session_id, turns = await new_session(database), make_turns(database, child)
-    await send(turns, session_id, user_message("go"))
+    session_id, engine = await new_session(database), make_engine(database, child)
+    await send(engine, session_id, user_message("go"))
     async with asyncio.timeout(5):
         while len(child.reloads) < 2:
             await asyncio.sleep(0.01)
-    return session_id, turns
+    return session_id, engine
 
 
-async def start_again(database: Store, session_id: str, child: FatedChild) -> list[dict[str, Any]]:
+async def start_again(
+    database: Store, session_id: str, child: ScriptedChild
+) -> list[dict[str, Any]]:
     """Recover as the next process does; return the session's events when its turn is over."""
-    turns = make_turns(database, child)
-    await turns.recover()
+    engine = make_engine(database, child)
+    await engine.recover()
     async with asyncio.timeout(5):
         while "session.status_idle" not in types_of(await history(database, session_id)):
             await asyncio.sleep(0.01)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     return await history(database, session_id)
 
 
 async def test_a_lost_prompt_is_sent_by_the_next_start(database: Store) -> None:
     """With the same id, in a directory loaded anew, once the child says that it has not taken it."""
-    child = FatedChild("unreachable")
-    session_id, turns = await lose_one(database, child)
-    await turns.drain(0.1)
+    child = ScriptedChild("unreachable")
+    session_id, engine = await lose_one(database, child)
+    await engine.drain(0.1)
     assert child.aborts == 1
 
-    again = FatedChild("answers")
+    again = ScriptedChild("answers")
     events = await start_again(database, session_id, again)
     assert (again.prompts, again.reloads) == (child.prompts, [True])
     assert text_of(events) == "here"
     assert "session.error" not in types_of(events)
 
 
-async def killed_after_the_prompt(database: Store, child: FatedChild) -> str:
+async def killed_after_the_prompt(database: Store, child: ScriptedChild) -> str:
     """Begin a turn and lose the sidecar as SIGKILL would, once the child has the prompt."""
-    session_id, turns = await new_session(database), make_turns(database, child)
-    await send(turns, session_id, user_message("go"))
+    session_id, engine = await new_session(database), make_engine(database, child)
+    await send(engine, session_id, user_message("go"))
     async with asyncio.timeout(5):
         while not child.prompts:
             await asyncio.sleep(0.01)
-    await turns._tasks.close()
+    await engine._tasks.close()
     return session_id
 
 
@@ -88,8 +90,8 @@ async def test_a_prompt_that_was_taken_before_a_kill_is_not_sent_again(
     database: Store,
 ) -> None:
     """Its tools may have run, whatever the log shows: the turn is cut, and the error says why."""
-    session_id = await killed_after_the_prompt(database, FatedChild("works on"))
-    again = FatedChild(has_taken=True)
+    session_id = await killed_after_the_prompt(database, ScriptedChild("works on"))
+    again = ScriptedChild(has_taken=True)
     events = await start_again(database, session_id, again)
     assert (again.prompts, again.aborts) == ([], 1)
     (error,) = (e["error"] for e in events if e["type"] == "session.error")
@@ -100,17 +102,17 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
     database: Store,
 ) -> None:
     """The child is not even asked: it may have lost its own history."""
-    child = FatedChild("works on")
-    session_id, turns = await new_session(database), make_turns(database, child)
-    await send(turns, session_id, user_message("go"))
+    child = ScriptedChild("works on")
+    session_id, engine = await new_session(database), make_engine(database, child)
+    await send(engine, session_id, user_message("go"))
     async with asyncio.timeout(5):
         while not child.prompts:
             await asyncio.sleep(0.01)
         child.tell(ModelRequestStarted("req_1"))
         while "span.model_request_start" not in types_of(await history(database, session_id)):
             await asyncio.sleep(0.01)
-    await turns._tasks.close()
-    again = FatedChild("answers")
+    await engine._tasks.close()
+    again = ScriptedChild("answers")
     events = await start_again(database, session_id, again)
     assert again.reloads == []
     assert types_of(events)[-4:].count("session.error") == 1
@@ -120,7 +122,7 @@ async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
     database: Store,
 ) -> None:
     """Its rows say `is_prompted`, and it never sent twice."""
-    session_id = await killed_after_the_prompt(database, FatedChild("works on"))
+    session_id = await killed_after_the_prompt(database, ScriptedChild("works on"))
 
     def rewrite(connection: Connection) -> None:
         query = "SELECT turn FROM sessions WHERE id = ?"
@@ -132,7 +134,7 @@ async def test_a_prompt_that_an_earlier_version_noted_as_sent_is_not_sent_again(
         )
 
     await database.write(rewrite)
-    again = FatedChild("answers")
+    again = ScriptedChild("answers")
     events = await start_again(database, session_id, again)
     assert again.reloads == []
     assert types_of(events).count("session.error") == 1
@@ -142,16 +144,16 @@ async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
     database: Store,
 ) -> None:
     """It may be what kills them."""
-    first = FatedChild("works on")
+    first = ScriptedChild("works on")
     session_id = await killed_after_the_prompt(database, first)
-    second = FatedChild("works on")
-    turns = make_turns(database, second)
-    await turns.recover()
+    second = ScriptedChild("works on")
+    engine = make_engine(database, second)
+    await engine.recover()
     async with asyncio.timeout(5):
         while not second.prompts:
             await asyncio.sleep(0.01)
-    await turns._tasks.close()
-    third = FatedChild("answers")
+    await engine._tasks.close()
+    third = ScriptedChild("answers")
     events = await start_again(database, session_id, third)
     assert (second.prompts, third.prompts) == (first.prompts, [])
     assert types_of(events).count("session.error") == 1
@@ -161,19 +163,19 @@ async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(
     database: Store,
 ) -> None:
     """The sidecar is stopped while it waits for the child: nothing is lost."""
-    child = FatedChild()
+    child = ScriptedChild()
     child.is_back.clear()
     child.is_first_boot_ready = False
-    session_id, turns = await new_session(database), make_turns(database, child)
-    await send(turns, session_id, user_message("go"))
+    session_id, engine = await new_session(database), make_engine(database, child)
+    await send(engine, session_id, user_message("go"))
     async with asyncio.timeout(5):
         while not child.reloads:
             await asyncio.sleep(0.01)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     assert child.prompts == []
 
-    again = FatedChild("answers")
-    after = make_turns(database, again)
+    again = ScriptedChild("answers")
+    after = make_engine(database, again)
     await after.recover()
     async with asyncio.timeout(5):
         while "session.status_idle" not in types_of(await history(database, session_id)):

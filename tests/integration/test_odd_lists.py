@@ -13,12 +13,12 @@ import aiohttp
 import pytest
 
 from sidecar.aiokit import TaskOwner
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.config import GatewaySettings
 from sidecar.errors import InvalidRequestError
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.gateway.client import GatewayClient
-from sidecar.store import kept_file
+from sidecar.store import disk_cache
 from tests.fakes.gateway_fixed import Fixed, FixedGateway, model_list
 from tests.harness import http_client, make_settings, sidecar_for
 from tests.odd_values import ODD_VALUES
@@ -128,7 +128,7 @@ async def test_a_copy_on_disk_of_an_earlier_version_is_held_to_the_bounds(
         "display_name": "x" * 5000,
     }
     file.write_text(json.dumps(kept))
-    assert kept_file.load(file, fingerprint=kept["fingerprint"]) is not None
+    assert disk_cache.load(file, fingerprint=kept["fingerprint"]) is not None
     tasks = TaskOwner("test")
     async with aiohttp.ClientSession() as session:
         catalogue = make_catalogue(gateway, session, tasks, file)
@@ -203,7 +203,7 @@ async def test_team_deployments_and_items_without_parameters_keep_what_they_say(
 
 
 @pytest.fixture
-async def sidecar(gateway: FixedGateway, tmp_path: Path) -> AsyncIterator[Sidecar]:
+async def sidecar(gateway: FixedGateway, tmp_path: Path) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(tmp_path, gateway.url, gateway={"api_key": None})
     gateway.answers["/v1/models"] = Fixed(
         f'{{"data": [{json.dumps(GOOD)}, {{"id": "odd", "created_at": "0001-01-01T00:00:00Z", '
@@ -213,7 +213,7 @@ async def sidecar(gateway: FixedGateway, tmp_path: Path) -> AsyncIterator[Sideca
         yield running
 
 
-async def test_the_lists_and_the_admin_answer(sidecar: Sidecar) -> None:
+async def test_the_lists_and_the_admin_answer(sidecar: RunningSidecar) -> None:
     """`/v1/models` has both models, and `/admin/catalogue` says what was skipped."""
     async with http_client(sidecar.url) as http, asyncio.timeout(30):
         async with http.get("/v1/models") as response:

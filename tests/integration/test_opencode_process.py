@@ -404,9 +404,9 @@ async def test_requested_restart_waits_for_idle(stages: Stages) -> None:
     await stage.supervisor.start()
     await stage.supervisor.wait_ready(20)
     stage.busy = True
-    stage.supervisor.report_poison(Path("/somewhere"))
+    stage.supervisor.report_broken_config(Path("/somewhere"))
     seen = stage.supervisor.last_exit
-    await eventually(lambda: stage.supervisor.vitals is not None)
+    await eventually(lambda: stage.supervisor.process_stats is not None)
     assert stage.supervisor.restart_pending == "poisoned directory"
     assert (stage.supervisor.boot, stage.supervisor.last_exit) == (1, seen)
     stage.busy = False
@@ -450,7 +450,7 @@ async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: St
 
     def report(state: State, boot: int) -> None:
         if (state, boot) == ("stopping", 1):
-            stage.supervisor.report_poison(Path("/somewhere"))
+            stage.supervisor.report_broken_config(Path("/somewhere"))
 
     stage.supervisor.on_state_change(report)
     await stage.supervisor.start()
@@ -468,8 +468,8 @@ async def test_heavy_child_is_replaced_when_idle(stages: Stages) -> None:
     await stage.supervisor.start()
     await stage.supervisor.wait_ready(20)
     await eventually(lambda: stage.supervisor.restart_pending is not None)
-    assert stage.supervisor.vitals is not None
-    assert stage.supervisor.vitals.rss_bytes > 1
+    assert stage.supervisor.process_stats is not None
+    assert stage.supervisor.process_stats.rss_bytes > 1
     assert stage.supervisor.boot == 1
     stage.busy = False
     await stage.until("ready", boot=2)

@@ -89,7 +89,7 @@ class World:
             config_file=self.config_file,
             client_provider=lambda: self.supervisor.wait_serving(60),
             settings=settings,
-            on_poison=self.supervisor.report_poison,
+            on_broken_config=self.supervisor.report_broken_config,
         )
         self.pump = EventPump(supervisor=self.supervisor)
         self.gaps: list[ChildGap] = []

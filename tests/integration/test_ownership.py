@@ -22,7 +22,7 @@ from sidecar.managed.events.event import Draft
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.interface import Connection
 from sidecar.store.postgres import PostgresStore
-from tests.fakes.fated_child import new_session
+from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 
 LEASE_SECONDS = 30.0

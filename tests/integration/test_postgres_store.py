@@ -18,7 +18,7 @@ from sidecar.store.interface import Connection, SchemaTooNewError, StoreError
 from sidecar.store.migrations_postgres import MIGRATIONS
 from sidecar.store.postgres import PostgresStore, migrate
 from sidecar.store.sqlite import SqliteStore
-from tests.fakes.fated_child import new_session
+from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 
 

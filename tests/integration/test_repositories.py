@@ -17,7 +17,7 @@ from sidecar.config import RepositorySettings
 from sidecar.errors import InvalidRequestError
 from sidecar.ids import new_id
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.vaults.encryption import open_secret_box
 from sidecar.managed.workspaces.git import Git
 from sidecar.managed.workspaces.repositories import Plan, Repositories
 from sidecar.store.interface import Store
@@ -41,10 +41,10 @@ class Bench:
 
     async def repositories(self, **settings: Any) -> Repositories:
         """Return repositories with these settings."""
-        sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
+        secret_box = await open_secret_box(database=self.database, key=None, data_dir=self.data_dir)
         bounds = RepositorySettings(**settings)
         runner = Git(settings=bounds, inherited=os.environ, tasks=self.tasks)
-        return Repositories(database=self.database, sealer=sealer, git=runner)
+        return Repositories(database=self.database, secret_box=secret_box, git=runner)
 
     async def store(self, repositories: Repositories, *wanted: dict[str, Any]) -> Plan:
         """Store the session's resources as session create does."""
@@ -267,7 +267,7 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
     hooks.mkdir()
     (hooks / "post-checkout").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (hooks / "post-checkout").chmod(0o755)
-    sealer = await open_sealer(database=bench.database, key=None, data_dir=bench.data_dir)
+    secret_box = await open_secret_box(database=bench.database, key=None, data_dir=bench.data_dir)
     hostile = {
         **os.environ,
         "GIT_CONFIG_COUNT": "1",
@@ -276,7 +276,7 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
         "GIT_TRACE": str(tmp_path / "trace"),
     }
     runner = Git(settings=RepositorySettings(), inherited=hostile, tasks=bench.tasks)
-    repositories = Repositories(database=bench.database, sealer=sealer, git=runner)
+    repositories = Repositories(database=bench.database, secret_box=secret_box, git=runner)
     await bench.store(repositories, {"url": f"{bench.server.url}/public/app.git"})
     assert await repositories.materialise(bench.session_id, bench.directory) == []
     assert not (tmp_path / "ran").exists()

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.managed.sessions.retention import Retention
 from sidecar.store.interface import Connection
@@ -19,7 +19,7 @@ from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path) -> AsyncIterator[Sidecar]:
+async def sidecar(tmp_path: Path) -> AsyncIterator[RunningSidecar]:
     gateway = DemoGateway(key=GATEWAY_KEY)
     await gateway.start()
     async with sidecar_for(make_settings(tmp_path, gateway.url), is_ready=False) as running:
@@ -28,7 +28,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[Sidecar]:
 
 
 @pytest.fixture
-async def served(sidecar: Sidecar) -> AsyncIterator[tuple[aiohttp.ClientSession, Retention]]:
+async def served(sidecar: RunningSidecar) -> AsyncIterator[tuple[aiohttp.ClientSession, Retention]]:
     async with http_client(sidecar.url) as http:
         yield http, Retention(database=sidecar.database, sessions=sidecar.sessions, days=1e-9)
 
@@ -69,7 +69,7 @@ async def test_an_old_session_and_its_agent_go_together(
 
 
 async def test_what_a_session_used_lately_stays(
-    served: tuple[aiohttp.ClientSession, Retention], sidecar: Sidecar
+    served: tuple[aiohttp.ClientSession, Retention], sidecar: RunningSidecar
 ) -> None:
     """LAP keeps the ids of its vaults for good: what is old itself stays while a session refers to it, and
     for as long again after the last session that used it is gone."""

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import pytest
 from structlog.testing import capture_logs
 
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.turns.state import TurnEnded
 from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store, StoreError
-from tests.fakes.fated_child import FatedChild, history, make_turns, new_session, send
+from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import text_of, types_of, user_message
 from tests.stores import ENGINES, open_store
 
@@ -65,7 +65,7 @@ async def until_idle(database: Store, session_id: str, count: int) -> list[dict[
             await asyncio.sleep(0.02)
 
 
-async def started(turns: Turns, session_id: str, child: FatedChild) -> None:
+async def started(engine: SessionEngine, session_id: str, child: ScriptedChild) -> None:
     """Wait until the child has the prompt."""
     async with asyncio.timeout(5):
         while not child.prompts:
@@ -76,19 +76,19 @@ async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
     database: FlakyStore,
 ) -> None:
     """The refused message is gone, the turn ends once, and what is sent later is processed in order."""
-    child = FatedChild("works on", "answers")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, user_message("first"))
-    await started(turns, session_id, child)
+    child = ScriptedChild("works on", "answers")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, user_message("first"))
+    await started(engine, session_id, child)
 
     database.is_failing = True
     with pytest.raises(StoreError):
-        await send(turns, session_id, user_message("refused"))
+        await send(engine, session_id, user_message("refused"))
     database.is_failing = False
-    await send(turns, session_id, user_message("second"))
+    await send(engine, session_id, user_message("second"))
     child.finish(child.prompts[0])
     events = await until_idle(database, session_id, 2)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
 
     said = [e["content"][0]["text"] for e in events if e["type"] == "user.message"]
     assert said == ["first", "second"]
@@ -98,22 +98,22 @@ async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
 
 async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: FlakyStore) -> None:
     """It has exactly one end, an error; a message that waits is processed after it."""
-    child = FatedChild("works on", "answers")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, user_message("first"))
-    await started(turns, session_id, child)
-    await send(turns, session_id, user_message("second"))
-    turn = (await turns.actor(session_id)).turn
+    child = ScriptedChild("works on", "answers")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, user_message("first"))
+    await started(engine, session_id, child)
+    await send(engine, session_id, user_message("second"))
+    turn = (await engine.actor(session_id)).turn
     assert turn is not None
 
     database.is_failing = True
     child.finish(child.prompts[0])
     await turn.done.wait()
     with pytest.raises(StoreError):
-        await send(turns, session_id, user_message("refused"))
+        await send(engine, session_id, user_message("refused"))
     database.is_failing = False
     events = await until_idle(database, session_id, 2)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
 
     assert types_of(events).count("session.error") == 1
     assert text_of(events) == "here"
@@ -123,10 +123,10 @@ async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: Flak
 
 async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyStore) -> None:
     """Its work can be read, not written: the child is left alone until the error can be stored."""
-    child = FatedChild("works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, user_message("first"))
-    await started(turns, session_id, child)
+    child = ScriptedChild("works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, user_message("first"))
+    await started(engine, session_id, child)
     database.is_full = True
     with capture_logs() as logs:
         child.tell(ModelRequestStarted("req_1"))
@@ -136,7 +136,7 @@ async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyS
     assert child.reloads == [False]
     database.is_full = False
     events = await until_idle(database, session_id, 1)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     (error,) = (e["error"] for e in events if e["type"] == "session.error")
     assert "the sidecar's store failed" in error["message"]
     assert len(child.prompts) == 1
@@ -144,17 +144,17 @@ async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyS
 
 async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakyStore) -> None:
     """The session goes on as before."""
-    child = FatedChild("answers")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    actor = await turns.actor(session_id)
+    child = ScriptedChild("answers")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    actor = await engine.actor(session_id)
     database.is_failing = True
     with pytest.raises(StoreError):
-        async with turns.holding(session_id):
+        async with engine.holding(session_id):
             await actor.terminate()
     database.is_failing = False
-    await send(turns, session_id, user_message("still here?"))
+    await send(engine, session_id, user_message("still here?"))
     events = await until_idle(database, session_id, 1)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     assert text_of(events) == "here"
 
 
@@ -162,7 +162,7 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
     database: FlakyStore,
 ) -> None:
     """Sessions that an earlier process left running are settled one by one, as soon as it is possible."""
-    before = make_turns(database, FatedChild("works on", "works on", "works on"))
+    before = make_engine(database, ScriptedChild("works on", "works on", "works on"))
     sessions = [await new_session(database) for _ in range(3)]
     for session_id in sessions:
         await send(before, session_id, user_message("cut"))
@@ -173,7 +173,7 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
             await asyncio.sleep(0.005)
     await before._tasks.close()  # as SIGKILL would: nothing is settled
 
-    after = make_turns(database, FatedChild())
+    after = make_engine(database, ScriptedChild())
     database.is_failing = True
     with capture_logs() as logs:
         recovering = asyncio.create_task(after.recover())
@@ -191,23 +191,23 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
 
 async def test_a_message_never_overtakes_those_that_wait(database: FlakyStore) -> None:
     """What arrives while the sidecar drains goes behind what is queued; the next start keeps the order."""
-    child = FatedChild("works on")
-    turns, session_id = make_turns(database, child), await new_session(database)
-    await send(turns, session_id, user_message("first"))
-    await started(turns, session_id, child)
-    await send(turns, session_id, user_message("second"))
-    draining = asyncio.create_task(turns.drain(5))
-    actor = await turns.actor(session_id)
+    child = ScriptedChild("works on")
+    engine, session_id = make_engine(database, child), await new_session(database)
+    await send(engine, session_id, user_message("first"))
+    await started(engine, session_id, child)
+    await send(engine, session_id, user_message("second"))
+    draining = asyncio.create_task(engine.drain(5))
+    actor = await engine.actor(session_id)
     while actor.may_start():
         await asyncio.sleep(0.005)
     child.finish(child.prompts[0])
     await until_idle(database, session_id, 1)
-    await send(turns, session_id, user_message("third"))
+    await send(engine, session_id, user_message("third"))
     await draining
     assert len(child.prompts) == 1
 
-    again = FatedChild("answers", "answers")
-    after = make_turns(database, again)
+    again = ScriptedChild("answers", "answers")
+    after = make_engine(database, again)
     await after.recover()
     events = await until_idle(database, session_id, 3)
     await after.drain(1)
@@ -219,26 +219,26 @@ async def test_an_observer_that_raises_at_the_end_of_a_turn_does_not_stop_the_ne
     database: FlakyStore,
 ) -> None:
     """A metric with a bug is logged; the queued message is processed."""
-    child = FatedChild("works on", "answers")
-    turns, session_id = make_turns(database, child), await new_session(database)
+    child = ScriptedChild("works on", "answers")
+    engine, session_id = make_engine(database, child), await new_session(database)
 
     def broken(_ended: TurnEnded) -> None:
         raise RuntimeError("a metric with a bug")
 
-    turns.on_turn_end(broken)
-    await send(turns, session_id, user_message("first"))
-    await started(turns, session_id, child)
-    await send(turns, session_id, user_message("second"))
+    engine.on_turn_end(broken)
+    await send(engine, session_id, user_message("first"))
+    await started(engine, session_id, child)
+    await send(engine, session_id, user_message("second"))
     child.finish(child.prompts[0])
     events = await until_idle(database, session_id, 2)
-    await turns.drain(0.1)
+    await engine.drain(0.1)
     assert text_of(events) == "herehere"
 
 
 async def test_a_row_is_changed_under_its_lock_only(database: FlakyStore) -> None:
     """By the task that holds it: neither without it, nor while another task does."""
-    turns, session_id = make_turns(database, FatedChild()), await new_session(database)
-    actor = await turns.actor(session_id)
+    engine, session_id = make_engine(database, ScriptedChild()), await new_session(database)
+    actor = await engine.actor(session_id)
     with pytest.raises(AssertionError, match="needs its lock"):
         await actor.commit([])
     async with actor.hold():
@@ -246,4 +246,4 @@ async def test_a_row_is_changed_under_its_lock_only(database: FlakyStore) -> Non
         with pytest.raises(AssertionError, match="needs its lock"):
             await other
         await actor.commit([])
-    await turns.drain(0.1)
+    await engine.drain(0.1)

@@ -16,7 +16,7 @@ from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.middleware import request_context
 from sidecar.http.vaults import VaultsApi
 from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
-from sidecar.managed.vaults.encryption import open_sealer
+from sidecar.managed.vaults.encryption import open_secret_box
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.store.interface import Connection, Store
 from sidecar.store.sqlite import SqliteStore
@@ -39,9 +39,9 @@ class Server:
 
     async def start(self) -> None:
         """Listen."""
-        sealer = await open_sealer(database=self.database, key=None, data_dir=self.data_dir)
-        self.vaults = Vaults(database=self.database, sealer=sealer)
-        credentials = Credentials(database=self.database, sealer=sealer)
+        secret_box = await open_secret_box(database=self.database, key=None, data_dir=self.data_dir)
+        self.vaults = Vaults(database=self.database, secret_box=secret_box)
+        credentials = Credentials(database=self.database, secret_box=secret_box)
         bodies = BodyBudget(BodyBounds.of(HttpSettings()))
         app = web.Application(middlewares=[request_context, bounded_bodies(bodies)])
         app.add_routes(VaultsApi(vaults=self.vaults, credentials=credentials).routes())
@@ -206,7 +206,7 @@ async def test_secrets_survive_a_restart_with_only_the_data_directory(tmp_path: 
 
 
 async def test_archiving_a_vault_erases_its_secrets(http: ClientSession, server: Server) -> None:
-    """The records stay, the sealed values go, and nothing can be added any more."""
+    """The records stay, the encrypted values go, and nothing can be added any more."""
     vault_id = await new_vault(http)
     _, credential = await post_auth(http, vault_id, BEARER)
     await http.post(f"/v1/vaults/{vault_id}/archive")

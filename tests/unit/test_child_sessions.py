@@ -37,7 +37,7 @@ async def test_changed_permissions_are_sent_until_the_child_has_them(first: str)
         agent=make_agent(), child_session_id="ses_1", body={"title": None, STALE: True}
     )
     parts: Any = dict.fromkeys(
-        ("supervisor", "instances", "pump", "connections", "repositories", "workspaces_dir")
+        ("supervisor", "instances", "pump", "mcp_servers", "repositories", "workspaces_dir")
     )
     sessions = ChildSessions(**parts, prompt_wait_seconds=1.0)
     with pytest.raises((ChildUnavailableError, TimeoutError)):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.http.answers import encode
+from sidecar.http.responses import encode
 from sidecar.managed.events.event import from_row, to_json
 from sidecar.wire.json_text import (
     MAX_DEPTH,

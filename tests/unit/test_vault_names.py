@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.answers import parse
+from sidecar.http.queries import parse
 from sidecar.wire.vaults import CredentialCreate
 
 

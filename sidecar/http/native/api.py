@@ -18,7 +18,6 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
-from sidecar.http.answers import json_response
 from sidecar.http.bodies import read_body
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.native import rules
@@ -26,6 +25,7 @@ from sidecar.http.native.guard import ManagedSessions
 from sidecar.http.native.models import NamedModels
 from sidecar.http.native.providers import ProviderAnswers
 from sidecar.http.native.streams import EventStreams
+from sidecar.http.responses import json_response
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
 

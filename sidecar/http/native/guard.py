@@ -60,27 +60,27 @@ class ManagedSessions:
         `directories` are those that the request names. Raises ConflictError when any of it belongs to a
         managed session.
         """
-        deed = path.split("/")[1]
+        action = path.split("/")[1]
         for directory in directories:
-            self._refuse(self.owner_of(directory), method, path, deed)
+            self._refuse(self.owner_of(directory), method, path, action)
         session_id, of_session = session_in(path)
         session = await _session(client, session_id) if session_id is not None else None
         parent = body.get("parentID") if body is not None else None
         if isinstance(parent, str) and session_in(f"/session/{parent}")[0] == parent:
-            self._check_session(await _session(client, parent), method, path, deed)
+            self._check_session(await _session(client, parent), method, path, action)
         self._check_session(session, method, path, of_session or method)
         return session
 
     def _check_session(
-        self, session: Mapping[str, Any] | None, method: str, path: str, deed: str
+        self, session: Mapping[str, Any] | None, method: str, path: str, action: str
     ) -> None:
         if session is not None:
             owner = self.owner_of(Path(str(session.get("directory", "/"))))
-            self._refuse(owner, method, path, deed)
+            self._refuse(owner, method, path, action)
 
-    def _refuse(self, owner: str | None, method: str, path: str, deed: str) -> None:
+    def _refuse(self, owner: str | None, method: str, path: str, action: str) -> None:
         if owner is not None:
-            instead = _INSTEAD.get(deed, _INSTEAD_OF_OTHERS).format(id=owner)
+            instead = _INSTEAD.get(action, _INSTEAD_OF_OTHERS).format(id=owner)
             raise ConflictError(
                 f"{method} {path}: this belongs to the managed session {owner}, which is read-only in "
                 f"opencode's own API; {instead}"

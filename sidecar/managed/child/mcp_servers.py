@@ -24,7 +24,7 @@ _MCP_MILLISECONDS = 600_000
 _AUTHENTICATION = re.compile(r"\b(401|403)\b|unauthori[sz]ed|forbidden|needs_auth|auth", re.I)
 
 
-class Connections:
+class McpServers:
     """Makes the entries for `POST /mcp` and judges what opencode says of them."""
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sidecar.aiokit import TaskOwner
 from sidecar.errors import ChildError
-from sidecar.managed.child.mcp_servers import Connections
+from sidecar.managed.child.mcp_servers import McpServers
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.turns.failures import Failure
@@ -141,7 +141,7 @@ class ChildSessions:
         supervisor: Child,
         instances: Instances,
         pump: EventPump,
-        connections: Connections,
+        mcp_servers: McpServers,
         repositories: Repositories,
         workspaces_dir: Path,
         prompt_wait_seconds: float,
@@ -154,7 +154,7 @@ class ChildSessions:
         self._supervisor = supervisor
         self._instances = instances
         self._pump = pump
-        self._connections = connections
+        self._mcp_servers = mcp_servers
         self._repositories = repositories
         self._workspaces_dir = workspaces_dir
         self.prompt_wait_seconds = prompt_wait_seconds
@@ -219,9 +219,9 @@ class ChildSessions:
         gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
 
         async def connect(client: ChildClient) -> None:
-            for key, entry in (await self._connections.entries(record)).items():
+            for key, entry in (await self._mcp_servers.entries(record)).items():
                 statuses = await client.add_mcp(directory, key, entry)
-                self._connections.check(record, key, statuses)
+                self._mcp_servers.check(record, key, statuses)
 
         async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
             preamble = ""

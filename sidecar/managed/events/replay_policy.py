@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class OpenStream:
     """One open stream."""
 
     after: int
@@ -55,7 +55,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Attendance:
+class ReplayPolicy:
     """Who has read the latest turn of one session. In memory only: a restart ends all streams."""
 
     turn_first_seq: int = 0
@@ -69,7 +69,7 @@ class Attendance:
     """Whether rule 3 was applied."""
     last_left: float = 0.0
     """When a stream left last."""
-    seats: set[Seat] = field(default_factory=set)
+    open_streams: set[OpenStream] = field(default_factory=set)
     """The streams that are open now."""
 
     def turn_began(self, first_seq: int) -> None:
@@ -77,11 +77,11 @@ class Attendance:
         self.turn_first_seq = first_seq
         self.turn_ended = None
         self.attached = 0
-        self.was_open_at_start = bool(self.seats)
+        self.was_open_at_start = bool(self.open_streams)
         self.has_channel_left = False
         self.has_further_reader = False
-        for seat in self.seats:
-            seat.next_turn.set()
+        for stream in self.open_streams:
+            stream.next_turn.set()
 
     def turn_finished(self) -> None:
         """The turn's terminal event was written."""
@@ -89,39 +89,39 @@ class Attendance:
 
     def join(
         self, *, last_seq: int, is_paused: bool, grace_seconds: float, replay_finished: bool
-    ) -> Seat:
+    ) -> OpenStream:
         """Count a stream that opens now, until `leave`; return where it begins.
 
         A turn that waits for the client has shown an idle event: it counts as finished for readers
         that want no replay of those, and as open for the others.
         """
-        seat = Seat(last_seq, turn=self.turn_first_seq)
+        stream = OpenStream(last_seq, turn=self.turn_first_seq)
         if self.turn_first_seq and not (is_paused and not replay_finished):
-            self._place(seat, grace_seconds, replay_finished)
+            self._place(stream, grace_seconds, replay_finished)
         self.attached += 1
-        self.seats.add(seat)
-        return seat
+        self.open_streams.add(stream)
+        return stream
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, stream: OpenStream) -> None:
         """A stream was closed."""
-        self.seats.discard(seat)
+        self.open_streams.discard(stream)
         self.last_left = time.monotonic()
-        if self.turn_ended is not None and seat.turn != self.turn_first_seq:
+        if self.turn_ended is not None and stream.turn != self.turn_first_seq:
             self.has_channel_left = True
 
     def is_needed(self, grace_seconds: float) -> bool:
         """Return whether what is known here matters to a stream that is open or may open soon."""
-        return bool(self.seats) or self._is_recent(grace_seconds)
+        return bool(self.open_streams) or self._is_recent(grace_seconds)
 
-    def _place(self, seat: Seat, grace_seconds: float, replay_finished: bool) -> None:
+    def _place(self, stream: OpenStream, grace_seconds: float, replay_finished: bool) -> None:
         whole_turn = self.turn_first_seq - 1
         if self.turn_ended is None:
-            seat.after = whole_turn
+            stream.after = whole_turn
         elif replay_finished and self._is_recent(grace_seconds) and self._is_wanted():
             if self.attached or self.was_open_at_start:
-                seat.replay_after = whole_turn
+                stream.replay_after = whole_turn
             else:
-                seat.after = whole_turn
+                stream.after = whole_turn
 
     def _is_recent(self, grace_seconds: float) -> bool:
         if self.turn_ended is None:

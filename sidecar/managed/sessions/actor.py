@@ -12,7 +12,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview
 from sidecar.managed.events.log import EventLog, Head
-from sidecar.managed.events.replay_policy import Attendance
+from sidecar.managed.events.replay_policy import ReplayPolicy
 from sidecar.managed.sessions.table import save_body, save_state
 from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.turns.continuation import (
@@ -88,9 +88,9 @@ class SessionActor:
         self._is_stale = False
         self._take(stored)
         self.turn: TurnRunner | None = None
-        self.attendance = Attendance()
+        self.replay_policy = ReplayPolicy()
         if stored.turn_first_seq:
-            self.attendance.turn_began(stored.turn_first_seq)
+            self.replay_policy.turn_began(stored.turn_first_seq)
         self._log = log
         self._read_session = read_session
         self._read_turn = read_turn
@@ -224,7 +224,7 @@ class SessionActor:
         if self.turn is not turn:
             return
         self.turn = None
-        self.attendance.turn_finished()
+        self.replay_policy.turn_finished()
         self._count(out.used)
         interrupts = self.take_interrupts()
         echoes = [Draft(event.type, event.fields, event.id) for event in interrupts]
@@ -270,7 +270,7 @@ class SessionActor:
         """
         self._assert_held()
         self._active_before_us = self.record.active_us
-        self.attendance.turn_began(self._head.seq + 1)
+        self.replay_policy.turn_began(self._head.seq + 1)
         running = self.record.begin(event_id, new_id("msg"), timestamps.now_us())
         return [Draft("user.message", fields, event_id), *running]
 
@@ -323,7 +323,7 @@ class SessionActor:
         await self.commit(drafts, also=lambda connection: save_body(connection, self.record))
         self._log.close_readers(self.record.id)
         if was_waiting:
-            self.attendance.turn_finished()
+            self.replay_policy.turn_finished()
             self._on_turn_end(self._ended(Outcome(), is_interrupted=True))
 
     # -- the system prompt --------------------------------------------------------------------------

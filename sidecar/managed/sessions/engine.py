@@ -57,7 +57,7 @@ _RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut
 _log = structlog.get_logger(__name__)
 
 
-class Turns:
+class SessionEngine:
     """The owner of every turn."""
 
     def __init__(
@@ -409,7 +409,7 @@ class Turns:
     def _drop_unused(self) -> None:
         for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
             is_unused = actor.turn is None and not actor.is_held
-            if is_unused and not actor.attendance.is_needed(_READERS_REMEMBERED_SECONDS):
+            if is_unused and not actor.replay_policy.is_needed(_READERS_REMEMBERED_SECONDS):
                 self.forget(session_id)
 
     def _start_turn(

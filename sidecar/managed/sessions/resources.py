@@ -8,7 +8,7 @@ from typing import Any
 from sidecar.errors import InvalidRequestError, NotFoundError
 from sidecar.managed.common import timestamps
 from sidecar.managed.sessions.actor import SessionActor
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.table import save_body
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.workspaces.repositories import Repositories
@@ -22,31 +22,31 @@ class Resources:
         self,
         *,
         repositories: Repositories,
-        turns: Turns,
+        engine: SessionEngine,
     ) -> None:
         self._repositories = repositories
-        self._turns = turns
+        self._engine = engine
 
     async def list(self, session_id: str) -> list[dict[str, Any]]:
         """Return all, in the order of their creation. Raises NotFoundError."""
-        record = await self._turns.record(session_id)
+        record = await self._engine.record(session_id)
         resources: list[dict[str, Any]] = record.body["resources"]
         return resources
 
     async def get(self, session_id: str, resource_id: str) -> dict[str, Any]:
         """Return one. Raises NotFoundError."""
-        return _find(await self._turns.record(session_id), resource_id)
+        return _find(await self._engine.record(session_id), resource_id)
 
     async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
         """Replace the token; a clone that failed for the old one is tried again at the next turn."""
-        async with self._turns.holding(session_id) as actor:
+        async with self._engine.holding(session_id) as actor:
             current = _find_changeable(actor.record, resource_id)
             updated = {**current, "updated_at": timestamps.now()}
-            sealed = self._repositories.seal(token, resource_id)
+            encrypted = self._repositories.encrypt(token, resource_id)
 
             def write(connection: Connection) -> None:
                 connection.execute(
-                    "UPDATE session_resources SET secret = ? WHERE id = ?", (sealed, resource_id)
+                    "UPDATE session_resources SET secret = ? WHERE id = ?", (encrypted, resource_id)
                 )
 
             await _store(actor, {resource_id: updated}, write)
@@ -54,7 +54,7 @@ class Resources:
 
     async def delete(self, session_id: str, resource_id: str) -> None:
         """Forget the resource and its token. The files stay: they may hold the agent's work."""
-        async with self._turns.holding(session_id) as actor:
+        async with self._engine.holding(session_id) as actor:
             _find_changeable(actor.record, resource_id)
 
             def write(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_uses import note_uses
 from sidecar.managed.events.event import Draft, sse_frame, to_json
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.representation import session_to_api
 from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
 from sidecar.managed.turns.state import STALE, SessionRecord
@@ -56,7 +56,7 @@ class Sessions:
         *,
         database: Store,
         log: EventLog,
-        turns: Turns,
+        engine: SessionEngine,
         ownership: Ownership | None = None,
         agents: Agents,
         child_sessions: ChildSessions,
@@ -66,7 +66,7 @@ class Sessions:
     ) -> None:
         self._database = database
         self._log = log
-        self._turns = turns
+        self._engine = engine
         self._ownership = ownership or Ownership()
         self._agents = agents
         self._child_sessions = child_sessions
@@ -117,7 +117,7 @@ class Sessions:
             self._ownership.claim_new(connection, record.id)
             plan.insert(connection, record.id)
 
-        await self._turns.create(record, insert, request.initial_events or ())
+        await self._engine.create(record, insert, request.initial_events or ())
         return await self.get(record.id)
 
     async def get(self, session_id: str) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class Sessions:
 
     async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
         """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
-        async with self._turns.holding(session_id) as actor:
+        async with self._engine.holding(session_id) as actor:
             record, body = actor.record, dict(actor.record.body)
             if record.archived_at is not None:
                 raise InvalidRequestError(f"session {session_id} is archived and cannot be changed")
@@ -191,10 +191,10 @@ class Sessions:
 
         Calls that wait for the client are closed with error results; messages that wait are never run.
         """
-        await self._turns.dismiss(
+        await self._engine.dismiss(
             session_id, lambda record: _refuse_while_running(record, "archived")
         )
-        async with self._turns.holding(session_id) as actor:
+        async with self._engine.holding(session_id) as actor:
             if actor.record.archived_at is None:
                 _refuse_while_running(actor.record, "archived")
                 await actor.terminate()
@@ -203,10 +203,10 @@ class Sessions:
 
     async def delete(self, session_id: str) -> None:
         """Delete the session, its history and its directory. Raises InvalidRequestError while running."""
-        await self._turns.dismiss(
+        await self._engine.dismiss(
             session_id, lambda record: _refuse_while_running(record, "deleted")
         )
-        async with self._turns.holding(session_id) as actor:
+        async with self._engine.holding(session_id) as actor:
             _refuse_while_running(actor.record, "deleted")
 
             def remove(connection: Connection) -> None:
@@ -218,7 +218,7 @@ class Sessions:
                 )
 
             await self._database.write(remove)
-            self._turns.forget(session_id)
+            self._engine.forget(session_id)
             body = {
                 "id": new_id("sevt"),
                 "type": "session.deleted",
@@ -309,9 +309,9 @@ def _check_environment(connection: Connection, environment_id: str) -> None:
         )
 
 
-def _refuse_while_running(record: SessionRecord, deed: str) -> None:
+def _refuse_while_running(record: SessionRecord, action: str) -> None:
     if record.status in {"running", "rescheduling"}:
         raise InvalidRequestError(
-            f"session {record.id} is running and cannot be {deed}; send user.interrupt and wait for "
+            f"session {record.id} is running and cannot be {action}; send user.interrupt and wait for "
             "session.status_idle"
         )

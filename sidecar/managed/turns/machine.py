@@ -417,7 +417,7 @@ class TurnMachine:
             self._move(Cause.LOST, self._outcome or cut)
 
     def _on_lost(self, message: str) -> None:
-        """The prompt, or a chance to send it, is lost: try again, unless that is in vain."""
+        """The prompt, or a chance to send it, is lost: try again, unless no try is left."""
         if self.phase not in {Phase.PREPARING, Phase.RESENDING, Phase.SENT}:
             self._move(Cause.REFUSED, failed_for(message))
         elif self._is_draining:
@@ -537,7 +537,7 @@ class TurnMachine:
             self._flush()
         if self.phase in FOLLOWING:
             self._commands += approvals.answer_by_policy(self._translator.open_calls.values())
-            for permission_id in self._translator.take_stray_asks():
+            for permission_id in self._translator.take_stray_requests():
                 self._commands.append(
                     do.ReplyPermission(permission_id, "reject", approvals.DENIED_TEXT)
                 )

@@ -136,7 +136,7 @@ class TurnTranslator:
         """Whether calls that need the client were not shown yet, see `pause`."""
         return any(tool.needs_client for tool in self._held_tools)
 
-    def take_stray_asks(self) -> list[str]:
+    def take_stray_requests(self) -> list[str]:
         """Return, once, the permission requests that belong to no call."""
         stray = self._asked.pop("", None)
         return [] if stray is None else [stray]

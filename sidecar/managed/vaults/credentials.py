@@ -1,4 +1,4 @@
-"""Credentials of a vault. The secret is sealed, bound to the credential's id, and never answered."""
+"""Credentials of a vault. The secret is encrypted, bound to the credential's id, and never answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
 from sidecar.managed.vaults import vaults
-from sidecar.managed.vaults.encryption import Sealer
+from sidecar.managed.vaults.encryption import SecretBox
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.vaults import (
     CredentialCreate,
@@ -40,9 +40,9 @@ class Credential(Stored):
 class Credentials:
     """Create, read, update, list, archive and delete the credentials of a vault."""
 
-    def __init__(self, *, database: Store, sealer: Sealer) -> None:
+    def __init__(self, *, database: Store, secret_box: SecretBox) -> None:
         self._database = database
-        self._sealer = sealer
+        self._secret_box = secret_box
 
     async def create(self, vault_id: str, request: CredentialCreate) -> Credential:
         """Store a credential.
@@ -57,13 +57,13 @@ class Credentials:
             "metadata": dict(request.metadata or {}),
         }
         credential = Credential.new(new_id("vcrd"), body, vault_id=vault_id)
-        sealed = self._sealer.seal(secret, bound_to=credential.id)
+        encrypted = self._secret_box.encrypt(secret, bound_to=credential.id)
 
         def insert(connection: Connection) -> None:
             connection.lock_row("vaults", vault_id)  # of two at once the second sees the first
             vaults.select_active(connection, vault_id)
             _refuse_duplicate(connection, vault_id, auth)
-            credential.insert(connection, secret=sealed)
+            credential.insert(connection, secret=encrypted)
 
         await self._database.write(insert)
         return credential
@@ -92,9 +92,9 @@ class Credentials:
                 return current
             updated = current.with_body(connection, body)
             if secret is not None:
-                sealed = self._sealer.seal(secret, bound_to=credential_id)
+                encrypted = self._secret_box.encrypt(secret, bound_to=credential_id)
                 connection.execute(
-                    "UPDATE credentials SET secret = ? WHERE id = ?", (sealed, credential_id)
+                    "UPDATE credentials SET secret = ? WHERE id = ?", (encrypted, credential_id)
                 )
             return updated
 

@@ -1,8 +1,8 @@
-"""Secrets at rest: AES-256-GCM, each ciphertext bound to the id of what it belongs to.
+"""Secrets at rest: AES-256-GCM, each ciphertext bound to the id of the row that it belongs to.
 
-A sealed value that is copied to another row does not open there. The key comes from the settings, or
-is made once beside the database. A sealed constant in the store tells a wrong key at the start,
-before anything is refused to an agent or written with a second key.
+A value that is copied to another row cannot be decrypted there. The key comes from the settings, or is
+made once beside the database. An encrypted constant in the store reveals a wrong key at the start, before
+a secret is missing or another one is written with a second key.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ KEY_VARIABLE = "SIDECAR_VAULT_KEY"
 
 _NONCE_BYTES = 12
 _FORMAT = b"\x01"
-"""First byte of a sealed value, authenticated too: AES-256-GCM, 12 bytes of nonce, ciphertext and tag."""
+"""First byte of an encrypted value, authenticated too: AES-256-GCM, 12 bytes of nonce, ciphertext and tag."""
 _CHECK_ID = "key-check"
 _CHECK_TEXT = "opencode-sidecar"
 _HOLDERS = ("credentials", "session_resources")
-"""Tables with a sealed `secret` column."""
+"""Tables with an encrypted `secret` column."""
 
 _log = structlog.get_logger(__name__)
 
 
-class UnsealError(SidecarError):
-    """A stored secret does not open: another key, another row, or damage."""
+class DecryptionError(SidecarError):
+    """A stored secret cannot be decrypted: another key, another row, or damage."""
 
 
-class Sealer:
-    """Seals and opens with one key of 32 bytes."""
+class SecretBox:
+    """Encrypts and decrypts with one key of 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, text: str, *, bound_to: str) -> bytes:
-        """Return the sealed form; it opens only with the same `bound_to`."""
+    def encrypt(self, text: str, *, bound_to: str) -> bytes:
+        """Return the ciphertext; it decrypts only with the same `bound_to`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode(), _FORMAT + bound_to.encode())
-        return _FORMAT + nonce + sealed
+        encrypted = self._cipher.encrypt(nonce, text.encode(), _FORMAT + bound_to.encode())
+        return _FORMAT + nonce + encrypted
 
-    def open(self, sealed: bytes, *, bound_to: str) -> str:
-        """Return what was sealed. Raises UnsealError."""
-        nonce, body = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+    def decrypt(self, encrypted: bytes, *, bound_to: str) -> str:
+        """Return the plain text. Raises DecryptionError."""
+        nonce, body = encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
         try:
-            return self._cipher.decrypt(nonce, body, sealed[:1] + bound_to.encode()).decode()
+            return self._cipher.decrypt(nonce, body, encrypted[:1] + bound_to.encode()).decode()
         except (InvalidTag, ValueError) as error:
-            raise UnsealError(
-                f"the stored secret of {bound_to} cannot be opened: it was sealed with another key "
+            raise DecryptionError(
+                f"the stored secret of {bound_to} cannot be decrypted: it was encrypted with another key "
                 "or is damaged; store the credential again"
             ) from error
 
@@ -78,35 +78,35 @@ def parse_key(text: str, *, source: str) -> bytes:
 _RECIPE = "`openssl rand -base64 32`"
 
 
-async def open_shared_sealer(*, database: Store, key: str) -> Sealer:
-    """Return the sealer of a database that several pods share.
+async def open_shared_secret_box(*, database: Store, key: str) -> SecretBox:
+    """Return the secret box of a database that several pods share.
 
-    The first pod decides the key, even before there are secrets: a second one would seal what the first
-    cannot open. Raises SettingsError for another key.
+    The first pod decides the key, even before there are secrets: with a second key a pod would write what
+    the others cannot read. Raises SettingsError for another key.
     """
-    sealer = Sealer(parse_key(key, source=KEY_VARIABLE))
-    sealed = sealer.seal(_CHECK_TEXT, bound_to=_CHECK_ID)
+    secret_box = SecretBox(parse_key(key, source=KEY_VARIABLE))
+    encrypted = secret_box.encrypt(_CHECK_TEXT, bound_to=_CHECK_ID)
 
     def write(connection: Connection) -> bytes | None:
         connection.execute(
-            "INSERT INTO key_check (sealed) VALUES (?) ON CONFLICT DO NOTHING", (sealed,)
+            "INSERT INTO key_check (sealed) VALUES (?) ON CONFLICT DO NOTHING", (encrypted,)
         )
         return _select_check(connection)
 
     check = await database.read(_select_check) or await database.write(write)
-    if check is None or not _opens(sealer, check):
+    if check is None or not _decrypts(secret_box, check):
         raise SettingsError(
             f"{KEY_VARIABLE} is not the key that {database.location} was set up with; all its pods "
             "need the same one (to begin anew: delete the row of the table key_check and all credentials)"
         )
-    return sealer
+    return secret_box
 
 
-async def open_sealer(*, database: Store, key: str | None, data_dir: Path) -> Sealer:
-    """Return the sealer of this data directory: with `key` (base64), else with the key file.
+async def open_secret_box(*, database: Store, key: str | None, data_dir: Path) -> SecretBox:
+    """Return the secret box of this data directory: with `key` (base64), else with the key file.
 
     The file is made on first use, readable by its owner only. Raises SettingsError when the key is not
-    the one that the stored secrets were sealed with, or its file is gone: they would be lost silently.
+    the one that the stored secrets were encrypted with, or its file is gone: they would be lost silently.
     """
     file = data_dir / KEY_FILE
     check = await database.read(_select_check)
@@ -119,27 +119,27 @@ async def open_sealer(*, database: Store, key: str | None, data_dir: Path) -> Se
         check = None
     else:
         raise SettingsError(
-            f"{file} is missing, and {database.location} holds secrets sealed with it: restore the file, "
+            f"{file} is missing, and {database.location} holds secrets encrypted with it: restore the file, "
             f"or set {KEY_VARIABLE} to its content"
         )
-    sealer = Sealer(found)
-    if check is not None and not _opens(sealer, check):
+    secret_box = SecretBox(found)
+    if check is not None and not _decrypts(secret_box, check):
         if not await _is_unused(database):
             raise SettingsError(
-                f"{source} is not the key that the secrets in {database.location} were sealed with; "
+                f"{source} is not the key that the secrets in {database.location} were encrypted with; "
                 f"set {KEY_VARIABLE} to the key used before"
             )
         check = None
     if check is None:
-        sealed = sealer.seal(_CHECK_TEXT, bound_to=_CHECK_ID)
-        await database.write(lambda connection: _replace_check(connection, sealed))
-    return sealer
+        encrypted = secret_box.encrypt(_CHECK_TEXT, bound_to=_CHECK_ID)
+        await database.write(lambda connection: _replace_check(connection, encrypted))
+    return secret_box
 
 
-def _opens(sealer: Sealer, check: bytes) -> bool:
+def _decrypts(secret_box: SecretBox, check: bytes) -> bool:
     try:
-        return sealer.open(check, bound_to=_CHECK_ID) == _CHECK_TEXT
-    except UnsealError:
+        return secret_box.decrypt(check, bound_to=_CHECK_ID) == _CHECK_TEXT
+    except DecryptionError:
         return False
 
 
@@ -175,9 +175,9 @@ def _select_check(connection: Connection) -> bytes | None:
     return row["sealed"] if row is not None else None
 
 
-def _replace_check(connection: Connection, sealed: bytes) -> None:
+def _replace_check(connection: Connection, encrypted: bytes) -> None:
     connection.execute("DELETE FROM key_check")
-    connection.execute("INSERT INTO key_check (sealed) VALUES (?)", (sealed,))
+    connection.execute("INSERT INTO key_check (sealed) VALUES (?)", (encrypted,))
 
 
 async def _is_unused(database: Store) -> bool:

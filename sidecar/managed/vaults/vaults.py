@@ -14,7 +14,7 @@ from sidecar.ids import is_id, new_id
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
-from sidecar.managed.vaults.encryption import Sealer, UnsealError
+from sidecar.managed.vaults.encryption import DecryptionError, SecretBox
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.vaults import VaultCreate, VaultUpdate
 
@@ -43,9 +43,9 @@ class SessionSecrets:
 class Vaults:
     """Create, read, update, list, archive and delete vaults; open their secrets for a session."""
 
-    def __init__(self, *, database: Store, sealer: Sealer) -> None:
+    def __init__(self, *, database: Store, secret_box: SecretBox) -> None:
         self._database = database
-        self._sealer = sealer
+        self._secret_box = secret_box
 
     async def create(self, request: VaultCreate) -> Vault:
         """Store an empty vault."""
@@ -134,8 +134,8 @@ class Vaults:
         for row in await self._database.read(lambda c: _select_secrets(c, vault_ids)):
             auth = json.loads(row["body"])["auth"]
             try:
-                secret = self._sealer.open(row["secret"], bound_to=row["id"])
-            except UnsealError as error:
+                secret = self._secret_box.decrypt(row["secret"], bound_to=row["id"])
+            except DecryptionError as error:
                 _log.error("credential left out", credential=row["id"], error=error.message)
                 continue
             if auth["type"] == "static_bearer":

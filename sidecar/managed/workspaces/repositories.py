@@ -22,7 +22,7 @@ from sidecar.errors import InvalidRequestError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.vaults.encryption import Sealer, UnsealError
+from sidecar.managed.vaults.encryption import DecryptionError, SecretBox
 from sidecar.managed.workspaces.git import Checkout, CloneError, Git
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.sessions import GithubRepository
@@ -56,9 +56,9 @@ class Plan:
 class Repositories:
     """Plans and clones the repositories of sessions."""
 
-    def __init__(self, *, database: Store, sealer: Sealer, git: Git) -> None:
+    def __init__(self, *, database: Store, secret_box: SecretBox, git: Git) -> None:
         self._database = database
-        self._sealer = sealer
+        self._secret_box = secret_box
         self._git = git
 
     def plan(self, requested: Sequence[GithubRepository]) -> Plan:
@@ -82,12 +82,12 @@ class Repositories:
                 "updated_at": now,
             }
             answers.append(answer)
-            secrets.append(self.seal(wanted.authorization_token, resource_id))
+            secrets.append(self.encrypt(wanted.authorization_token, resource_id))
         return Plan(answers, secrets)
 
-    def seal(self, token: str | None, resource_id: str) -> bytes | None:
+    def encrypt(self, token: str | None, resource_id: str) -> bytes | None:
         """Return the token's stored form."""
-        return self._sealer.seal(token, bound_to=resource_id) if token is not None else None
+        return self._secret_box.encrypt(token, bound_to=resource_id) if token is not None else None
 
     async def materialise(self, session_id: str, directory: Path) -> list[Failure]:
         """Clone what is not there yet into the session's directory; return what failed.
@@ -124,8 +124,8 @@ class Repositories:
         token = None
         if secret is not None:
             try:
-                token = self._sealer.open(secret, bound_to=resource["id"])
-            except UnsealError as error:
+                token = self._secret_box.decrypt(secret, bound_to=resource["id"])
+            except DecryptionError as error:
                 raise CloneError("repository_authentication_error", error.message) from error
         await asyncio.to_thread(_check_target, target, directory)
         wanted = resource["checkout"] or {}

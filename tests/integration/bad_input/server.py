@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import psycopg
 
-from sidecar.app import Sidecar
+from sidecar.app import RunningSidecar
 from sidecar.config import StorageSettings
 from sidecar.ids import new_id
 from tests.harness import RUNTIME_KEY
@@ -26,7 +26,7 @@ class Server:
     """The sidecar under test and what its database holds."""
 
     def __init__(
-        self, sidecar: Sidecar, settings: StorageSettings, http: aiohttp.ClientSession
+        self, sidecar: RunningSidecar, settings: StorageSettings, http: aiohttp.ClientSession
     ) -> None:
         self.url = sidecar.url
         self.http = http

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.http.answers import json_response
+from sidecar.http.responses import json_response
 from tests.integration.bad_input.server import Server, speak
 
 HALVES = [rb"\ud83d", rb"\uDC00", b"\xed\xa0\x80"]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from sidecar.managed.turns.inputs import ChildLost, Input, Interrupt, Stopping
 from sidecar.wire.opencode_events import ChildGap
-from tests.event_books import check_events
+from tests.event_rules import check_events
 from tests.turn_player import Player
 from tests.turn_scripts import News, Script, arrivals
 

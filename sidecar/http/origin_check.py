@@ -22,7 +22,7 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 """`none` is an address that somebody typed. `same-site` is another port of this machine."""
 
 
-def refuse_pages(
+def check_origin(
     *,
     is_own_refused: bool,
     is_host_checked: bool,

@@ -1,6 +1,6 @@
 """What a curious agent would run: ask the sidecar for the variables of another session's directory.
 
-`curious_agent.py SOCKET DIRECTORY` in an agent's shell. Prints the whole answer. Standard library only.
+`prying_agent.py SOCKET DIRECTORY` in an agent's shell. Prints the whole answer. Standard library only.
 """
 
 import json

@@ -30,9 +30,9 @@ from sidecar.opencode.supervisor import Supervisor
 from sidecar.wire.opencode_events import ChildEvent
 
 MODEL, LATE_MODEL = "vendor/known:1", "vendor/late"
-TOKEN = "relay-token-of-the-laboratory"  # noqa: S105  # good for the scripted gateway only
-DIRECTORY_VARIABLE = "SIDECAR_LABORATORY"
-"""What the laboratory gives the shells of a directory: the directory."""
+TOKEN = "relay-token-of-the-bench"  # noqa: S105  # good for the scripted gateway only
+DIRECTORY_VARIABLE = "SIDECAR_COMPAT_BENCH"
+"""What the bench gives the shells of a directory: the directory."""
 _READY_SECONDS = 60.0
 _EVENT_SECONDS = 30.0
 
@@ -103,7 +103,7 @@ def is_idle(event: ChildEvent) -> bool:
     return event.type == "session.status" and event.properties["status"]["type"] == "idle"
 
 
-class Laboratory:
+class CompatBench:
     """One boot, or after `restart` another, of the opencode under test."""
 
     def __init__(
@@ -161,7 +161,7 @@ class Laboratory:
         directory = directory or self.directory()
         if session_id is None:
             session_id = await self.client.create_session(
-                directory, title="laboratory", permission=permission
+                directory, title="compat bench", permission=permission
             )
         prompt = Prompt(session_id, directory, message_id or new_id("msg"))
         self.pump.subscribe(session_id, prompt.take)
@@ -182,7 +182,7 @@ class Laboratory:
     async def restart(self) -> None:
         """Replace the process."""
         boot = self.supervisor.boot
-        self.supervisor.request_restart("laboratory", force=True)
+        self.supervisor.request_restart("compat bench", force=True)
         changed = asyncio.Event()
 
         def on_state(_state: State, number: int) -> None:
@@ -197,7 +197,7 @@ class Laboratory:
 
 
 @asynccontextmanager
-async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[Laboratory]:
+async def open_bench(root: Path, settings: ChildSettings) -> AsyncIterator[CompatBench]:
     """Boot the opencode of the settings in `root`, with nothing of the real service touched.
 
     Raises ChildUnavailableError when it does not start.
@@ -208,7 +208,7 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
     gateway = DemoGateway(models=[DemoModel(id=name) for name in (MODEL, LATE_MODEL)])
     config_file = ConfigFile(files.config_file, plugins=(PLUGIN_FILE,))
     await config_file.register({MODEL: ModelEntry(MODEL)}, default_model=MODEL)
-    tasks = TaskOwner("laboratory")
+    tasks = TaskOwner("compat bench")
     await gateway.start()
     async with aiohttp.ClientSession() as session:
         supervisor = Supervisor(
@@ -228,7 +228,7 @@ async def open_laboratory(root: Path, settings: ChildSettings) -> AsyncIterator[
             tasks.start("pump", pump.run())
             await supervisor.wait_ready(_READY_SECONDS)
             await pump.wait_connected(supervisor.boot)
-            yield Laboratory(
+            yield CompatBench(
                 root=root,
                 files=files,
                 gateway=gateway,

@@ -61,7 +61,7 @@ class World:
             config_file=self.config_file,
             client_provider=lambda: self.supervisor.wait_serving(20),
             settings=self.settings,
-            on_poison=self.poisoned.append,
+            on_broken_config=self.poisoned.append,
             clock=self._tick,
         )
 

@@ -14,7 +14,7 @@ from sidecar.errors import ChildUnavailableError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import EventLog
-from sidecar.managed.sessions.engine import Turns
+from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.table import insert_session
 from sidecar.managed.turns.inputs import ChildLost
@@ -32,7 +32,7 @@ EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 Fate = Literal["unreachable", "dies", "answers", "works on"]
 
 
-class FatedChild:
+class ScriptedChild:
     """Does with each prompt what fate says; stands for `ChildSessions` and the `ChildSession` it opens."""
 
     def __init__(self, *fates: Fate, has_taken: bool = False) -> None:
@@ -62,7 +62,7 @@ class FatedChild:
     @asynccontextmanager
     async def open(
         self, _record: SessionRecord, sink: Any, *, wait_seconds: float, is_reloaded: bool
-    ) -> AsyncIterator[FatedChild]:
+    ) -> AsyncIterator[ScriptedChild]:
         assert 0 < wait_seconds <= self.prompt_wait_seconds
         self.reloads.append(is_reloaded)
         if is_reloaded or not self.is_first_boot_ready:
@@ -124,10 +124,10 @@ class FatedChild:
             self._say("message.part.updated", part={"messageID": "msg_a", **part})
 
 
-def make_turns(database: Store, child: FatedChild, **settings: Any) -> Turns:
+def make_engine(database: Store, child: ScriptedChild, **settings: Any) -> SessionEngine:
     """Return the engine over that child."""
     as_child_sessions: Any = child
-    turns = Turns(
+    engine = SessionEngine(
         database=database,
         log=EventLog(database=database),
         child_sessions=as_child_sessions,
@@ -136,8 +136,8 @@ def make_turns(database: Store, child: FatedChild, **settings: Any) -> Turns:
         settings=TurnSettings(**settings),
         tracer=PassingTracer(),
     )
-    child.tell = lambda item: turns.tell(child.session_id, item)
-    return turns
+    child.tell = lambda item: engine.tell(child.session_id, item)
+    return engine
 
 
 async def new_session(database: Store) -> str:
@@ -147,9 +147,9 @@ async def new_session(database: Store) -> str:
     return record.id
 
 
-async def send(turns: Turns, session_id: str, *events: dict[str, Any]) -> None:
+async def send(engine: SessionEngine, session_id: str, *events: dict[str, Any]) -> None:
     """Send events as a client would."""
-    await turns.send(session_id, [EVENTS.validate_python(event) for event in events])
+    await engine.send(session_id, [EVENTS.validate_python(event) for event in events])
 
 
 async def history(database: Store, session_id: str) -> list[dict[str, Any]]:

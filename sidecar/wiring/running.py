@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sidecar.gateway.catalogue import Catalogue
     from sidecar.gateway.relay import Relay
     from sidecar.managed.events.log import EventLog
-    from sidecar.managed.sessions.engine import Turns
+    from sidecar.managed.sessions.engine import SessionEngine
     from sidecar.managed.sessions.service import Sessions
     from sidecar.opencode.child import Child
     from sidecar.opencode.config_file import ConfigFile
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Sidecar:
+class RunningSidecar:
     """A running sidecar."""
 
     url: str
@@ -29,7 +29,7 @@ class Sidecar:
     catalogue: Catalogue
     config_file: ConfigFile
     instances: Instances
-    turns: Turns
+    engine: SessionEngine
     relay: Relay
     log: EventLog
     database: Store

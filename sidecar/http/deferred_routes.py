@@ -13,7 +13,7 @@ _EVERYTHING = "/{path:.*}"
 _RETRY_AFTER_SECONDS = 1.0
 
 
-class LateRoutes(web.DynamicResource):
+class DeferredRoutes(web.DynamicResource):
     """Stands for every path that no other route has. Requests wait until it is opened, a moment."""
 
     def __init__(self) -> None:

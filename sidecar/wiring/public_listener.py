@@ -1,4 +1,4 @@
-"""The HTTP face: it answers, and lists the models, before the rest of the sidecar is even loaded."""
+"""The public listener: it answers, and lists the models, before the rest of the sidecar is even loaded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.http_session import client_session
 from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
-from sidecar.http.browsers import refuse_pages
 from sidecar.http.connections import ConnectionBounds
+from sidecar.http.deferred_routes import DeferredRoutes
 from sidecar.http.health import HealthApi
-from sidecar.http.late import LateRoutes
-from sidecar.http.measured import measured
 from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi, OtherRuntimes
+from sidecar.http.origin_check import check_origin
 from sidecar.http.runner import Runner
+from sidecar.http.telemetry import telemetry
 from sidecar.listening import listen, url_of
 from sidecar.memory import MemoryReturn
 from sidecar.metrics import Metrics, make_metrics
@@ -34,7 +34,7 @@ from sidecar.wiring.gateway import Gateway, describe, find_gateway, make_catalog
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
+class PublicListener:
     """A listener that answers for the catalogue, and what it stands on.
 
     Requests for anything else wait for `late`. `close` may be called again.
@@ -48,11 +48,11 @@ class Face:
     tracer: Tracer
     metrics: Metrics
     health: HealthApi
-    late: LateRoutes
+    deferred: DeferredRoutes
     close: Callable[[], Awaitable[None]]
 
 
-async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
+async def open_public_listener(settings: Settings, stack: AsyncExitStack) -> PublicListener:
     """Take the catalogue from disk and listen. Raises SettingsError when the port is taken."""
     session = await stack.enter_async_context(client_session())
     gateway = await find_gateway(settings, stack)
@@ -70,12 +70,12 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
     models = ModelsApi(
         catalogue=catalogue, other_runtimes=lambda: _other_runtimes(settings, session, tasks)
     )
-    late = LateRoutes()
+    deferred = DeferredRoutes()
     bodies = BodyBudget(BodyBounds.of(settings.http), on_release=MemoryReturn(tasks).note)
     metrics.watch_bodies(lambda: bodies.held_bytes, lambda: bodies.refused)
     app = web.Application(
         middlewares=[
-            measured(metrics, tracer),
+            telemetry(metrics, tracer),
             request_context,
             *_access(settings),
             finish_writes(tasks),
@@ -83,12 +83,12 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         ],
     )
     app.add_routes([*health.routes(), *models.routes()])
-    app.router.register_resource(late)
+    app.router.register_resource(deferred)
     runner = await _listen(settings.http, app)
     metrics.watch_connections(runner.bounded_server)
     stack.push_async_callback(runner.cleanup)
-    stack.callback(late.give_up)
-    return Face(
+    stack.callback(deferred.give_up)
+    return PublicListener(
         url=url_of(settings.http.effective_host(), runner.addresses[0][1]),
         gateway=gateway,
         session=session,
@@ -97,7 +97,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
         tracer=tracer,
         metrics=metrics,
         health=health,
-        late=late,
+        deferred=deferred,
         close=runner.cleanup,
     )
 
@@ -105,7 +105,7 @@ async def open_face(settings: Settings, stack: AsyncExitStack) -> Face:
 def _access(settings: Settings) -> list[Middleware]:
     if settings.http.runtime_api_key is not None:
         return [require_key(settings.http.runtime_api_key)]
-    pages = refuse_pages(
+    pages = check_origin(
         is_own_refused=False,
         # A proxy that authenticates in front of us may use any host name.
         is_host_checked=not settings.http.allow_anonymous,

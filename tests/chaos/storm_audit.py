@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.storm_clients import RUNS_FILE, Book
-from tests.event_books import check_events
+from tests.event_rules import check_events
 
 Events = Sequence[Mapping[str, Any]]
 
@@ -48,7 +48,7 @@ class Findings:
         return [f"{name}: {case}" for name, cases in self.promises().items() for case in cases]
 
 
-def read_books(
+def audit(
     books: Sequence[Book],
     histories: Mapping[str, Events],
     *,

@@ -1,84 +1,24 @@
-"""Answers and request parsing shared by all handlers."""
+"""Parsing of paths, query strings and bodies that all handlers share; each refusal names the field."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from sidecar.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    SidecarError,
-)
+from sidecar.errors import InvalidRequestError, NotFoundError
 from sidecar.ids import Prefix, is_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import Order, Query
-from sidecar.wire.json_text import has_unstorable_escape, mended
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
 
-_NATIVE_ERRORS = {400: "BadRequest", 404: "NotFoundError"}
-"""Status -> `name` of the errors that opencode's `/doc` declares; others keep our own name."""
-
-_COMPACT = (",", ":")
+_COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-
-
-def encode(body: Any) -> bytes:
-    """Return compact JSON that every client can store.
-
-    Older versions stored NUL and halves of surrogate pairs: one must not spoil the list that it is in.
-    """
-    text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
-    try:
-        if not has_unstorable_escape(text):
-            return text.encode()
-    except UnicodeEncodeError:  # half of a pair, as it is
-        pass
-    return json.dumps(mended(body), separators=_COMPACT, ensure_ascii=False).encode()
-
-
-def json_response(
-    body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """Answer with compact JSON."""
-    return web.Response(
-        body=encode(body),
-        status=status,
-        headers=headers,
-        content_type="application/json",
-        charset="utf-8",
-    )
-
-
-def error_response(
-    error: SidecarError, request_id: str, *, is_native: bool = False
-) -> web.Response:
-    """Make Anthropic's error envelope; `details.error_code` and `retry-after` when given.
-
-    With `is_native` it has `name` and `data.message` beside, which opencode's own clients read.
-    """
-    body: dict[str, Any] = {"type": error.type, "message": error.message}
-    if error.error_code:
-        body["details"] = {"error_code": error.error_code}
-    headers = {}
-    if error.should_retry is not None:
-        headers["x-should-retry"] = "true" if error.should_retry else "false"
-    if error.retry_after_seconds is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_seconds)))
-    envelope = {"type": "error", "error": body, "request_id": request_id}
-    if is_native:
-        name = _NATIVE_ERRORS.get(error.status, type(error).__name__)
-        envelope |= {"name": name, "data": {"message": error.message}}
-        if error.status == 401:
-            headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="opencode-sidecar", charset="UTF-8"'
-    return json_response(envelope, status=error.status, headers=headers)
 
 
 def parse(model: type[M], value: Any) -> M:
@@ -163,9 +103,6 @@ def _without_jargon(problem: Mapping[str, Any]) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-_COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 def order_of(request: web.Request, *, default: Order) -> Order:

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 
-class DeafSidecar:
+class SilentSidecar:
     """Just enough of the API for `opencode-sidecar run`."""
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class DeafSidecar:
 
 
 @asynccontextmanager
-async def deaf_sidecar() -> AsyncIterator[DeafSidecar]:
+async def silent_sidecar() -> AsyncIterator[SilentSidecar]:
     """Serve one on loopback."""
-    deaf = DeafSidecar()
+    silent = SilentSidecar()
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", deaf.answer)
+    app.router.add_route("*", "/{path:.*}", silent.answer)
     async with TestServer(app) as server:
-        deaf.url = str(server.make_url("")).rstrip("/")
-        yield deaf
+        silent.url = str(server.make_url("")).rstrip("/")
+        yield silent

@@ -1,4 +1,4 @@
-"""Everything behind the face, built in order: the relay, the child, the domain, their routes."""
+"""The services behind the public listener, built in order: the relay, the child, the domain, their routes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
 from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
-from sidecar.wiring.face import Face
 from sidecar.wiring.gateway import start_relay
+from sidecar.wiring.public_listener import PublicListener
 from sidecar.wiring.routes import make_routes, serve_admin
-from sidecar.wiring.whole import Sidecar
+from sidecar.wiring.running import RunningSidecar
 
 if TYPE_CHECKING:
     from sidecar.wiring.cluster import Cluster
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-async def open_rest(
-    settings: Settings, database: Store, face: Face, stack: AsyncExitStack
-) -> Sidecar:
-    """Open it, give the face its other routes, and start the child, which is not waited for.
+async def open_services(
+    settings: Settings, database: Store, listener: PublicListener, stack: AsyncExitStack
+) -> RunningSidecar:
+    """Build them, give the listener its other routes, and start the child, which is not waited for.
 
     Raises SettingsError when something cannot be opened as configured.
     """
     domain: Domain
-    catalogue, tasks, tracer = face.catalogue, face.tasks, face.tracer
+    catalogue, tasks, tracer = listener.catalogue, listener.tasks, listener.tracer
     relay = await start_relay(
         settings,
-        face.gateway,
+        listener.gateway,
         stack,
         tracer=tracer,
-        traceparent_of=lambda name: domain.turns.traceparent_of(name),  # noqa: PLW0108  # later
+        traceparent_of=lambda name: domain.engine.traceparent_of(name),  # noqa: PLW0108  # later
     )
     files = ChildFiles(settings.storage.data_dir / "opencode")
     child = await make_child(
@@ -59,7 +59,7 @@ async def open_rest(
         await stack.enter_async_context(client_session(is_direct=True)),
         relay=relay,
         catalogue=catalogue,
-        is_busy=lambda: domain.turns.is_busy(),  # noqa: PLW0108  # later
+        is_busy=lambda: domain.engine.is_busy(),  # noqa: PLW0108  # later
     )
     supervisor = child.supervisor
     secrets = await open_secrets(
@@ -75,22 +75,22 @@ async def open_rest(
         tracer=tracer,
         ownership=cluster.ownership if cluster is not None else Ownership(),
     )
-    connect(child, relay, domain.turns)
+    connect(child, relay, domain.engine)
     sources = Sources(
         supervisor=supervisor,
         pump=child.pump,
         catalogue=catalogue,
         config_file=child.config_file,
         instances=child.instances,
-        turns=domain.turns,
+        engine=domain.engine,
         log=domain.log,
         relay=relay,
         database=database,
-        is_demo_gateway=face.gateway.is_demo,
+        is_demo_gateway=listener.gateway.is_demo,
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
         walls=partial(wall_readings, child.confinement, domain.permission_watch),
     )
-    connect_metrics(face.metrics, sources)
+    connect_metrics(listener.metrics, sources)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
     # Not earlier: reading hundreds of models would hold up the first answers.
     catalogue.start()
@@ -98,7 +98,7 @@ async def open_rest(
 
     drain = _Drain()
     local = LocalStreams(
-        turns=domain.turns,
+        engine=domain.engine,
         log=domain.log,
         heartbeat_seconds=settings.http.heartbeat_seconds,
         late_reader_seconds=settings.http.late_reader_seconds,
@@ -117,43 +117,43 @@ async def open_rest(
     if cluster is not None:
         await cluster.join(routes, local, stack, tasks)
         routes = [cluster.peers.bound(route) for route in routes]
-    stack.push_async_callback(face.close)  # before what its handlers use
-    face.late.open(routes)
+    stack.push_async_callback(listener.close)  # before what its handlers use
+    listener.deferred.open(routes)
     store_watch = StoreWatch(database, interval_seconds=settings.storage.check_seconds)
     tasks.start("store check", store_watch.run())
-    face.health.opened(
+    listener.health.opened(
         child=supervisor,
         is_draining=lambda: drain.has_begun,
         store_failure=lambda: store_watch.failure,
         confinement=child.confinement.describe(),
     )
-    admin = AdminApi(metrics=face.metrics, sources=sources, registry=child.registry)
+    admin = AdminApi(metrics=listener.metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
 
     stack.push_async_callback(supervisor.stop)
     tasks.start("events", child.pump.run())
     tasks.start("eviction", child.instances.run_eviction())
     if cluster is not None:
-        cluster.watch(supervisor, tasks, domain.turns)
+        cluster.watch(supervisor, tasks, domain.engine)
         if domain.mirror is not None:
             tasks.start("mirror", domain.mirror.run())
-        recovery = domain.turns.run_recovery(settings.cluster.heartbeat_seconds)
+        recovery = domain.engine.run_recovery(settings.cluster.heartbeat_seconds)
     else:
-        recovery = domain.turns.recover()
+        recovery = domain.engine.recover()
     await supervisor.start()
     tasks.start("recovery", recovery)
     tasks.start("retention", domain.retention.run())
     # Left first: turns end and streams close while the child and the store are still there.
     stack.push_async_callback(drain.run, domain, child, cluster, settings.child.drain_seconds)
-    return Sidecar(
-        url=face.url,
+    return RunningSidecar(
+        url=listener.url,
         admin_url=admin_url,
-        gateway=face.gateway,
+        gateway=listener.gateway,
         supervisor=supervisor,
         catalogue=catalogue,
         config_file=child.config_file,
         instances=child.instances,
-        turns=domain.turns,
+        engine=domain.engine,
         relay=relay,
         log=domain.log,
         database=database,
@@ -183,9 +183,9 @@ class _Drain:
         self.has_begun = True
         if cluster is not None:
             cluster.begin_drain()
-        _log.info("draining", turns=domain.turns.busy_count, seconds=seconds)
+        _log.info("draining", turns=domain.engine.busy_count, seconds=seconds)
         child.supervisor.drain()
-        await domain.turns.drain(seconds)
+        await domain.engine.drain(seconds)
         domain.log.close()
         if domain.mirror is not None:
             await domain.mirror.flush()

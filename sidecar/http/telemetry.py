@@ -20,7 +20,7 @@ from sidecar.tracing import (
 _EVENT_STREAM = "text/event-stream"
 
 
-def measured(metrics: Metrics, tracer: Tracer) -> Middleware:
+def telemetry(metrics: Metrics, tracer: Tracer) -> Middleware:
     """Return the middleware. Its label for a path is the route's template, so labels stay few."""
 
     @web.middleware

@@ -1,4 +1,4 @@
-"""The face answers for the catalogue at once; everything else waits until its handlers are loaded."""
+"""The public listener lists models at once; everything else waits until its handlers are loaded."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from aiohttp import web
 from sidecar.config import Settings
 from sidecar.errors import NotServingError, SettingsError
 from sidecar.gateway import catalogue_file
-from sidecar.http.answers import json_response
-from sidecar.wiring.face import Face, open_face
+from sidecar.http.responses import json_response
+from sidecar.wiring.public_listener import PublicListener, open_public_listener
 from tests.harness import http_client, make_settings
 
 NOBODY = "http://127.0.0.1:9"
@@ -37,31 +37,31 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture
-async def face(settings: Settings, stack: AsyncExitStack) -> Face:
-    return await open_face(settings, stack)
+async def listener(settings: Settings, stack: AsyncExitStack) -> PublicListener:
+    return await open_public_listener(settings, stack)
 
 
 async def echo(request: web.Request) -> web.Response:
     return json_response({"name": request.match_info["name"]})
 
 
-async def test_the_models_are_listed_before_the_rest_is_there(face: Face) -> None:
+async def test_the_models_are_listed_before_the_rest_is_there(listener: PublicListener) -> None:
     """The true list from disk, one model of it, and only for who has the key."""
-    async with http_client(face.url) as http:
+    async with http_client(listener.url) as http:
         async with http.get("/v1/models") as answer:
             assert answer.status == 200
             listed = [item["id"] for item in (await answer.json())["data"]]
             assert sorted(listed) == ["house-model", "openai/gpt-4o"]
         async with http.get("/v1/models/openai/gpt-4o") as answer:
             assert answer.status == 200
-    async with http_client(face.url, key=None) as http, http.get("/v1/models") as answer:
+    async with http_client(listener.url, key=None) as http, http.get("/v1/models") as answer:
         assert answer.status == 401
 
 
-async def test_probes_tell_that_it_is_not_all_there(face: Face) -> None:
+async def test_probes_tell_that_it_is_not_all_there(listener: PublicListener) -> None:
     """Alive, but neither started nor ready."""
     told = {}
-    async with http_client(face.url, key=None) as http:
+    async with http_client(listener.url, key=None) as http:
         for path in ("/livez", "/startupz", "/readyz", "/health"):
             async with http.get(path) as answer:
                 told[path] = (answer.status, await answer.json())
@@ -75,13 +75,13 @@ async def test_probes_tell_that_it_is_not_all_there(face: Face) -> None:
     assert told["/health"][1]["opencode"]["state"] == "stopped"
 
 
-async def test_another_request_waits_and_is_then_served(face: Face) -> None:
+async def test_another_request_waits_and_is_then_served(listener: PublicListener) -> None:
     """Nobody is told 404 or 503 for a route that comes a moment later."""
-    async with http_client(face.url) as http:
+    async with http_client(listener.url) as http:
         asked = asyncio.create_task(http.get("/v1/things/a"))
         async with http.get("/v1/models"):
             assert not asked.done()
-        face.late.open([web.get("/v1/things/{name}", echo)])
+        listener.deferred.open([web.get("/v1/things/{name}", echo)])
         async with await asked as answer:
             assert (answer.status, await answer.json()) == (200, {"name": "a"})
         async with http.get("/v1/nothing") as answer:
@@ -94,10 +94,10 @@ async def test_another_request_waits_and_is_then_served(face: Face) -> None:
 
 
 async def test_who_waits_for_a_start_that_fails_gets_the_envelope(
-    face: Face, stack: AsyncExitStack
+    listener: PublicListener, stack: AsyncExitStack
 ) -> None:
     """503 with retry-after, before the listener closes."""
-    async with http_client(face.url) as http:
+    async with http_client(listener.url) as http:
         asked = asyncio.create_task(http.post("/v1/agents", json={}))
         async with http.get("/v1/models"):
             assert not asked.done()
@@ -112,10 +112,10 @@ async def test_who_waits_for_a_start_that_fails_gets_the_envelope(
             await http.get("/livez")
 
 
-async def test_a_taken_port_is_refused_by_name(face: Face, tmp_path: Path) -> None:
+async def test_a_taken_port_is_refused_by_name(listener: PublicListener, tmp_path: Path) -> None:
     """The message names the variable; nothing is left open."""
-    port = int(face.url.rpartition(":")[2])
+    port = int(listener.url.rpartition(":")[2])
     taken = make_settings(tmp_path / "other", NOBODY, http={"port": port})
     async with AsyncExitStack() as stack:
         with pytest.raises(SettingsError, match=f"PORT: cannot listen on 127.0.0.1:{port}"):
-            await open_face(taken, stack)
+            await open_public_listener(taken, stack)

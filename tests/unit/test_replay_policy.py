@@ -8,15 +8,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from sidecar.managed.events.replay_policy import Attendance, Seat
+from sidecar.managed.events.replay_policy import OpenStream, ReplayPolicy
 
 GRACE = 15.0
 
 
 def joins(
-    attendance: Attendance, last_seq: int, *, is_sdk: bool = False, is_paused: bool = False
-) -> Seat:
-    return attendance.join(
+    replay_policy: ReplayPolicy, last_seq: int, *, is_sdk: bool = False, is_paused: bool = False
+) -> OpenStream:
+    return replay_policy.join(
         last_seq=last_seq,
         is_paused=is_paused,
         grace_seconds=GRACE,
@@ -25,147 +25,149 @@ def joins(
 
 
 @pytest.fixture
-def attendance() -> Attendance:
-    return Attendance()
+def replay_policy() -> ReplayPolicy:
+    return ReplayPolicy()
 
 
-def served(seat: Seat) -> int:
+def served(stream: OpenStream) -> int:
     """Return where the stream begins when no prompt comes."""
-    return asyncio.run(seat.settle(0))
+    return asyncio.run(stream.settle(0))
 
 
-def test_before_the_first_turn_a_stream_is_live(attendance: Attendance) -> None:
+def test_before_the_first_turn_a_stream_is_live(replay_policy: ReplayPolicy) -> None:
     """Nothing to replay yet."""
-    assert served(joins(attendance, 3)) == 3
+    assert served(joins(replay_policy, 3)) == 3
 
 
-def test_an_open_turn_is_replayed_to_every_stream(attendance: Attendance) -> None:
+def test_an_open_turn_is_replayed_to_every_stream(replay_policy: ReplayPolicy) -> None:
     """From its first event, however many streams are there, official SDKs included."""
-    attendance.turn_began(5)
-    assert [joins(attendance, 8).after for _ in range(3)] == [4, 4, 4]
-    assert joins(attendance, 8, is_sdk=True).after == 4
+    replay_policy.turn_began(5)
+    assert [joins(replay_policy, 8).after for _ in range(3)] == [4, 4, 4]
+    assert joins(replay_policy, 8, is_sdk=True).after == 4
 
 
-def test_a_finished_turn_that_no_stream_saw_is_replayed_at_once(attendance: Attendance) -> None:
+def test_a_finished_turn_that_no_stream_saw_is_replayed_at_once(
+    replay_policy: ReplayPolicy,
+) -> None:
     """To the drain that comes late; to one reader more after a moment; and to no third."""
-    attendance.turn_began(5)
-    attendance.turn_finished()
-    drain = joins(attendance, 9)
+    replay_policy.turn_began(5)
+    replay_policy.turn_finished()
+    drain = joins(replay_policy, 9)
     assert (drain.after, drain.replay_after) == (4, None)
-    attendance.leave(drain)
-    late = joins(attendance, 9)
+    replay_policy.leave(drain)
+    late = joins(replay_policy, 9)
     assert (late.after, late.replay_after) == (9, 4)
-    attendance.leave(late)
-    assert served(joins(attendance, 9)) == 9
+    replay_policy.leave(late)
+    assert served(joins(replay_policy, 9)) == 9
 
 
 def test_streams_that_are_open_do_not_keep_the_late_reader_from_the_turn(
-    attendance: Attendance,
+    replay_policy: ReplayPolicy,
 ) -> None:
     """A page that reads it, too, and a drain whose leaving was not noticed yet."""
-    attendance.turn_began(5)
-    assert [joins(attendance, 6).after for _ in range(2)] == [4, 4]
-    attendance.turn_finished()
-    assert served(joins(attendance, 9)) == 4
-    assert served(joins(attendance, 9)) == 9, "there is one late reader"
+    replay_policy.turn_began(5)
+    assert [joins(replay_policy, 6).after for _ in range(2)] == [4, 4]
+    replay_policy.turn_finished()
+    assert served(joins(replay_policy, 9)) == 4
+    assert served(joins(replay_policy, 9)) == 9, "there is one late reader"
 
 
-def test_a_turn_that_a_channel_saw_is_not_replayed(attendance: Attendance) -> None:
+def test_a_turn_that_a_channel_saw_is_not_replayed(replay_policy: ReplayPolicy) -> None:
     """A stream that was open at the start has left, and another was opened since: the channel's next
     reader opens before its prompt and must not get an older turn, were the prompt late."""
-    channel = joins(attendance, 0)
+    channel = joins(replay_policy, 0)
     assert served(channel) == 0
-    attendance.turn_began(1)
-    drain = joins(attendance, 4)
+    replay_policy.turn_began(1)
+    drain = joins(replay_policy, 4)
     assert drain.after == 0
-    attendance.leave(drain)
-    attendance.turn_finished()
-    attendance.leave(channel)
-    assert served(joins(attendance, 9)) == 9
+    replay_policy.leave(drain)
+    replay_policy.turn_finished()
+    replay_policy.leave(channel)
+    assert served(joins(replay_policy, 9)) == 9
 
 
 @pytest.mark.parametrize("has_left", [True, False])
 def test_a_stream_that_was_only_open_at_the_start_is_no_reader(
-    attendance: Attendance, has_left: bool
+    replay_policy: ReplayPolicy, has_left: bool
 ) -> None:
     """A page, or a channel whose turn was over before its drain came: the drain gets the turn."""
-    page = joins(attendance, 0)
-    attendance.turn_began(1)
-    attendance.turn_finished()
+    page = joins(replay_policy, 0)
+    replay_policy.turn_began(1)
+    replay_policy.turn_finished()
     if has_left:
-        attendance.leave(page)
-    drain = joins(attendance, 4)
+        replay_policy.leave(page)
+    drain = joins(replay_policy, 4)
     assert (drain.after, drain.replay_after) == (4, 0)
     assert served(drain) == 0
 
 
 def test_a_page_that_stays_open_does_not_keep_the_late_reader_from_the_turn(
-    attendance: Attendance,
+    replay_policy: ReplayPolicy,
 ) -> None:
     """It was open at the start and is open still, so it was no channel."""
-    joins(attendance, 0)
-    attendance.turn_began(1)
-    attendance.turn_finished()
-    attendance.leave(joins(attendance, 4))
-    assert served(joins(attendance, 4)) == 0
-    assert served(joins(attendance, 4)) == 4
+    joins(replay_policy, 0)
+    replay_policy.turn_began(1)
+    replay_policy.turn_finished()
+    replay_policy.leave(joins(replay_policy, 4))
+    assert served(joins(replay_policy, 4)) == 0
+    assert served(joins(replay_policy, 4)) == 4
 
 
-async def test_a_prompt_drops_the_replay_that_waits(attendance: Attendance) -> None:
+async def test_a_prompt_drops_the_replay_that_waits(replay_policy: ReplayPolicy) -> None:
     """The reader opened before its prompt: it gets what comes, and nothing older."""
-    attendance.turn_began(5)
-    attendance.turn_finished()
-    attendance.leave(joins(attendance, 9))
-    channel = joins(attendance, 9)
+    replay_policy.turn_began(5)
+    replay_policy.turn_finished()
+    replay_policy.leave(joins(replay_policy, 9))
+    channel = joins(replay_policy, 9)
     settled = asyncio.create_task(channel.settle(60))
-    attendance.turn_began(10)
+    replay_policy.turn_began(10)
     assert await settled == 9
 
 
-def test_replays_end_with_the_grace(attendance: Attendance) -> None:
+def test_replays_end_with_the_grace(replay_policy: ReplayPolicy) -> None:
     """Long after the end, or after the last reader left, a stream is live only."""
-    attendance.turn_began(5)
-    attendance.turn_finished()
-    assert attendance.turn_ended is not None
-    assert attendance.is_needed(GRACE)
-    attendance.turn_ended -= GRACE + 1
-    assert not attendance.is_needed(GRACE)
-    assert served(joins(attendance, 9)) == 9
+    replay_policy.turn_began(5)
+    replay_policy.turn_finished()
+    assert replay_policy.turn_ended is not None
+    assert replay_policy.is_needed(GRACE)
+    replay_policy.turn_ended -= GRACE + 1
+    assert not replay_policy.is_needed(GRACE)
+    assert served(joins(replay_policy, 9)) == 9
 
-    attendance.turn_began(10)
-    seat = joins(attendance, 10)
-    attendance.turn_finished()
-    attendance.leave(seat)
-    attendance.turn_ended -= GRACE + 1
-    assert joins(attendance, 14).replay_after == 9, "it has left just now"
-    attendance.has_further_reader = False
-    attendance.last_left -= GRACE + 1
-    assert served(joins(attendance, 14)) == 14
+    replay_policy.turn_began(10)
+    stream = joins(replay_policy, 10)
+    replay_policy.turn_finished()
+    replay_policy.leave(stream)
+    replay_policy.turn_ended -= GRACE + 1
+    assert joins(replay_policy, 14).replay_after == 9, "it has left just now"
+    replay_policy.has_further_reader = False
+    replay_policy.last_left -= GRACE + 1
+    assert served(joins(replay_policy, 14)) == 14
 
 
-def test_official_sdks_never_get_a_finished_turn(attendance: Attendance) -> None:
+def test_official_sdks_never_get_a_finished_turn(replay_policy: ReplayPolicy) -> None:
     """Their loops stop at an idle event, which an old turn would bring."""
-    attendance.turn_began(5)
-    attendance.turn_finished()
-    assert served(joins(attendance, 9, is_sdk=True)) == 9
+    replay_policy.turn_began(5)
+    replay_policy.turn_finished()
+    assert served(joins(replay_policy, 9, is_sdk=True)) == 9
 
 
-def test_a_turn_that_waits_for_the_client_has_shown_an_idle(attendance: Attendance) -> None:
+def test_a_turn_that_waits_for_the_client_has_shown_an_idle(replay_policy: ReplayPolicy) -> None:
     """For SDKs it is live only, for the others it is still the open turn."""
-    attendance.turn_began(5)
-    assert joins(attendance, 9, is_sdk=True, is_paused=True).after == 9
-    assert joins(attendance, 9, is_paused=True).after == 4
+    replay_policy.turn_began(5)
+    assert joins(replay_policy, 9, is_sdk=True, is_paused=True).after == 9
+    assert joins(replay_policy, 9, is_paused=True).after == 4
 
 
-def test_a_new_turn_starts_the_count_again(attendance: Attendance) -> None:
+def test_a_new_turn_starts_the_count_again(replay_policy: ReplayPolicy) -> None:
     """What was seen of the turn before does not matter."""
-    attendance.turn_began(1)
-    seat = joins(attendance, 1)
-    attendance.turn_finished()
-    attendance.leave(seat)
-    attendance.turn_began(10)
-    attendance.turn_finished()
-    assert joins(attendance, 15).after == 9
+    replay_policy.turn_began(1)
+    stream = joins(replay_policy, 1)
+    replay_policy.turn_finished()
+    replay_policy.leave(stream)
+    replay_policy.turn_began(10)
+    replay_policy.turn_finished()
+    assert joins(replay_policy, 15).after == 9
 
 
 # -- every order that LAP's own programs can produce -----------------------------------------------
@@ -180,7 +182,7 @@ class Reader:
     kind: Kind
     turn: int
     """The number of the turn it is there for; a browser has none."""
-    seat: Seat
+    stream: OpenStream
     begins_after: int | None = None
 
 
@@ -188,7 +190,7 @@ class Reader:
 class World:
     """One session. A turn is three events; the third ends it."""
 
-    attendance: Attendance = field(default_factory=Attendance)
+    replay_policy: ReplayPolicy = field(default_factory=ReplayPolicy)
     seq: int = 0
     first_seqs: list[int] = field(default_factory=list)
     is_running: bool = False
@@ -196,7 +198,7 @@ class World:
 
     def post(self) -> int:
         assert not self.is_running, "LAP's lock on the thread"
-        self.attendance.turn_began(self.seq + 1)
+        self.replay_policy.turn_began(self.seq + 1)
         self.first_seqs.append(self.seq + 1)
         self.seq += 2
         self.is_running = True
@@ -205,23 +207,23 @@ class World:
     def end(self) -> None:
         if self.is_running:
             self.seq += 1
-            self.attendance.turn_finished()
+            self.replay_policy.turn_finished()
             self.is_running = False
 
     def open(self, kind: Kind, turn: int) -> Reader:
-        reader = Reader(kind, turn, joins(self.attendance, self.seq))
+        reader = Reader(kind, turn, joins(self.replay_policy, self.seq))
         self.readers.append(reader)
         return reader
 
     def settle(self, reader: Reader) -> None:
         """The moment is over: the stream begins now, unless it did."""
         if reader.begins_after is None:
-            has_prompt = reader.seat.next_turn.is_set()
-            replay = None if has_prompt else reader.seat.replay_after
-            reader.begins_after = reader.seat.after if replay is None else replay
+            has_prompt = reader.stream.next_turn.is_set()
+            replay = None if has_prompt else reader.stream.replay_after
+            reader.begins_after = reader.stream.after if replay is None else replay
 
     def leave(self, reader: Reader) -> None:
-        self.attendance.leave(reader.seat)
+        self.replay_policy.leave(reader.stream)
         self.readers = [other for other in self.readers if other is not reader]
 
     def check(self, reader: Reader) -> None:

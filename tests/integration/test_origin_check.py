@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from sidecar.http.answers import json_response
-from sidecar.wiring.face import open_face
+from sidecar.http.responses import json_response
+from sidecar.wiring.public_listener import open_public_listener
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import http_client, make_settings, sidecar_for
 
@@ -21,14 +21,14 @@ REBOUND = "rebind.evil.example"
 
 
 async def _face(stack: AsyncExitStack, directory: Path, **http: Any) -> URL:
-    """A face with one write, which answers the body that it was sent."""
+    """A listener with one write, which answers the body that it was sent."""
 
     async def write(request: web.Request) -> web.Response:
         return json_response({"got": await request.text()})
 
-    face = await open_face(make_settings(directory, NOBODY, http=http), stack)
-    face.late.open([web.post("/session", write)])
-    return URL(face.url)
+    listener = await open_public_listener(make_settings(directory, NOBODY, http=http), stack)
+    listener.deferred.open([web.post("/session", write)])
+    return URL(listener.url)
 
 
 @pytest.fixture

@@ -18,20 +18,20 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedDocument:
     """What was kept, and when it was fetched (seconds since the epoch)."""
 
     fetched_at: float
     content: Any
 
 
-def load(file: Path, *, fingerprint: str) -> Kept | None:
+def load(file: Path, *, fingerprint: str) -> CachedDocument | None:
     """Return what was kept under that fingerprint, None when there is nothing or it is unreadable."""
     try:
         value = json.loads(file.read_bytes())
         if value["version"] != _VERSION or value["fingerprint"] != fingerprint:
             return None
-        return Kept(float(value["fetched_at"]), value["content"])
+        return CachedDocument(float(value["fetched_at"]), value["content"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

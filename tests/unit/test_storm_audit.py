@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.storm_books import Findings, read_books
+from tests.chaos.storm_audit import Findings, audit
 from tests.chaos.storm_clients import RUNS_FILE, Book, answers, is_quiet
 from tests.harness import user_message
 
@@ -32,7 +32,7 @@ def _history() -> list[dict[str, Any]]:
 
 def _read(root: Path, events: list[dict[str, Any]], *, output: str = "", **seen: Any) -> Findings:
     book = Book("sesn_1", tokens=["token-1a"], accepted_ids=["sevt_0"], **seen)
-    return read_books([book], {"sesn_1": events}, data_dir=root, secrets=[KEY], output=output)
+    return audit([book], {"sesn_1": events}, data_dir=root, secrets=[KEY], output=output)
 
 
 def test_books_that_balance_have_no_findings(tmp_path: Path) -> None:
