@@ -56,7 +56,7 @@ def make_agent() -> dict[str, Any]:
     servers = [{"type": "url", "name": "hub", "url": "http://hub"}]
     body = {"name": "a", "model": "m", "tools": tools, "mcp_servers": servers}
     agent = AgentCreate.model_validate(body)
-    return {"tools": expand(agent.tools, agent.mcp_servers), "mcp_servers": servers}
+    return {"tools": expand(agent.tools), "mcp_servers": servers}
 
 
 def make_plan() -> ToolPlan:

@@ -75,6 +75,8 @@ def query_list(request: web.Request, name: str) -> list[str]:
 def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
     """Return a sentence, and field and `error_code` of the first problem."""
     problems = error.errors(include_input=False, include_url=False)
+    # What else such an object has, or lacks, is of no interest.
+    problems = [p for p in problems if _is_of_another_kind(p)] or problems
     sentences = []
     for problem in problems[:3]:
         where = ".".join(str(part) for part in problem["loc"])
@@ -87,15 +89,23 @@ def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
     return "; ".join(sentences) + more, field, code
 
 
+def _is_of_another_kind(problem: Mapping[str, Any]) -> bool:
+    return bool(problem["type"] == "literal_error" and problem["loc"][-1:] == ("type",))
+
+
 def _without_jargon(problem: Mapping[str, Any]) -> str:
     """Return what is wrong, in the words of the API where pydantic's are its own."""
     context = problem.get("ctx") or {}
     match problem["type"]:
         case "union_tag_invalid":
             name, tag = context["discriminator"].strip("'"), context["tag"][:80]
-            return f"{name} {tag!r} is not supported; use {context['expected_tags']}"
+            return f"{name} {tag!r} is not offered by this sidecar; it takes {context['expected_tags']}"
         case "union_tag_not_found":
             return f"must be an object with a {context['discriminator']}"
+        case "literal_error":
+            return f"is not offered by this sidecar; it takes {context['expected']}"
+        case "extra_forbidden":
+            return "is not an option of this sidecar; check its spelling, or leave it out"
         case "model_type" | "model_attributes_type":
             return "must be an object"
     return str(problem["msg"]).removeprefix("Value error, ")

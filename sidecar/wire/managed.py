@@ -7,7 +7,8 @@ Whether a field was sent at all (omitted keeps, null clears) is read from `model
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -128,8 +129,10 @@ class ModelConfig(Body):
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TYPED_NAME_CHARS)]
     effort: Annotated[Effort | None, BeforeValidator(_effort_object)] = None
-    speed: Literal["standard", "fast"] | None = None
-    inference_geo: str | None = None
+    speed: Literal["standard"] | None = None
+    inference_geo: Annotated[
+        None, refused("is not offered by this sidecar: where a model runs is up to the gateway")
+    ] = None
 
 
 def _model_object(value: Any) -> Any:
@@ -143,28 +146,119 @@ def _model_object(value: Any) -> Any:
 ModelParam = Annotated[ModelConfig, BeforeValidator(_model_object)]
 
 
-class PermissionPolicy(Body):
+class ToolOptions(Body):
+    """Base of what a toolset says about its tools. An unknown field is refused: most options restrict the
+    agent, and a misspelt one would restrict nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+
+class PermissionPolicy(ToolOptions):
     """`always_allow`, `always_ask`, or `auto` (which the sidecar treats as `always_ask`)."""
 
     type: Literal["always_allow", "always_ask", "auto"]
 
 
-class ToolDefaults(Body):
+class ToolDefaults(ToolOptions):
     """`default_config` of a toolset."""
 
     enabled: bool | None = None
     permission_policy: Annotated[PermissionPolicy | None, LeftOut] = None
 
 
-class ToolConfig(ToolDefaults):
-    """One entry of `configs`; fields of single tools (domains and the like) are kept."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
+class McpToolConfig(ToolDefaults):
+    """One entry of an MCP toolset's `configs`."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class AgentToolset(Body):
+def _hostname(value: str) -> str:
+    if not _DOMAIN.fullmatch(value):
+        raise ValueError(
+            f"{value[:80]!r} must be a plain hostname such as 'docs.example.com', without scheme or path"
+        )
+    return value
+
+
+def _hostname_and_path(value: str) -> str:
+    _hostname(value.partition("/")[0])
+    if not value.isprintable() or " " in value:
+        raise ValueError(f"{value[:80]!r} must be a hostname, with or without a path behind it")
+    return value
+
+
+_DOMAIN = re.compile(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*")
+_Few = Field(min_length=1, max_length=64)
+Domains = Annotated[Items[Annotated[str, AfterValidator(_hostname)]], _Few]
+DomainsAndPaths = Annotated[Items[Annotated[str, AfterValidator(_hostname_and_path)]], _Few]
+
+
+class BuiltInConfig(ToolDefaults):
+    """What the `configs` of all built-in tools have in common."""
+
+    type: str | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.type not in {None, getattr(self, "name", None)}:
+            raise ValueError("type: must be the tool's name, or left out")
+        if getattr(self, "allowed_domains", None) and getattr(self, "blocked_domains", None):
+            raise ValueError(
+                "allowed_domains and blocked_domains cannot be combined; send one of them"
+            )
+        return self
+
+
+class FileToolConfig(BuiltInConfig):
+    """A tool that works on the session's directory; it has no options of its own."""
+
+    name: Literal["bash", "read", "write", "edit", "glob", "grep"]
+
+
+class WebFetchConfig(BuiltInConfig):
+    """`web_fetch`. Its domains hold for every redirect, too."""
+
+    name: Literal["web_fetch"]
+    allowed_domains: Domains | None = None
+    blocked_domains: Domains | None = None
+    max_content_tokens: Annotated[
+        None,
+        refused("is not offered by this sidecar, which counts no tokens of pages; leave it out"),
+    ] = None
+    url_sources: Annotated[
+        None,
+        refused("is not offered by this sidecar; limit what is fetched with allowed_domains"),
+    ] = None
+
+
+_NO_PLACE = refused("is not offered: the gateway's search takes a country only; leave it out")
+
+
+class UserLocation(ToolOptions):
+    """Where results are to be from. The gateway's search takes a country only."""
+
+    type: Literal["approximate"]
+    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
+    city: Annotated[None, _NO_PLACE] = None
+    region: Annotated[None, _NO_PLACE] = None
+    timezone: Annotated[None, _NO_PLACE] = None
+
+
+class WebSearchConfig(BuiltInConfig):
+    """`web_search`, which the gateway does."""
+
+    name: Literal["web_search"]
+    allowed_domains: DomainsAndPaths | None = None
+    blocked_domains: DomainsAndPaths | None = None
+    user_location: Annotated[UserLocation | None, LeftOut] = None
+
+
+ToolConfig = Annotated[
+    FileToolConfig | WebFetchConfig | WebSearchConfig, Field(discriminator="name")
+]
+
+
+class AgentToolset(ToolOptions):
     """The built-in tools."""
 
     type: Literal["agent_toolset_20260401"]
@@ -172,13 +266,13 @@ class AgentToolset(Body):
     configs: Items[ToolConfig] | None = None
 
 
-class McpToolset(Body):
+class McpToolset(ToolOptions):
     """The tools of one MCP server."""
 
     type: Literal["mcp_toolset"]
     mcp_server_name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     default_config: ToolDefaults | None = None
-    configs: Items[ToolConfig] | None = None
+    configs: Items[McpToolConfig] | None = None
 
 
 class InputSchema(BaseModel):
@@ -212,14 +306,6 @@ class McpServer(Body):
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
 
 
-class Skill(Body):
-    """A skill reference; stored and answered."""
-
-    type: Literal["anthropic", "custom"]
-    skill_id: Annotated[str, StringConstraints(min_length=1)]
-    version: str | None = None
-
-
 class ExecutionIdentity(Body):
     """Only the default principal exists here."""
 
@@ -231,7 +317,16 @@ Multiagent = Annotated[
 ]
 Tools = Annotated[Items[Tool], Field(max_length=MAX_TOOLS)]
 McpServers = Annotated[Items[McpServer], Field(max_length=MAX_MCP_SERVERS)]
-Skills = Annotated[Items[Skill], Field(max_length=20)]
+
+
+def _no_skills(value: Any) -> Any:
+    if value:
+        raise ValueError("are not offered: this sidecar has none to load; leave the field out")
+    return value
+
+
+Skills = Annotated[list[Any], BeforeValidator(_no_skills)]
+"""Empty, as it comes back from here."""
 
 
 class AgentCreate(Body):
@@ -273,18 +368,53 @@ class AgentUpdate(Body):
         return data
 
 
-PackageNames = Items[Annotated[str, StringConstraints(min_length=1, max_length=256)]]
+def _package(value: str) -> str:
+    # It becomes one argument of the package manager, which must not take it for an option or a path.
+    if not _PACKAGE.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is not a package's name with, maybe, its version")
+    return value
+
+
+def _no_manager(name: str) -> AfterValidator:
+    def check(value: list[str]) -> list[str]:
+        if value:
+            raise ValueError(
+                f"{name} packages are not offered: agents cannot install into the system, and only pip and "
+                "npm install into a session's directory; put them into the image that the sidecar runs in"
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+_PACKAGE = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/\[\],@=<>~!^*+ -]{0,254}")
+InstalledPackages = Annotated[
+    Items[Annotated[str, AfterValidator(_package)]],
+    Field(max_length=100),
+    BeforeValidator(lambda value: [] if value is None else value),
+]
+_Names = Annotated[Items[str], BeforeValidator(lambda value: [] if value is None else value)]
 
 
 class Packages(Body):
-    """Packages by manager; missing ones are empty."""
+    """Packages by manager, installed into each session's directory before its first turn."""
 
-    apt: PackageNames = []
-    cargo: PackageNames = []
-    gem: PackageNames = []
-    go: PackageNames = []
-    npm: PackageNames = []
-    pip: PackageNames = []
+    type: Literal["packages"] = "packages"
+    apt: Annotated[_Names, _no_manager("apt")] = []
+    cargo: Annotated[_Names, _no_manager("cargo")] = []
+    gem: Annotated[_Names, _no_manager("gem")] = []
+    go: Annotated[_Names, _no_manager("go")] = []
+    npm: InstalledPackages = []
+    pip: InstalledPackages = []
+
+
+def _unlimited(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "limited":
+        raise ValueError(
+            "limited is not offered: this sidecar cannot limit which hosts a session's commands reach (the "
+            'platform around it can, see docs/deploy.md); send {"type": "unrestricted"}'
+        )
+    return value or {"type": "unrestricted"}
 
 
 class UnrestrictedNetwork(Body):
@@ -293,33 +423,39 @@ class UnrestrictedNetwork(Body):
     type: Literal["unrestricted"]
 
 
-class LimitedNetwork(Body):
-    """An allow-list; stored, enforced by the platform around the sidecar."""
-
-    type: Literal["limited"]
-    allowed_hosts: Items[str] = []
-    allow_mcp_servers: bool = False
-    allow_package_managers: bool = False
-
-
 class CloudConfig(Body):
     """Our own sandbox: the container the sidecar runs in."""
 
     type: Literal["cloud"]
-    networking: Annotated[
-        Annotated[UnrestrictedNetwork | LimitedNetwork, Field(discriminator="type")],
-        BeforeValidator(lambda value: value or {"type": "unrestricted"}),
-    ] = UnrestrictedNetwork(type="unrestricted")
+    networking: Annotated[UnrestrictedNetwork, BeforeValidator(_unlimited)] = UnrestrictedNetwork(
+        type="unrestricted"
+    )
     packages: Annotated[Packages, BeforeValidator(lambda value: value or {})] = Packages()
 
 
 class SelfHostedConfig(Body):
-    """Built-in tools run at the client; the sidecar has no such mode and says so at session create."""
+    """Built-in tools run at the client. Not offered; environments of earlier versions may be of this kind."""
 
     type: Literal["self_hosted"]
 
 
-EnvironmentConfig = Annotated[
+def _cloud_only(value: Any) -> Any:
+    if isinstance(value, dict) and value and value.get("type") != "cloud":
+        if "type" not in value:
+            raise ValueError("must be an object with a 'type'")
+        if value["type"] == "self_hosted":
+            raise ValueError(
+                "type 'self_hosted' is not offered by this sidecar, which runs the built-in tools itself; it "
+                "takes 'cloud'"
+            )
+        raise ValueError(
+            f"type {str(value['type'])[:80]!r} is not offered by this sidecar; it takes 'cloud'"
+        )
+    return value or None
+
+
+EnvironmentConfig = Annotated[CloudConfig | None, BeforeValidator(_cloud_only)]
+EnvironmentConfigChange = Annotated[
     Annotated[CloudConfig | SelfHostedConfig, Field(discriminator="type")] | None, LeftOut
 ]
 
@@ -338,7 +474,7 @@ class EnvironmentUpdate(Body):
     """`POST /v1/environments/{id}`."""
 
     name: Name | None = None
-    config: EnvironmentConfig = None
+    config: EnvironmentConfigChange = None
     description: Description | None = None
     metadata: MetadataPatch | None = None
     scope: Literal["organization", "account"] | None = None

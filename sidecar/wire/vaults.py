@@ -100,23 +100,31 @@ class Networking(Body):
         return data
 
 
+def _everywhere(value: bool | None) -> bool | None:
+    if value is False:
+        raise ValueError(
+            "cannot be turned off: this sidecar gives the variable to the session's shell and cannot limit "
+            "where a command puts it; leave the field out"
+        )
+    return value
+
+
+Everywhere = Annotated[bool | None, AfterValidator(_everywhere)]
+
+
 class InjectionLocation(Body):
-    """Stored and answered; the shell's own programs decide where they put the value."""
+    """Both: the shell's own programs decide where they put the value."""
 
-    header: bool | None = None
-    body: bool | None = None
-
-    @model_validator(mode="after")
-    def _one_at_least(self) -> InjectionLocation:
-        if self.header is False and self.body is False:
-            raise ValueError("at least one of header and body must be true")
-        return self
+    header: Everywhere = None
+    body: Everywhere = None
 
 
 def _known_auth(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type") not in AUTH_TYPES:
         shown = str(value.get("type"))[:80]
-        raise ValueError(f"type {shown!r} is not supported; use {' or '.join(AUTH_TYPES)}")
+        raise ValueError(
+            f"type {shown!r} is not offered by this sidecar; use {' or '.join(AUTH_TYPES)}"
+        )
     return value
 
 

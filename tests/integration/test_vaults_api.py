@@ -129,14 +129,14 @@ async def test_the_sdk_manages_credentials(sdk: anthropic.AsyncAnthropic, server
         auth={
             **VARIABLE,
             "networking": {"type": "unrestricted"},
-            "injection_location": {"header": True, "body": False},
+            "injection_location": {"header": True, "body": True},
         },
     )
     assert bearer.id.startswith("vcrd_")
     assert bearer.auth.type == "static_bearer"
     assert bearer.auth.mcp_server_url == URL
     assert variable.auth.type == "environment_variable"
-    assert variable.auth.injection_location.body is False
+    assert variable.auth.injection_location.body is True
     assert await calls.retrieve(bearer.id, vault_id=vault.id) == bearer
     assert {c.id async for c in calls.list(vault.id, limit=1)} == {bearer.id, variable.id}
     secrets = await server.vaults.secrets_for([vault.id])
@@ -281,7 +281,7 @@ async def test_a_secret_moved_to_another_row_does_not_open(
         ({**VARIABLE, "secret_value": "nul\0"}, "NUL"),
         ({**VARIABLE, "secret_value": "x" * 65537}, "65536 bytes"),
         ({**VARIABLE, "networking": {"type": "limited", "allowed_hosts": ["a.b"]}}, "limited"),
-        ({**VARIABLE, "injection_location": {"header": False, "body": False}}, "at least one"),
+        ({**VARIABLE, "injection_location": {"body": False}}, "cannot be turned off"),
     ],
 )
 async def test_a_bad_credential_is_refused_without_showing_its_secret(

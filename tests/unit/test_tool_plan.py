@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.agents.toolsets import expand
+from sidecar.managed.agents.toolsets import check_fit, expand, with_search_off
 from sidecar.managed.turns.tool_plan import CHILD_TOOLS, ToolPlan, sanitise
 from sidecar.wire.managed import AgentCreate
 
@@ -26,7 +26,9 @@ def expanded(tools: list[Any], servers: list[Any] | None = None) -> list[dict[st
     request = AgentCreate.model_validate(
         {"name": "a", "model": "m", "tools": tools, "mcp_servers": servers or []}
     )
-    return expand(request.tools, request.mcp_servers)
+    shown = expand(request.tools)
+    check_fit(shown, servers or [])
+    return shown
 
 
 def plan(tools: list[Any], servers: list[Any] | None = None) -> ToolPlan:
@@ -68,17 +70,48 @@ def test_tools_of_an_mcp_server_are_asked_about_unless_the_client_says_otherwise
     assert "type" not in shown["configs"][0]
 
 
-def test_settings_of_single_tools_are_kept() -> None:
-    """Fields we do not know, such as allowed domains, come back as they were sent."""
+def test_the_domains_of_web_tools_are_kept() -> None:
+    """They come back as they were sent, and the plan has them for the tool."""
     config = {"name": "web_fetch", "allowed_domains": ["example.com"]}
     (shown,) = expanded([TOOLSET | {"configs": [config]}])
     assert shown["configs"][0]["allowed_domains"] == ["example.com"]
+    web = plan([TOOLSET | {"configs": [config]}]).web
+    assert web["web_fetch"]["allowed_domains"] == ["example.com"]
+    assert web["web_search"] == {}
+
+
+def test_web_tools_that_are_off_are_not_in_the_plan() -> None:
+    """Neither without a toolset, nor when the client disabled them."""
+    off = {
+        "default_config": {"enabled": False},
+        "configs": [{"name": "web_search", "enabled": True}],
+    }
+    assert plan([]).web == {}
+    assert set(plan([TOOLSET | off]).web) == {"web_search"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"configs": [{"name": "web_search", "enabled": True, "allowed_domains": ["a.b"]}]},
+        {"configs": [{"name": "bash"}, {"name": "web_search"}]},
+    ],
+)
+def test_without_a_search_it_is_answered_as_disabled(given: Any) -> None:
+    """Whatever the client asked for, in the toolset's own shape; the other tools stay as they are."""
+    (shown,) = with_search_off(expanded([TOOLSET | given]))
+    (search,) = [c for c in shown["configs"] if c["name"] == "web_search"]
+    assert (search["enabled"], search["type"]) == (False, "web_search")
+    assert search["permission_policy"] == {"type": "always_allow"}
+    others = [c for c in shown["configs"] if c["name"] != "web_search"]
+    assert all(config["enabled"] for config in others)
+    assert ToolPlan([shown], []).web == {"web_fetch": {}}
 
 
 @pytest.mark.parametrize(
     ("tools", "servers", "says"),
     [
-        ([TOOLSET | {"configs": [{"name": "rm"}]}], [], "bash"),
         ([TOOLSET | {"configs": [{"name": "bash"}, {"name": "bash"}]}], [], "more than once"),
         ([{"type": "mcp_toolset", "mcp_server_name": "gone"}], [], "gone"),
         ([], [PLATFORM], "platform"),
@@ -114,7 +147,8 @@ def test_the_plain_toolset_allows_the_eight_tools_and_no_others() -> None:
     tool_plan = plan([TOOLSET])
     guarded = set(CHILD_TOOLS.values()) - {"write"}  # opencode asks for `edit` there
     assert {decided(tool_plan, child) for child in guarded} == {"allow"}
-    for child_tool in ("task", "todowrite", "question", "skill", "platform_approve"):
+    own = ("task", "todowrite", "question", "skill", "platform_approve")
+    for child_tool in own:
         assert decided(tool_plan, child_tool) == "deny"
 
 
@@ -166,6 +200,7 @@ def test_auto_counts_as_ask() -> None:
         ("edit", {"filePath": "/a", "oldString": "x", "newString": "y", "replaceAll": True},
          "edit", {"file_path": "/a", "old_string": "x", "new_string": "y", "replace_all": True}),
         ("webfetch", {"url": "http://x"}, "web_fetch", {"url": "http://x"}),
+        ("websearch", {"query": "x"}, "web_search", {"query": "x"}),
         ("apply_patch", {"patch": "p"}, "edit", {"patch": "p"}),
     ],
 )  # fmt: skip
@@ -186,6 +221,15 @@ def test_calls_of_mcp_tools_are_taken_apart_by_server() -> None:
     for name in names:
         call = tool_plan.describe(f"{tool_plan.server_keys[name]}_do_it", {"a": 1})
         assert (call.kind, call.server, call.name) == ("mcp", name, "do_it")
+
+
+def test_a_clients_server_called_web_does_not_take_the_place_of_ours() -> None:
+    """Its tools are MCP tools under its own name; ours stay built-in."""
+    servers = [{"type": "url", "name": "web", "url": "http://x"}]
+    tool_plan = plan([TOOLSET, {"type": "mcp_toolset", "mcp_server_name": "web"}], servers)
+    assert tool_plan.server_keys["web"] == "2-web"
+    assert tool_plan.describe("2-web_fetch", {}).server == "web"
+    assert tool_plan.describe("web_fetch", {}).kind == "builtin"
 
 
 def test_a_clients_own_tools_are_its_own_kind() -> None:

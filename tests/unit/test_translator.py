@@ -25,7 +25,7 @@ def plan(*tools: dict[str, Any]) -> ToolPlan:
     agent = AgentCreate.model_validate(
         {"name": "a", "model": "m", "tools": list(tools or (TOOLSET,))}
     )
-    return ToolPlan(expand(agent.tools, agent.mcp_servers), [])
+    return ToolPlan(expand(agent.tools), [])
 
 
 def recorded(name: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from sidecar.wire.managed import (
     AgentUpdate,
     McpServer,
     ModelConfig,
+    Tool,
 )
 
 ResolveModel = Callable[[str], Awaitable[ModelRef]]
@@ -186,9 +187,8 @@ class Agents:
             "model": model_answer(request.model, ref),
             "system": request.system or None,
             "description": request.description or None,
-            "tools": toolsets.expand(request.tools, request.mcp_servers),
-            "mcp_servers": [server.model_dump() for server in request.mcp_servers or ()],
-            "skills": _skills(request.skills),
+            **merge_tools({}, request.tools, request.mcp_servers, sent={"tools", "mcp_servers"}),
+            "skills": [],
             "multiagent": None,
             "execution_identity": {"type": "service_account"},
             "metadata": dict(request.metadata or {}),
@@ -216,36 +216,32 @@ def _merged(
     if {"tools", "mcp_servers"} & sent:
         body.update(merge_tools(body, request.tools, request.mcp_servers, sent))
     if "skills" in sent:
-        body["skills"] = _skills(request.skills)
+        body["skills"] = []
     if request.metadata is not None:
         body["metadata"] = merge_metadata(body["metadata"], request.metadata)
     return body, model_ref
 
 
 def merge_tools(
-    current: Mapping[str, Any], new_tools: Any, new_servers: Any, sent: set[str]
+    current: Mapping[str, Any],
+    tools: Sequence[Tool] | None,
+    servers: Sequence[McpServer] | None,
+    sent: set[str],
 ) -> dict[str, Any]:
     """Replace tools and servers as sent and check that the result fits together."""
-    parsed = AgentUpdate.model_validate(
-        {"tools": current["tools"], "mcp_servers": current["mcp_servers"]}
-    )
-    use_tools = new_tools if "tools" in sent else parsed.tools
-    use_servers = new_servers if "mcp_servers" in sent else parsed.mcp_servers
-    servers: list[McpServer] = list(use_servers or ())
-    return {
-        "tools": toolsets.expand(use_tools, servers),
-        "mcp_servers": [server.model_dump() for server in servers],
-    }
+    merged = {key: current.get(key, []) for key in ("tools", "mcp_servers")}
+    if "tools" in sent:
+        merged["tools"] = toolsets.expand(tools)
+    if "mcp_servers" in sent:
+        merged["mcp_servers"] = [server.model_dump() for server in servers or ()]
+    toolsets.check_fit(merged["tools"], merged["mcp_servers"])
+    return merged
 
 
 def model_answer(model: ModelConfig, ref: ModelRef) -> dict[str, Any]:
     """Return the model as the API answers it: an object with the id the gateway lists."""
     shown_id = ref.model_id if ref.provider == "litellm" else str(ref)
     return {**model.model_dump(exclude_none=True), "id": shown_id}
-
-
-def _skills(skills: Any) -> list[dict[str, Any]]:
-    return [{**skill.model_dump(), "version": skill.version or "latest"} for skill in skills or ()]
 
 
 def _check_update(current: Agent, request: AgentUpdate) -> None:

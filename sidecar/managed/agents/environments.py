@@ -123,7 +123,8 @@ def _merged(body: dict[str, Any], request: EnvironmentUpdate) -> dict[str, Any]:
                 field="config",
                 error_code="invalid_config_type_change",
             )
-        merged["config"] = request.config.model_dump()
+        sent = request.config.model_dump(include=request.config.model_fields_set)
+        merged["config"] = {**body["config"], **sent}
     if request.metadata is not None:
         # Here, unlike for agents, an empty string deletes as well.
         patch = {key: value or None for key, value in request.metadata.items()}

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.turns.tool_plan import CHILD_TOOLS
-from sidecar.wire.managed import AgentToolset, CustomTool, McpServer, McpToolset, Tool, ToolDefaults
+from sidecar.managed.turns.tool_plan import BUILT_IN, WEB_SEARCH
+from sidecar.wire.managed import AgentToolset, CustomTool, Tool, ToolDefaults
 
 
-def expand(
-    tools: Sequence[Tool] | None, servers: Sequence[McpServer] | None
-) -> list[dict[str, Any]]:
+def expand(tools: Sequence[Tool] | None) -> list[dict[str, Any]]:
     """Return the tools as the API answers them, every default written out.
 
-    Raises InvalidRequestError when toolsets and servers do not fit together.
+    Raises InvalidRequestError when a tool is configured twice.
     """
-    names = [server.name for server in servers or ()]
+    return [_expand_one(tool) for tool in tools or ()]
+
+
+def check_fit(tools: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidRequestError when expanded tools and servers do not fit together."""
+    names = [server["name"] for server in servers]
     _refuse_repeats(names, "mcp_servers", "server name")
-    referenced = [t.mcp_server_name for t in tools or () if isinstance(t, McpToolset)]
+    referenced = [t["mcp_server_name"] for t in tools if t["type"] == "mcp_toolset"]
     _refuse_repeats(referenced, "tools", "mcp_toolset for server")
-    _refuse_repeats(
-        [t.name for t in tools or () if isinstance(t, CustomTool)], "tools", "custom tool"
-    )
-    _refuse_repeats(
-        [t.type for t in tools or () if isinstance(t, AgentToolset)], "tools", "toolset"
-    )
+    _refuse_repeats([t["name"] for t in tools if t["type"] == "custom"], "tools", "custom tool")
+    _refuse_repeats([t["type"] for t in tools if t["type"] == BUILT_IN], "tools", "toolset")
     for name in referenced:
         if name not in names:
             raise InvalidRequestError(
@@ -39,7 +38,22 @@ def expand(
                 f"mcp_servers: {name!r} is used by no mcp_toolset in tools; add one or drop it",
                 field="mcp_servers",
             )
-    return [_expand_one(tool) for tool in tools or ()]
+
+
+def with_search_off(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return expanded tools as a sidecar without a search answers them: `web_search` is not enabled."""
+    return [
+        {**tool, "configs": _search_off(tool)} if tool["type"] == BUILT_IN else dict(tool)
+        for tool in tools
+    ]
+
+
+def _search_off(toolset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    given = next((c for c in toolset["configs"] if c["name"] == WEB_SEARCH), None)
+    policy = (given or toolset["default_config"])["permission_policy"]
+    off = {"name": WEB_SEARCH, "type": WEB_SEARCH, "permission_policy": policy, **(given or {})}
+    others = [config for config in toolset["configs"] if config is not given]
+    return [*others, {**off, "enabled": False}]
 
 
 def _expand_one(tool: Tool) -> dict[str, Any]:
@@ -51,18 +65,12 @@ def _expand_one(tool: Tool) -> dict[str, Any]:
     _refuse_repeats([c.name for c in tool.configs or ()], "tools", "config for tool")
     configs = []
     for config in tool.configs or ():
-        if built_in and config.name not in CHILD_TOOLS:
-            raise InvalidRequestError(
-                f"tools: agent_toolset_20260401 has no tool {config.name!r}; "
-                f"it has {', '.join(CHILD_TOOLS)}",
-                field="tools",
-            )
-        extras = {k: v for k, v in (config.model_extra or {}).items() if k != "type"}
         shown = _config(
             config, enabled=default["enabled"], policy=default["permission_policy"]["type"]
         )
+        options = config.model_dump(exclude_none=True)
         typed = {"type": config.name} if built_in else {}
-        configs.append({"name": config.name, **typed, **shown, **extras})
+        configs.append({**options, **typed, **shown})
     server = {} if built_in else {"mcp_server_name": getattr(tool, "mcp_server_name", "")}
     return {"type": tool.type, **server, "default_config": default, "configs": configs}
 

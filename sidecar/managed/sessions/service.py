@@ -30,7 +30,6 @@ from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.model_requests import Usage
 from sidecar.naming import ModelRef
 from sidecar.store.interface import Connection, Store
-from sidecar.wire.managed import Skill
 from sidecar.wire.sessions import AgentWithOverrides, SessionCreate, SessionUpdate
 
 CheckVaults = Callable[[Sequence[str]], Awaitable[None]]
@@ -267,7 +266,7 @@ class Sessions:
         if "system" in sent:
             changed["system"] = wanted.system or None
         if "skills" in sent:
-            changed["skills"] = [Skill.model_dump(skill) for skill in wanted.skills or ()]
+            changed["skills"] = []
         if {"tools", "mcp_servers"} & sent:
             changed.update(merge_tools(changed, wanted.tools, wanted.mcp_servers, sent))
         if changed["skills"] and not changed["tools"]:

@@ -1,7 +1,8 @@
 """Tools: what the API shows, what the child is allowed, and how calls are named on either side.
 
-Clients know eight built-in tools; opencode has its own names and inputs for them. MCP tools are called
-`<server>_<tool>` by opencode, and a client's custom tools reach it as tools of a server of ours.
+Clients know eight built-in tools; opencode has its own names and inputs for six of them. MCP tools are
+called `<server>_<tool>` by opencode; a client's custom tools, and the two that reach the web, come to it as
+tools of servers of ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,15 @@ from sidecar.wire.external_directory import OPEN, PERMISSION, Rule
 
 Policy = Literal["allow", "ask", "deny"]
 
+BUILT_IN = "agent_toolset_20260401"
+"""Type of the toolset with the API's built-in tools."""
+
+WEB_FETCH = "web_fetch"
+WEB_SEARCH = "web_search"
+WEB_SERVER = "web"
+"""Name, inside opencode, of our MCP server with `fetch` and `search`: the model sees `web_fetch` and
+`web_search`. opencode's own tools of that kind know no domain lists and leave past the gateway."""
+
 CHILD_TOOLS: Mapping[str, str] = {
     "bash": "bash",
     "read": "read",
@@ -22,13 +32,14 @@ CHILD_TOOLS: Mapping[str, str] = {
     "edit": "edit",
     "glob": "glob",
     "grep": "grep",
-    "web_fetch": "webfetch",
-    "web_search": "websearch",
+    WEB_FETCH: "webfetch",
+    WEB_SEARCH: "websearch",
 }
 """The API's built-in tools and what opencode calls them."""
 
 _API_TOOLS = {child: name for name, child in CHILD_TOOLS.items()}
 _API_TOOLS["apply_patch"] = "edit"
+_API_TOOLS["webfetch"] = WEB_FETCH  # in histories of earlier versions
 
 _CHILD_PERMISSION = {"write": "edit", "edit": "edit"}
 """opencode guards writing and editing by one permission, so the stricter policy holds for both."""
@@ -77,8 +88,19 @@ class ToolPlan:
         self._tools = tools
         self.server_keys = _server_keys([server["name"] for server in servers])
         self.custom = [dict(tool) for tool in tools if tool["type"] == "custom"]
-        self._toolset = next((t for t in tools if t["type"] == "agent_toolset_20260401"), None)
+        self._toolset = next((t for t in tools if t["type"] == BUILT_IN), None)
         self._mcp = {t["mcp_server_name"]: t for t in tools if t["type"] == "mcp_toolset"}
+
+    @property
+    def web(self) -> dict[str, Mapping[str, Any]]:
+        """`web_fetch` and `web_search`, those that are enabled, with their options (domains and the like)."""
+        if self._toolset is None:
+            return {}
+        options = {config["name"]: config for config in self._toolset["configs"]}
+        enabled = (
+            n for n in (WEB_FETCH, WEB_SEARCH) if self._effective(self._toolset, n) != "deny"
+        )
+        return {name: options.get(name, {}) for name in enabled}
 
     def rules(self, external: Sequence[Rule] = OPEN) -> list[dict[str, str]]:
         """Return opencode's permission ruleset (the last match wins): nothing but what is granted.
@@ -138,7 +160,7 @@ def _server_keys(names: Sequence[str]) -> dict[str, str]:
     keys: dict[str, str] = {}
     for name in names:
         key, number = sanitise(name), 2
-        while any(_overlap(key, other) for other in [*keys.values(), CUSTOM_SERVER]):
+        while any(_overlap(key, other) for other in [*keys.values(), CUSTOM_SERVER, WEB_SERVER]):
             # In front: behind, `git_hub` would always begin with `git_`.
             key, number = f"{number}-{sanitise(name)}", number + 1
         keys[name] = key

@@ -19,7 +19,6 @@ from sidecar.wire.vaults import (
     CredentialUpdate,
     EnvironmentVariable,
     EnvironmentVariableUpdate,
-    InjectionLocation,
     StaticBearer,
     StaticBearerUpdate,
 )
@@ -139,24 +138,13 @@ def _shown(auth: StaticBearer | EnvironmentVariable) -> tuple[dict[str, Any], st
     """Return (auth as answered, the secret)."""
     if isinstance(auth, StaticBearer):
         return {"type": auth.type, "mcp_server_url": auth.mcp_server_url}, auth.token
-    location = _location({"header": True, "body": True}, auth.injection_location)
     shown = {
         "type": auth.type,
         "secret_name": auth.secret_name,
         "networking": {"type": "unrestricted"},
-        "injection_location": location,
+        "injection_location": {"header": True, "body": True},
     }
     return shown, auth.secret_value
-
-
-def _location(current: dict[str, bool], wanted: InjectionLocation | None) -> dict[str, bool]:
-    sent = wanted.model_dump(exclude_none=True) if wanted is not None else {}
-    merged = {**current, **sent}
-    if not any(merged.values()):
-        raise InvalidRequestError(
-            "auth.injection_location: at least one of header and body must be true", field="auth"
-        )
-    return merged
 
 
 def _merged(body: dict[str, Any], request: CredentialUpdate) -> tuple[dict[str, Any], str | None]:
@@ -179,8 +167,10 @@ def _merged(body: dict[str, Any], request: CredentialUpdate) -> tuple[dict[str, 
         secret = auth.token
     elif isinstance(auth, EnvironmentVariableUpdate):
         secret = auth.secret_value
-        location = _location(body["auth"]["injection_location"], auth.injection_location)
-        merged["auth"] = {**body["auth"], "injection_location": location}
+        merged["auth"] = {
+            **body["auth"],
+            "injection_location": {"header": True, "body": True},
+        }
     return merged, secret
 
 

@@ -55,6 +55,7 @@ async def test_a_body_that_is_no_json_object(
         ({"tools": {}}, "tools"),
         ({"tools": [{"type": "browser"}]}, "agent_toolset_20260401"),
         ({"tools": [{"type": "agent_toolset_20260401", "configs": [{"name": "rm"}]}]}, "rm"),
+        ({"tools": [{"type": "agent_toolset_20260401", "default_confg": {}}]}, "default_confg"),
         ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "gone"}]}, "gone"),
         ({"tools": [{"type": "custom", "name": "a b"}]}, "name"),
         ({"tools": [{"type": "agent_toolset_20260401"}, BASH_OFF]}, "more than once"),
@@ -67,6 +68,9 @@ async def test_a_body_that_is_no_json_object(
         ({"metadata": {"k": "v" * 513}}, "512"),
         ({"multiagent": {"type": "coordinator"}}, "multiagent: agents of several agents"),
         ({"execution_identity": {"type": "user"}}, "execution_identity"),
+        ({"skills": [{"type": "anthropic", "skill_id": "xlsx"}]}, "skills: are not offered"),
+        ({"model": {"id": "openai/gpt-4o", "speed": "fast"}}, "model.speed: is not offered"),
+        ({"model": {"id": "openai/gpt-4o", "inference_geo": "us"}}, "model.inference_geo: is not"),
     ],
 )
 async def test_agents_with_wrong_fields(server: Server, change: Any, says: str) -> None:
@@ -74,6 +78,39 @@ async def test_agents_with_wrong_fields(server: Server, change: Any, says: str) 
     await server.refused(
         "POST", "/v1/agents", 400, "invalid_request_error", says, json=AGENT | change
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"name": "web_fetch", "allowed_domain": ["a.b"]}, "allowed_domain: is not an option"),
+        ({"name": "web_fetch", "allowed_domains": ["https://a.b"]}, "plain hostname"),
+        ({"name": "web_fetch", "allowed_domains": ["a.b/c"]}, "plain hostname"),
+        ({"name": "web_fetch", "blocked_domains": []}, "blocked_domains"),
+        ({"name": "web_fetch", "blocked_domains": ["a.b"] * 65}, "blocked_domains"),
+        (
+            {"name": "web_fetch", "allowed_domains": ["a.b"], "blocked_domains": ["c.d"]},
+            "cannot be combined",
+        ),
+        ({"name": "web_fetch", "max_content_tokens": 5}, "max_content_tokens: is not offered"),
+        (
+            {"name": "web_fetch", "url_sources": {"user_input": "all"}},
+            "url_sources: is not offered",
+        ),
+        (
+            {"name": "web_search", "user_location": {"type": "approximate", "city": "x"}},
+            "city: is not offered",
+        ),
+        ({"name": "bash", "allowed_domains": ["a.b"]}, "allowed_domains: is not an option"),
+        ({"name": "bash", "permission_policy": {"type": "always_ask", "x": 1}}, "x: is not an"),
+        ({"name": "bash", "type": "read"}, "type"),
+    ],
+)
+async def test_tools_with_wrong_options(server: Server, config: Any, says: str) -> None:
+    """An option that would do nothing is a 400: most of them restrict the agent."""
+    tools = [{"type": "agent_toolset_20260401", "configs": [config]}]
+    body = AGENT | {"tools": tools}
+    await server.refused("POST", "/v1/agents", 400, "invalid_request_error", says, json=body)
 
 
 @pytest.mark.parametrize("missing", ["name", "model"])
@@ -119,6 +156,26 @@ async def test_a_text_that_is_no_unicode_is_refused_before_it_is_stored(server: 
         ({"name": "e", "config": {"type": "cloud", "networking": {"type": "open"}}}, "networking"),
         ({"name": "e", "config": {"type": "cloud", "packages": {"pip": "x"}}}, "packages"),
         ({"config": {"type": "cloud"}}, "name"),
+        ({"name": "e", "config": {"type": "self_hosted"}}, "'self_hosted' is not offered"),
+        (
+            {"name": "e", "config": {"type": "cloud", "networking": {"type": "limited"}}},
+            "limited is not offered",
+        ),
+        ({"name": "e", "config": {"type": "cloud", "packages": {"apt": ["x"]}}}, "apt packages"),
+        (
+            {"name": "e", "config": {"type": "cloud", "packages": {"cargo": ["x"]}}},
+            "cargo packages",
+        ),
+        ({"name": "e", "config": {"type": "cloud", "packages": {"gem": ["x"]}}}, "gem packages"),
+        ({"name": "e", "config": {"type": "cloud", "packages": {"go": ["x"]}}}, "go packages"),
+        (
+            {"name": "e", "config": {"type": "cloud", "packages": {"pip": ["-r x"]}}},
+            "package's name",
+        ),
+        (
+            {"name": "e", "config": {"type": "cloud", "packages": {"npm": ["../x"]}}},
+            "package's name",
+        ),
     ],
 )
 async def test_environments_with_wrong_fields(server: Server, body: Any, says: str) -> None:
@@ -140,6 +197,14 @@ async def test_sessions_with_wrong_fields(server: Server, agent: str, place: str
         (good | {"initial_events": [user_message("x")] * 51}, "initial_events"),
         (good | {"budget": {"type": "limit"}}, "budget: is not offered"),
         (good | {"title": ["x"]}, "title"),
+        (
+            good | {"resources": [{"type": "file", "file_id": "file_x"}]},
+            "resources.0.type: is not offered by this sidecar; it takes 'github_repository'",
+        ),
+        (
+            good | {"initial_events": [{"type": "user.define_outcome"}]},
+            "initial_events.0.type: is not offered by this sidecar; it takes 'user.message'",
+        ),
         (
             good | {"agent": {"type": "agent_with_overrides", "id": agent, "model": None}},
             "model",
@@ -218,7 +283,11 @@ async def test_an_empty_config_is_one_that_was_left_out(server: Server, empty: A
 @pytest.mark.parametrize(
     ("path", "body", "says"),
     [
-        ("/v1/environments", {"config": {"type": "vm"}}, "config: type 'vm' is not supported; use"),
+        (
+            "/v1/environments",
+            {"config": {"type": "vm"}},
+            "config: type 'vm' is not offered",
+        ),
         ("/v1/environments", {"config": {"a": 1}}, "config: must be an object with a 'type'"),
         ("/v1/environments", {"config": "cloud"}, "config: must be an object"),
         (

@@ -94,7 +94,7 @@ def replay(events: list[ChildEvent], batch: int) -> tuple[str, list[str]]:
         {"name": "a", "model": "m", "tools": [{"type": "agent_toolset_20260401"}]}
     )
     machine = TurnMachine(
-        plan=ToolPlan(expand(agent.tools, agent.mcp_servers), []),
+        plan=ToolPlan(expand(agent.tools), []),
         message_id=prompt_of(events),
         new_id=new_ids(),
         limits=Limits(),
