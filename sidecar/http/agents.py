@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from pydantic import Field
 
-from sidecar.http.bodies import read_model, read_object
-from sidecar.http.queries import (
-    created_at_filters,
-    page_query,
-    path_id,
-    query_bool,
-    query_version,
-)
-from sidecar.http.responses import json_response
+from sidecar.errors import ConflictError
+from sidecar.http import declare
+from sidecar.http.operations import AgentId, Answer, Anything
+from sidecar.http.queries import AgentVersion, CreatedAtBounds, Flag, ListQuery, QueryModel
 from sidecar.managed.agents.agents import Agents
 from sidecar.wire.managed import AgentCreate, AgentUpdate
+from sidecar.wire.objects.agents import AgentObject
+from sidecar.wire.objects.common import Page
+
+
+class VersionQuery(QueryModel):
+    """Which version of an agent."""
+
+    version: AgentVersion | None = Field(None, description="its newest one when left out")
+
+
+class AgentsQuery(ListQuery, CreatedAtBounds):
+    """Which agents are listed."""
+
+    include_archived: Flag = False
 
 
 class AgentsApi:
@@ -23,50 +32,34 @@ class AgentsApi:
     def __init__(self, *, agents: Agents) -> None:
         self._agents = agents
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
-        return [
-            web.post("/v1/agents", self.create),
-            web.get("/v1/agents", self.list),
-            web.get("/v1/agents/{id}", self.retrieve),
-            web.post("/v1/agents/{id}", self.update),
-            web.post("/v1/agents/{id}/archive", self.archive),
-            web.get("/v1/agents/{id}/versions", self.versions),
-        ]
+    @declare.post("/v1/agents", response=AgentObject)
+    async def create(self, body: AgentCreate) -> Answer:
+        """Create an agent. Its model is an id that the gateway lists, or an alias."""
+        return (await self._agents.create(body)).answer()
 
-    async def create(self, request: web.Request) -> web.Response:
-        """`POST /v1/agents`."""
-        body = await read_model(request, AgentCreate)
-        return json_response((await self._agents.create(body)).answer())
+    @declare.get("/v1/agents", response=Page[AgentObject])
+    async def list(self, query: AgentsQuery) -> Answer:
+        """List agents, newest first."""
+        paging = query.paging()
+        query.narrow(paging)
+        return await self._agents.list(paging, include_archived=query.include_archived)
 
-    async def retrieve(self, request: web.Request) -> web.Response:
-        """`GET /v1/agents/{id}?version=`."""
-        agent_id = path_id(request, "agent", "agent")
-        agent = await self._agents.get(agent_id, query_version(request, "version"))
-        return json_response(agent.answer())
+    @declare.get("/v1/agents/{id}", response=AgentObject)
+    async def retrieve(self, agent_id: AgentId, query: VersionQuery) -> Answer:
+        """Retrieve an agent."""
+        return (await self._agents.get(agent_id, query.version)).answer()
 
-    async def update(self, request: web.Request) -> web.Response:
-        """`POST /v1/agents/{id}`."""
-        agent_id = path_id(request, "agent", "agent")
-        body = await read_model(request, AgentUpdate)
-        return json_response((await self._agents.update(agent_id, body)).answer())
+    @declare.post("/v1/agents/{id}", response=AgentObject, raises=(ConflictError,))
+    async def update(self, agent_id: AgentId, body: AgentUpdate) -> Answer:
+        """Update an agent, which makes a new version: what is omitted is kept, null or empty clears."""
+        return (await self._agents.update(agent_id, body)).answer()
 
-    async def archive(self, request: web.Request) -> web.Response:
-        """`POST /v1/agents/{id}/archive`."""
-        agent_id = path_id(request, "agent", "agent")
-        await read_object(request, allow_empty=True)
-        return json_response((await self._agents.archive(agent_id)).answer())
+    @declare.post("/v1/agents/{id}/archive", response=AgentObject, body=Anything)
+    async def archive(self, agent_id: AgentId) -> Answer:
+        """Archive an agent: no new sessions are made with it."""
+        return (await self._agents.archive(agent_id)).answer()
 
-    async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/agents`, newest first."""
-        query = page_query(request, highest=100)
-        created_at_filters(request, query)
-        include_archived = query_bool(request, "include_archived")
-        return json_response(await self._agents.list(query, include_archived=include_archived))
-
-    async def versions(self, request: web.Request) -> web.Response:
-        """`GET /v1/agents/{id}/versions`, newest first."""
-        agent_id = path_id(request, "agent", "agent")
-        return json_response(
-            await self._agents.versions(agent_id, page_query(request, highest=100))
-        )
+    @declare.get("/v1/agents/{id}/versions", response=Page[AgentObject])
+    async def versions(self, agent_id: AgentId, query: ListQuery) -> Answer:
+        """List the versions of an agent, newest first."""
+        return await self._agents.versions(agent_id, query.paging())

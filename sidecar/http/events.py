@@ -3,32 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Annotated
 
 import structlog
 from aiohttp import ClientConnectionResetError, hdrs, web
+from pydantic import Field
 
-from sidecar.errors import InvalidRequestError, NotFoundError, RateLimitedError
-from sidecar.http.bodies import read_model
+from sidecar.errors import ConflictError, NotFoundError, RateLimitedError
+from sidecar.http import declare
 from sidecar.http.middleware import REQUEST_ID
+from sidecar.http.operations import Answer, Content, HeaderParameter, SessionId, ThreadId
 from sidecar.http.queries import (
-    date_bounds,
-    order_of,
-    path_id,
-    query_int,
-    query_list,
+    MAX_VALUES,
+    CreatedAtBounds,
+    LargeLimit,
+    OneOf,
+    OrderParameter,
+    QueryModel,
 )
-from sidecar.http.responses import json_response
 from sidecar.http.streaming import answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
+from sidecar.wire.objects.common import Page
+from sidecar.wire.objects.events import AcceptedEvents, SessionEvent, StreamFrame
 from sidecar.wire.sessions import EventsSend
 
-_PREVIEWED = ("agent.message", "agent.thinking")
-_MAX_PREVIEW_VALUES = 100
+_EVENTS = "/v1/sessions/{id}/events"
+_THREAD = "/v1/sessions/{id}/threads/{thread_id}"
 _RETRY_AFTER_SECONDS = 5.0
-_SDK_HEADER = "x-stainless-lang"
-"""Every official SDK sends it; see `sidecar.managed.events.replay_policy` for why it matters."""
+_SDK = HeaderParameter(
+    "x-stainless-lang",
+    "Every official SDK sends it. Without it (and without `event_deltas[]`) events about model requests, "
+    "tokens and the thread are left out, and a new stream begins with the events since the last idle.",
+)
+"""See `sidecar.managed.events.replay_policy` for why it matters to a stream."""
+_STREAM = Content(
+    "Frames `event: <type>`, `data: <the event as one line of JSON>`; comments keep the connection alive.",
+    StreamFrame,
+    "text/event-stream",
+)
+
+EventTypes = Annotated[
+    list[Annotated[str, OneOf(tuple(sorted(EVENT_TYPES)), "an event type of this API")]],
+    Field(max_length=MAX_VALUES),
+]
+Previews = Annotated[
+    list[Annotated[str, OneOf(("agent.message", "agent.thinking"))]], Field(max_length=MAX_VALUES)
+]
+
+
+class StreamQuery(QueryModel):
+    """Which events are sent."""
+
+    types: EventTypes = Field(default_factory=list, alias="types[]", description="only of these")
+    event_deltas: Previews = Field(
+        default_factory=list,
+        alias="event_deltas[]",
+        description="whose text a stream shows while it is written",
+    )
+
+
+class EventsQuery(StreamQuery, CreatedAtBounds):
+    """The same of a list; the bounds are on `processed_at`."""
+
+    limit: LargeLimit | None = Field(None, description="the most events of a page")
+    order: OrderParameter = "asc"
+    page: str | None = Field(None, description="`next_page` of an earlier answer")
+
 
 STREAM_HEADERS = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
@@ -64,53 +106,74 @@ class EventsApi:
         self._shows_bookkeeping = shows_bookkeeping
         self.open_streams = 0
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes; the thread's are the session's under another name.
-
-        A stream has no HEAD: it would never end, and count as a reader.
-        """
-        return [
-            web.post("/v1/sessions/{id}/events", self.send),
-            web.get("/v1/sessions/{id}/events", self.list),
-            web.get("/v1/sessions/{id}/events/stream", self.stream, allow_head=False),
-            web.get("/v1/sessions/{id}/threads/{thread_id}/events", self.list),
-            web.get("/v1/sessions/{id}/threads/{thread_id}/stream", self.stream, allow_head=False),
-        ]
-
-    async def send(self, request: web.Request) -> web.Response:
-        """`POST /v1/sessions/{id}/events`: answers once the events are durable, not processed."""
-        session_id = path_id(request, "sesn", "session")
-        body = await read_model(request, EventsSend, has_content=True)
+    @declare.post(
+        _EVENTS, response=AcceptedEvents, raises=(ConflictError, RateLimitedError), has_content=True
+    )
+    async def send(self, request: web.Request, session_id: SessionId, body: EventsSend) -> Answer:
+        """Send events. They are durable when this is answered, and not yet processed."""
         accepted = await self._engine.send(
             session_id, body.events, request_id=request.get(FORWARDED_AS)
         )
-        return json_response({"data": accepted})
+        return {"data": accepted}
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/sessions/{id}/events`; without `limit` as much as a page may have: LAP reads one."""
-        session_id = await self._session_of(request)
-        limit = None
-        if "limit" in request.query:
-            limit = query_int(request, "limit", default=1000, low=1, high=1000)
-        types = _types(request)
-        query = EventQuery(
-            limit=limit,
-            order=order_of(request, default="asc"),
-            page=request.query.get("page"),
-            types=types,
-            hidden=self._hidden_from(request),
-            bounds=date_bounds(request, "created_at"),
+    @declare.get(_EVENTS, response=Page[SessionEvent], headers=(_SDK,))
+    @declare.get(
+        _THREAD + "/events", response=Page[SessionEvent], headers=(_SDK,), name="list_of_thread"
+    )
+    async def list(
+        self,
+        request: web.Request,
+        session_id: SessionId,
+        thread_id: ThreadId | None,
+        query: EventsQuery,
+    ) -> web.StreamResponse:
+        """List the events of a session, oldest first unless `order` is `desc`.
+
+        Without `limit` a page has as many events as fit: LAP reads one page. Events that are accepted and not
+        yet processed come last, with `processed_at` null.
+        """
+        await self._check_thread(session_id, thread_id)
+        wanted = EventQuery(
+            limit=query.limit,
+            order=query.order,
+            page=query.page,
+            types=query.types,
+            hidden=self._hidden_from(request, query),
+            bounds=query.bounds(),
         )
-        return await answer_in_pieces(request, self._list_events(session_id, query))
+        return await answer_in_pieces(request, self._list_events(session_id, wanted))
 
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/sessions/{id}/events/stream`: stays open over many turns."""
-        types = _types(request)
+    @declare.get(
+        _EVENTS + "/stream",
+        others={200: _STREAM},
+        raises=(RateLimitedError,),
+        headers=(_SDK,),
+        has_head=False,
+    )
+    @declare.get(
+        _THREAD + "/stream",
+        others={200: _STREAM},
+        raises=(RateLimitedError,),
+        headers=(_SDK,),
+        has_head=False,
+        name="stream_of_thread",
+    )
+    async def stream(
+        self,
+        request: web.Request,
+        session_id: SessionId,
+        thread_id: ThreadId | None,
+        query: StreamQuery,
+    ) -> web.StreamResponse:
+        """Follow a session as a stream of server-sent events; it stays open over many turns."""
+        await self._check_thread(session_id, thread_id)
         wanted = Wanted(
-            session_id=await self._session_of(request),
-            previews=_previews(request),
-            replay_finished=_SDK_HEADER not in request.headers,
-            hidden=EVENT_TYPES.difference(types) if types else self._hidden_from(request),
+            session_id=session_id,
+            previews=frozenset(query.event_deltas),
+            replay_finished=_SDK.name not in request.headers,
+            hidden=EVENT_TYPES.difference(query.types)
+            if query.types
+            else self._hidden_from(request, query),
         )
         if self.open_streams >= self._max_streams:
             raise RateLimitedError(
@@ -135,43 +198,15 @@ class EventsApi:
             self.open_streams -= 1
         return response
 
-    def _hidden_from(self, request: web.Request) -> frozenset[str]:
+    def _hidden_from(self, request: web.Request, query: StreamQuery) -> frozenset[str]:
         """Return what the caller is not sent. One that asks for previews knows this API."""
-        is_sdk = _SDK_HEADER in request.headers
-        knows_all = self._shows_bookkeeping or is_sdk or bool(_previews(request))
+        is_sdk = _SDK.name in request.headers
+        knows_all = self._shows_bookkeeping or is_sdk or bool(query.event_deltas)
         return frozenset() if knows_all else BOOKKEEPING
 
-    async def _session_of(self, request: web.Request) -> str:
-        """Return the session id; a thread in the path must be that session's own."""
-        session_id = path_id(request, "sesn", "session")
-        if "thread_id" in request.match_info:
-            thread_id = path_id(request, "sthr", "thread", name="thread_id")
+    async def _check_thread(self, session_id: str, thread_id: str | None) -> None:
+        """Raise NotFoundError unless the thread of the path, if it has one, is the session's own."""
+        if thread_id is not None:
             record = await self._engine.record(session_id)
             if record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
-        return session_id
-
-
-def _types(request: web.Request) -> list[str]:
-    types = query_list(request, "types")
-    for type_ in types:
-        if type_ not in EVENT_TYPES:
-            raise InvalidRequestError(
-                f"types: {type_[:60]!r} is not an event type of this API", field="types"
-            )
-    return types
-
-
-def _previews(request: web.Request) -> frozenset[str]:
-    values = query_list(request, "event_deltas")
-    if len(values) > _MAX_PREVIEW_VALUES:
-        raise InvalidRequestError(
-            f"event_deltas: at most {_MAX_PREVIEW_VALUES} values", field="event_deltas"
-        )
-    for value in values:
-        if value not in _PREVIEWED:
-            raise InvalidRequestError(
-                f"event_deltas: {value[:60]!r} is none of {', '.join(_PREVIEWED)}",
-                field="event_deltas",
-            )
-    return frozenset(values)

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sidecar import __version__
+from sidecar.http import declare
+from sidecar.http.operations import Answer, Content
 from sidecar.http.responses import json_response
 from sidecar.opencode.environment import PINNED_VERSION
+from sidecar.wire.objects.service import Health, Live, Ready, Started
 
 
 class ChildStatus(Protocol):
@@ -64,42 +67,36 @@ class HealthApi:
         self._is_draining = is_draining
         self._has_started = True
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
-        return [
-            web.get("/health", self.health),
-            web.get("/livez", self.live),
-            web.get("/readyz", self.ready),
-            web.get("/startupz", self.started),
-        ]
-
-    async def health(self, _request: web.Request) -> web.Response:
+    @declare.get("/health", response=Health)
+    async def health(self) -> Answer:
         """200 while the sidecar serves, with the truth about its neighbours in the body."""
-        return json_response(
-            {
-                "ok": self._child.state in {"ready", "degraded"} and not self._store_failure(),
-                "version": __version__,
-                "opencode": {
-                    "state": self._child.state,
-                    "version": self._child.version,
-                    **self._other_version(),
-                    **({"failure": self._child.failure} if self._child.failure else {}),
-                },
-                "gateway": self._describe_gateway(),
-                **({"confinement": self._confinement} if self._confinement else {}),
-            }
-        )
+        return {
+            "ok": self._child.state in {"ready", "degraded"} and not self._store_failure(),
+            "version": __version__,
+            "opencode": {
+                "state": self._child.state,
+                "version": self._child.version,
+                **self._other_version(),
+                **({"failure": self._child.failure} if self._child.failure else {}),
+            },
+            "gateway": self._describe_gateway(),
+            **({"confinement": self._confinement} if self._confinement else {}),
+        }
 
     def _other_version(self) -> dict[str, str]:
         """Return the version that this release is tested with, where another one runs."""
         is_other = self._child.version not in {"", PINNED_VERSION}
         return {"tested_version": PINNED_VERSION} if is_other else {}
 
-    async def live(self, _request: web.Request) -> web.Response:
+    @declare.get("/livez", response=Live)
+    async def live(self) -> Answer:
         """200 while the process answers at all; restarting it heals nothing but a hang."""
-        return json_response({"live": True})
+        return {"live": True}
 
-    async def ready(self, _request: web.Request) -> web.Response:
+    @declare.get(
+        "/readyz", response=Ready, others={503: Content("Prompts cannot be served.", Ready)}
+    )
+    async def ready(self) -> web.Response:
         """200 when prompts can be served: the child answers, the store takes writes, we are not stopping."""
         can_store = not self._store_failure()
         is_served = self._child.state in {"ready", "degraded"} and not self._is_draining()
@@ -109,7 +106,10 @@ class HealthApi:
             body["store"] = "cannot be written"
         return json_response(body, status=200 if is_ready else 503)
 
-    async def started(self, _request: web.Request) -> web.Response:
+    @declare.get(
+        "/startupz", response=Started, others={503: Content("Not every route is served.", Started)}
+    )
+    async def started(self) -> web.Response:
         """200 once every route is served; opencode's own start is not waited for."""
         status = 200 if self._has_started else 503
         return json_response({"started": self._has_started}, status=status)

@@ -4,55 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any, Self
 
 from aiohttp import hdrs, web
+from pydantic import Field, model_validator
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.queries import query_int, query_list
-
-MAX_LIMIT = 1000
-LIFECYCLES = frozenset({"active", "deprecated", "retired"})
-PAGING_PARAMETERS = frozenset({"limit", "after_id", "before_id", "lifecycle[]", "lifecycle"})
+from sidecar.http.queries import MAX_VALUES, Flag, LargeLimit, OneOf, QueryModel
 
 ItemOf = Callable[[str], dict[str, Any]]
 """Returns the model object of an id."""
 
 
-class PageQuery:
-    """The checked paging parameters. Raises InvalidRequestError."""
+class ModelsQuery(QueryModel):
+    """Which models are listed. Without `limit` the page holds all of them: LAP reads one page."""
 
-    def __init__(self, request: web.Request) -> None:
-        has_limit = "limit" in request.query
-        self._limit = (
-            query_int(request, "limit", default=MAX_LIMIT, low=1, high=MAX_LIMIT)
-            if has_limit
-            else None
-        )
-        self._after = request.query.get("after_id")
-        self._before = request.query.get("before_id")
-        if self._after is not None and self._before is not None:
-            raise InvalidRequestError(
-                "after_id and before_id cannot be used together", field="before_id"
-            )
-        lifecycles = query_list(request, "lifecycle")
-        if unknown := set(lifecycles) - LIFECYCLES:
-            raise InvalidRequestError(
-                f"lifecycle[]: must be active, deprecated or retired, got {sorted(unknown)[0][:80]!r}",
-                field="lifecycle",
-            )
-        self.lifecycles = frozenset(lifecycles)
-        """The wanted ones; empty means all."""
+    limit: LargeLimit | None = Field(None, description="the most models of a page")
+    after_id: str | None = Field(None, description="the page after this model")
+    before_id: str | None = Field(None, description="the page before this model")
+    lifecycles: Annotated[
+        list[Annotated[str, OneOf(("active", "deprecated", "retired"))]],
+        Field(max_length=MAX_VALUES),
+    ] = Field(default_factory=list, alias="lifecycle[]", description="only of these; all if none")
+    refresh: Flag = Field(
+        False, description="read the gateway first; the last good list is served when that fails"
+    )
+    runtime: str | None = Field(
+        None,
+        description="the list of another runtime, such as `cursor`; `opencode` is this one's own",
+    )
+
+    @model_validator(mode="after")
+    def _one_cursor(self) -> Self:
+        if self.after_id is not None and self.before_id is not None:
+            raise ValueError("after_id and before_id cannot be used together")
+        return self
 
     def of(self, ids: Sequence[str], item_of: ItemOf) -> dict[str, Any]:
         """Return the page. Raises InvalidRequestError for a cursor that is not in the list."""
         start, end = 0, len(ids)
-        if self._after is not None:
-            start = _position(ids, self._after, "after_id") + 1
-        if self._before is not None:
-            end = _position(ids, self._before, "before_id")
-        limit = self._limit or len(ids)
-        if self._before is not None:
+        if self.after_id is not None:
+            start = _position(ids, self.after_id, "after_id") + 1
+        if self.before_id is not None:
+            end = _position(ids, self.before_id, "before_id")
+        limit = self.limit or len(ids)
+        if self.before_id is not None:
             first = max(start, end - limit)
             return page(ids[first:end], item_of, has_more=first > start)
         last = min(end, start + limit)

@@ -8,29 +8,28 @@ from typing import Any, Protocol
 
 import structlog
 from aiohttp import web
+from pydantic import Field
 
 from sidecar.errors import (
     GatewayError,
     GatewayUnavailableError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitedError,
+    RuntimeListError,
 )
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
+from sidecar.http import declare
 from sidecar.http.model_info import model_info
-from sidecar.http.model_pages import (
-    PAGING_PARAMETERS,
-    PageQuery,
-    conditional,
-    etag_of,
-    page,
-)
-from sidecar.http.queries import query_bool
+from sidecar.http.model_pages import ModelsQuery, conditional, etag_of, page
+from sidecar.http.operations import Content, HeaderParameter
+from sidecar.http.queries import QueryModel
 from sidecar.http.responses import encode
+from sidecar.wire.objects.service import ModelList, ModelObject, RuntimeModelObject
 
 OWN_RUNTIME = "opencode"
 """The name under which this server's own list is asked for; the same as asking for none."""
 
-_PARAMETERS = PAGING_PARAMETERS | {"refresh"}
 _FIRST_LIST_SECONDS = 2.5
 """How long a caller waits for the very first list. Claude Code gives up after 3 s."""
 _RETRY_AFTER_SECONDS = 5.0
@@ -38,10 +37,26 @@ _RETRY_AFTER_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
+_IF_NONE_MATCH = HeaderParameter("if-none-match", "The `etag` of the answer that the caller has.")
+_CONDITIONAL = {304: Content("The caller has it already.", headers=("etag", "age"))}
+
+
+class ModelQuery(QueryModel):
+    """Whose model it is."""
+
+    runtime: str | None = Field(
+        None,
+        description="a model of another runtime, such as `cursor`; `opencode` is this one's own",
+    )
+
+
+_EVERYTHING = ModelsQuery()
+
+
 class OtherRuntimes(Protocol):
     """Answers for runtimes that are not ours."""
 
-    async def list(self, request: web.Request, runtime: str) -> web.Response:
+    async def list(self, request: web.Request, runtime: str, query: ModelsQuery) -> web.Response:
         """Answer the list."""
 
     async def retrieve(self, request: web.Request, runtime: str, model_id: str) -> web.Response:
@@ -63,39 +78,43 @@ class ModelsApi:
         self._made_others: OtherRuntimes | None = None
         self._whole: tuple[int, bytes, str] | None = None
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes. The id may hold slashes, raw or encoded."""
-        return [
-            web.get("/v1/models", self.list),
-            web.get("/v1/models/{id:.+}", self.retrieve),
-        ]
-
-    async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/models?limit=&after_id=&before_id=&lifecycle[]=`.
-
-        Two parameters are ours. `refresh=true`: read the gateway first, sharing a read under way; when
-        that fails the last good list is served as always. `runtime=`: the list of that runtime.
-        """
-        if (runtime := self._foreign(request)) is not None:
-            return await self._others.list(request, runtime)
-        if not _PARAMETERS & request.query.keys():
-            snapshot = self._catalogue.snapshot or await self._first()
-            body, etag = self._whole_page(snapshot)
-            return self._answer(request, body, etag)
-        query = PageQuery(request)
-        if query_bool(request, "refresh"):
+    @declare.get(
+        "/v1/models",
+        response=ModelList,
+        others=_CONDITIONAL,
+        raises=(RateLimitedError, RuntimeListError),
+        headers=(_IF_NONE_MATCH,),
+    )
+    async def list(self, request: web.Request, query: ModelsQuery) -> web.Response:
+        """List the models of the gateway, or of another runtime."""
+        if (runtime := _foreign(query.runtime)) is not None:
+            return await self._others.list(request, runtime, query)
+        if query.refresh:
             await self._refresh()
         snapshot = self._catalogue.snapshot or await self._first()
+        if query == _EVERYTHING:
+            body, etag = self._whole_page(snapshot)
+            return self._answer(request, body, etag)
         # A gateway lists what can be called: all of it is active.
         has_active = not query.lifecycles or "active" in query.lifecycles
         shown = query.of(snapshot.listed, _item_of(snapshot))
         body = encode(shown if has_active else page((), _item_of(snapshot), has_more=False))
         return self._answer(request, body, etag_of(body))
 
-    async def retrieve(self, request: web.Request) -> web.Response:
-        """`GET /v1/models/{id}`: an id, an alias, or either with `litellm/` before it."""
+    @declare.get(
+        "/v1/models/{id:.+}",
+        response=ModelObject | RuntimeModelObject,
+        others=_CONDITIONAL,
+        raises=(NotFoundError, RateLimitedError, RuntimeListError),
+        headers=(_IF_NONE_MATCH,),
+    )
+    async def retrieve(self, request: web.Request, query: ModelQuery) -> web.Response:
+        """Retrieve a model by its id, an alias, or either with `litellm/` before it.
+
+        The id may hold slashes, raw or encoded.
+        """
         name = request.match_info["id"]
-        if (runtime := self._foreign(request)) is not None:
+        if (runtime := _foreign(query.runtime)) is not None:
             return await self._others.retrieve(request, runtime, name)
         snapshot = self._catalogue.snapshot or await self._first()
         entry = snapshot.find(name)
@@ -108,11 +127,6 @@ class ModelsApi:
             raise NotFoundError(f"model: {name[:200]!r} is not a model of the gateway")
         body = encode(model_info(entry))
         return self._answer(request, body, etag_of(body))
-
-    def _foreign(self, request: web.Request) -> str | None:
-        """Return the runtime asked for, None for our own."""
-        runtime = request.query.get("runtime")
-        return None if runtime in {None, OWN_RUNTIME} else runtime
 
     @property
     def _others(self) -> OtherRuntimes:
@@ -148,6 +162,11 @@ class ModelsApi:
 
     def _answer(self, request: web.Request, body: bytes, etag: str) -> web.Response:
         return conditional(request, body, etag, stale_seconds=self._catalogue.stale_seconds)
+
+
+def _foreign(runtime: str | None) -> str | None:
+    """Return the runtime asked for, None for our own."""
+    return None if runtime in {None, OWN_RUNTIME} else runtime
 
 
 def _item_of(snapshot: CatalogueSnapshot) -> Any:

@@ -1,24 +1,177 @@
-"""Parsing of paths, query strings and bodies that all handlers share; each refusal names the field."""
+"""Models of query strings, and the one way in which fields are validated; each refusal names the field."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import core_schema
 
-from sidecar.errors import InvalidRequestError, NotFoundError
-from sidecar.ids import Prefix, is_id
+from sidecar.errors import InvalidRequestError
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import Order, Query
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 
 M = TypeVar("M", bound=BaseModel)
+Q = TypeVar("Q", bound="QueryModel")
 
-_COMPARISONS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+MAX_VALUES = 100
+"""Of one list parameter."""
+
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+class QueryModel(BaseModel):
+    """Base of the models of query strings. A field is a parameter; a default is what its absence means.
+
+    A list is sent as the official SDKs do, `name[]=a&name[]=b`, or plainly as `name=a`; the alias of its
+    field is `name[]`. Unknown parameters are ignored, as unknown fields of a body are.
+    """
+
+    model_config = ConfigDict(extra="ignore", defer_build=True, frozen=True)
+
+
+def read_query(request: web.Request, model: type[Q]) -> Q:
+    """Read the query string as `model`. Raises InvalidRequestError."""
+    given = request.query
+    if not given:
+        return model()
+    values: dict[str, Any] = {}
+    for field, info in model.model_fields.items():
+        name = info.alias or field
+        if name.endswith("[]"):
+            values[name] = [*given.getall(name, []), *given.getall(name[:-2], [])]
+        elif name in given:
+            values[name] = given[name]
+    return parse(model, values)
+
+
+class _ReadText:
+    """Marks a type of parameter that is read from text in one step."""
+
+    def read(self, text: str) -> Any:
+        """Return the value. Raises ValueError."""
+        raise NotImplementedError
+
+    def shown(self) -> dict[str, Any]:
+        """Return its JSON schema."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return self.shown()
+
+
+@dataclass(frozen=True, slots=True)
+class WholeNumber(_ReadText):
+    """`Annotated[int, WholeNumber(low, high)]`: an integer in [low, high]."""
+
+    low: int
+    high: int
+
+    def read(self, text: str) -> int:
+        """Return the number. Raises ValueError."""
+        if not _INTEGER.fullmatch(text) or not self.low <= int(text) <= self.high:
+            raise ValueError(
+                f"must be an integer from {self.low} to {self.high}, got {shorten(text)!r}"
+            )
+        return int(text)
+
+    def shown(self) -> dict[str, Any]:
+        """Return its JSON schema."""
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(_ReadText):
+    """`Annotated[str, OneOf(("asc", "desc"))]`: one of these values."""
+
+    values: tuple[str, ...]
+    name: str = ""
+    """What they are, for where they are too many to be named in a message."""
+
+    def read(self, text: str) -> str:
+        """Return the value. Raises ValueError."""
+        if text not in self.values:
+            known = f"not {self.name}" if self.name else f"none of {', '.join(self.values)}"
+            raise ValueError(f"{shorten(text)!r} is {known}")
+        return text
+
+    def shown(self) -> dict[str, Any]:
+        """Return its JSON schema."""
+        return {"type": "string", "enum": list(self.values)}
+
+
+def _read_flag(text: Any) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return bool(text.lower() == "true")
+
+
+def _read_order(text: Any) -> Any:
+    if text not in {"asc", "desc"}:
+        raise ValueError("must be asc or desc")
+    return text
+
+
+def _read_time(text: Any) -> int:
+    try:
+        return timestamps.parse_rfc3339(text, field="")
+    except InvalidRequestError as error:
+        raise ValueError(error.message.removeprefix(": ")) from error
+
+
+Limit = Annotated[int, WholeNumber(1, 100)]
+LargeLimit = Annotated[int, WholeNumber(1, 1000)]
+AgentVersion = Annotated[int, WholeNumber(1, 2**31 - 1)]
+Flag = Annotated[bool, BeforeValidator(_read_flag), WithJsonSchema({"type": "boolean"})]
+OrderParameter = Annotated[Literal["asc", "desc"], BeforeValidator(_read_order)]
+Moment = Annotated[
+    int, BeforeValidator(_read_time), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+"""An RFC 3339 time, read as microseconds since the epoch."""
+
+
+class CreatedAtBounds(QueryModel):
+    """Bounds of a time; those of events are on `processed_at`."""
+
+    gt: Moment | None = Field(None, alias="created_at[gt]", description="later than this")
+    gte: Moment | None = Field(None, alias="created_at[gte]", description="not before this")
+    lt: Moment | None = Field(None, alias="created_at[lt]", description="before this")
+    lte: Moment | None = Field(None, alias="created_at[lte]", description="not after this")
+
+    def bounds(self) -> list[tuple[str, int]]:
+        """Return (SQL operator, microseconds) of each."""
+        pairs = ((">", self.gt), (">=", self.gte), ("<", self.lt), ("<=", self.lte))
+        return [(operator, moment) for operator, moment in pairs if moment is not None]
+
+    def narrow(self, query: Query) -> None:
+        """Add the bounds to a list query."""
+        for operator, microseconds in self.bounds():
+            query.where(f"created_at {operator} ?", timestamps.rfc3339(microseconds))
+
+
+class ListQuery(QueryModel):
+    """What every list of resources takes."""
+
+    limit: Limit = Field(20, description="the most items of a page")
+    page: str | None = Field(None, description="`next_page` or `prev_page` of an earlier answer")
+
+    def paging(self, order: Order = "desc") -> Query:
+        """Return the list query."""
+        return Query(select="", limit=self.limit, order=order, page=self.page)
+
+
+class LargeListQuery(ListQuery):
+    """The same of lists whose pages may be ten times as long."""
+
+    limit: LargeLimit = Field(20, description="the most items of a page")
 
 
 def parse(model: type[M], value: Any) -> M:
@@ -28,48 +181,6 @@ def parse(model: type[M], value: Any) -> M:
     except ValidationError as error:
         message, field, code = _explain(error)
         raise InvalidRequestError(message, field=field, error_code=code) from error
-
-
-def path_id(request: web.Request, prefix: Prefix, kind: str, *, name: str = "id") -> str:
-    """Return the id from the path; a malformed one is simply not found and never reaches SQL."""
-    value = request.match_info[name]
-    if not is_id(value, prefix):
-        raise NotFoundError(f"{kind} {_shorten(value)!r} does not exist")
-    return value
-
-
-def query_int(request: web.Request, name: str, *, default: int, low: int, high: int) -> int:
-    """Return an integer query parameter in [low, high]. Raises InvalidRequestError."""
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-        raise InvalidRequestError(
-            f"{name}: must be an integer from {low} to {high}, got {_shorten(text)!r}", field=name
-        )
-    return int(text)
-
-
-def query_version(request: web.Request, name: str) -> int | None:
-    """Return an agent's version from the query, None when absent. Raises InvalidRequestError."""
-    if name not in request.query:
-        return None
-    return query_int(request, name, default=1, low=1, high=2**31 - 1)
-
-
-def query_bool(request: web.Request, name: str, *, default: bool = False) -> bool:
-    """Return a `true`/`false` query parameter. Raises InvalidRequestError."""
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if text.lower() not in {"true", "false"}:
-        raise InvalidRequestError(f"{name}: must be true or false", field=name)
-    return text.lower() == "true"
-
-
-def query_list(request: web.Request, name: str) -> list[str]:
-    """Return a list parameter in the SDKs' bracket form `name[]=a&name[]=b` (or plain `name=a`)."""
-    return [*request.query.getall(f"{name}[]", []), *request.query.getall(name, [])]
 
 
 def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
@@ -111,36 +222,6 @@ def _without_jargon(problem: Mapping[str, Any]) -> str:
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """Return the text, cut to what an error message may repeat of it."""
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def order_of(request: web.Request, *, default: Order) -> Order:
-    """Return the `order` parameter. Raises InvalidRequestError."""
-    text = request.query.get("order", default)
-    if text == "asc":
-        return "asc"
-    if text == "desc":
-        return "desc"
-    raise InvalidRequestError("order: must be asc or desc", field="order")
-
-
-def page_query(request: web.Request, *, highest: int, order: Order = "desc") -> Query:
-    """Return a list query from `limit` (default 20) and `page`."""
-    limit = query_int(request, "limit", default=20, low=1, high=highest)
-    return Query(select="", limit=limit, order=order, page=request.query.get("page"))
-
-
-def date_bounds(request: web.Request, name: str) -> list[tuple[str, int]]:
-    """Return (SQL operator, microseconds) for each `name[gt|gte|lt|lte]` parameter."""
-    return [
-        (operator, timestamps.parse_rfc3339(text, field=f"{name}[{suffix}]"))
-        for suffix, operator in _COMPARISONS.items()
-        for text in request.query.getall(f"{name}[{suffix}]", [])
-    ]
-
-
-def created_at_filters(request: web.Request, query: Query) -> None:
-    """Add the `created_at[...]` bounds to a list query."""
-    for operator, microseconds in date_bounds(request, "created_at"):
-        query.where(f"created_at {operator} ?", timestamps.rfc3339(microseconds))

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.errors import InvalidRequestError
-from sidecar.http.bodies import read_model, read_object
-from sidecar.http.queries import path_id, query_int
-from sidecar.http.responses import json_response
+from sidecar.http import declare
+from sidecar.http.operations import Answer, ResourceId, SessionId
+from sidecar.http.queries import LargeLimit, QueryModel
 from sidecar.managed.sessions.resources import Resources
+from sidecar.wire.objects.agents import Deleted
+from sidecar.wire.objects.common import Page
+from sidecar.wire.objects.sessions import ResourceObject
 from sidecar.wire.sessions import ResourceUpdate
 
-MAX_PAGE = 1000
+_RESOURCES = "/v1/sessions/{id}/resources"
+_RESOURCE = _RESOURCES + "/{resource}"
+
+
+class ResourcesQuery(QueryModel):
+    """The page of a list."""
+
+    limit: LargeLimit = Field(1000, description="the most items of a page")
+    page: str | None = Field(None, description="`next_page` of an earlier answer")
+
+
+class ResourceCreate(BaseModel):
+    """A resource that a live session is to have. None can be added, see the operation."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Any = None
 
 
 class ResourcesApi:
@@ -20,38 +41,28 @@ class ResourcesApi:
     def __init__(self, *, resources: Resources) -> None:
         self._resources = resources
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
-        base = "/v1/sessions/{id}/resources"
-        return [
-            web.get(base, self.list),
-            web.post(base, self.add),
-            web.get(base + "/{resource}", self.retrieve),
-            web.post(base + "/{resource}", self.update),
-            web.delete(base + "/{resource}", self.delete),
-        ]
-
-    async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/sessions/{id}/resources`: all, unless `limit` is given. The cursor is an id."""
-        found = await self._resources.list(_session_id(request))
-        limit = query_int(request, "limit", default=MAX_PAGE, low=1, high=MAX_PAGE)
+    @declare.get(_RESOURCES, response=Page[ResourceObject])
+    async def list(self, session_id: SessionId, query: ResourcesQuery) -> Answer:
+        """List the resources of a session: all, unless `limit` is given."""
+        found = await self._resources.list(session_id)
         start = 0
-        if after := request.query.get("page"):
+        if query.page:
             ids = [item["id"] for item in found]
-            if after not in ids:
+            if query.page not in ids:
                 raise InvalidRequestError(
                     "page: not a cursor of this list; use next_page of an earlier answer",
                     field="page",
                 )
-            start = ids.index(after) + 1
-        data = found[start : start + limit]
-        has_more = start + limit < len(found)
-        return json_response({"data": data, "next_page": data[-1]["id"] if has_more else None})
+            start = ids.index(query.page) + 1
+        data = found[start : start + query.limit]
+        has_more = start + query.limit < len(found)
+        return {"data": data, "next_page": data[-1]["id"] if has_more else None}
 
-    async def add(self, request: web.Request) -> web.Response:
-        """`POST /v1/sessions/{id}/resources`: the API knows only files here, and there are none."""
-        await self._resources.list(_session_id(request))
-        kind = str((await read_object(request)).get("type"))[:80]
+    @declare.post(_RESOURCES, response=ResourceObject)
+    async def add(self, session_id: SessionId, body: ResourceCreate) -> Answer:
+        """Add a resource: always refused. The API knows only files here, and there are none."""
+        await self._resources.list(session_id)
+        kind = str(body.type)[:80]
         if kind == "github_repository":
             raise InvalidRequestError(
                 "type: a github_repository can only be given at session create", field="type"
@@ -60,27 +71,20 @@ class ResourcesApi:
             f"type: {kind!r} resources are not supported by this sidecar", field="type"
         )
 
-    async def retrieve(self, request: web.Request) -> web.Response:
-        """`GET /v1/sessions/{id}/resources/{resource}`."""
-        ids = _session_id(request), _resource_id(request)
-        return json_response(await self._resources.get(*ids))
+    @declare.get(_RESOURCE, response=ResourceObject)
+    async def retrieve(self, session_id: SessionId, resource_id: ResourceId) -> Answer:
+        """Retrieve a resource."""
+        return await self._resources.get(session_id, resource_id)
 
-    async def update(self, request: web.Request) -> web.Response:
-        """`POST /v1/sessions/{id}/resources/{resource}`."""
-        ids = _session_id(request), _resource_id(request)
-        body = await read_model(request, ResourceUpdate)
-        return json_response(await self._resources.set_token(*ids, body.authorization_token))
+    @declare.post(_RESOURCE, response=ResourceObject)
+    async def update(
+        self, session_id: SessionId, resource_id: ResourceId, body: ResourceUpdate
+    ) -> Answer:
+        """Give a repository another token."""
+        return await self._resources.set_token(session_id, resource_id, body.authorization_token)
 
-    async def delete(self, request: web.Request) -> web.Response:
-        """`DELETE /v1/sessions/{id}/resources/{resource}`."""
-        session_id, resource_id = _session_id(request), _resource_id(request)
+    @declare.delete(_RESOURCE, response=Deleted)
+    async def delete(self, session_id: SessionId, resource_id: ResourceId) -> Answer:
+        """Remove a resource and its token; the files stay."""
         await self._resources.delete(session_id, resource_id)
-        return json_response({"id": resource_id, "type": "session_resource_deleted"})
-
-
-def _session_id(request: web.Request) -> str:
-    return path_id(request, "sesn", "session")
-
-
-def _resource_id(request: web.Request) -> str:
-    return path_id(request, "sesrsc", "resource", name="resource")
+        return {"id": resource_id, "type": "session_resource_deleted"}

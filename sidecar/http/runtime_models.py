@@ -30,8 +30,7 @@ from sidecar.errors import (
     RuntimeListUnavailableError,
     SidecarError,
 )
-from sidecar.http.model_pages import PageQuery, conditional, etag_of
-from sidecar.http.queries import query_bool
+from sidecar.http.model_pages import ModelsQuery, conditional, etag_of
 from sidecar.http.responses import encode
 from sidecar.store import disk_cache
 
@@ -109,15 +108,14 @@ class RuntimeModels:
             if entry.key is not None
         }
 
-    async def list(self, request: web.Request, runtime: str) -> web.Response:
-        """Answer `GET /v1/models?runtime=`, paged like our own list; `refresh=true` reads it anew.
+    async def list(self, request: web.Request, runtime: str, query: ModelsQuery) -> web.Response:
+        """Answer `GET /v1/models?runtime=`, paged like our own list; `refresh` reads it anew.
 
         Raises InvalidRequestError for a runtime that is unknown or switched off, and what `_CachedList`
         raises while there is no list at all.
         """
         kept_list = self._list_of(runtime)
-        query = PageQuery(request)
-        kept = await kept_list.get(is_refresh=query_bool(request, "refresh"))
+        kept = await kept_list.get(is_refresh=query.refresh)
         models = {
             model.id: model
             for model in kept.page

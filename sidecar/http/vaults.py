@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from sidecar.http.bodies import read_model, read_object
-from sidecar.http.queries import page_query, path_id, query_bool
-from sidecar.http.responses import json_response
+from sidecar.errors import ConflictError
+from sidecar.http import declare
+from sidecar.http.operations import Answer, Anything, CredentialId, VaultId
+from sidecar.http.queries import Flag, ListQuery
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.vaults import Vaults
+from sidecar.wire.objects.agents import CredentialObject, Deleted, VaultObject
+from sidecar.wire.objects.common import Page
 from sidecar.wire.vaults import CredentialCreate, CredentialUpdate, VaultCreate, VaultUpdate
 
-MAX_PAGE = 100
+_CREDENTIALS = "/v1/vaults/{id}/credentials"
+_CREDENTIAL = _CREDENTIALS + "/{credential}"
+
+
+class VaultsQuery(ListQuery):
+    """Which vaults, or credentials, are listed."""
+
+    include_archived: Flag = False
 
 
 class VaultsApi:
@@ -21,98 +29,70 @@ class VaultsApi:
         self._vaults = vaults
         self._credentials = credentials
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
-        credentials = "/v1/vaults/{id}/credentials"
-        return [
-            web.post("/v1/vaults", self.create),
-            web.get("/v1/vaults", self.list),
-            web.get("/v1/vaults/{id}", self.retrieve),
-            web.post("/v1/vaults/{id}", self.update),
-            web.delete("/v1/vaults/{id}", self.delete),
-            web.post("/v1/vaults/{id}/archive", self.archive),
-            web.post(credentials, self.create_credential),
-            web.get(credentials, self.list_credentials),
-            web.get(credentials + "/{credential}", self.retrieve_credential),
-            web.post(credentials + "/{credential}", self.update_credential),
-            web.delete(credentials + "/{credential}", self.delete_credential),
-            web.post(credentials + "/{credential}/archive", self.archive_credential),
-        ]
+    @declare.post("/v1/vaults", response=VaultObject)
+    async def create(self, body: VaultCreate) -> Answer:
+        """Create an empty vault."""
+        return (await self._vaults.create(body)).answer()
 
-    async def create(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults`."""
-        body = await read_model(request, VaultCreate)
-        return json_response((await self._vaults.create(body)).answer())
+    @declare.get("/v1/vaults", response=Page[VaultObject])
+    async def list(self, query: VaultsQuery) -> Answer:
+        """List vaults, newest first."""
+        return await self._vaults.list(query.paging(), include_archived=query.include_archived)
 
-    async def retrieve(self, request: web.Request) -> web.Response:
-        """`GET /v1/vaults/{id}`."""
-        return json_response((await self._vaults.get(_vault_id(request))).answer())
+    @declare.get("/v1/vaults/{id}", response=VaultObject)
+    async def retrieve(self, vault_id: VaultId) -> Answer:
+        """Retrieve a vault."""
+        return (await self._vaults.get(vault_id)).answer()
 
-    async def update(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults/{id}`."""
-        vault_id = _vault_id(request)
-        body = await read_model(request, VaultUpdate)
-        return json_response((await self._vaults.update(vault_id, body)).answer())
+    @declare.post("/v1/vaults/{id}", response=VaultObject)
+    async def update(self, vault_id: VaultId, body: VaultUpdate) -> Answer:
+        """Update a vault's name or metadata."""
+        return (await self._vaults.update(vault_id, body)).answer()
 
-    async def archive(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults/{id}/archive`."""
-        vault_id = _vault_id(request)
-        await read_object(request, allow_empty=True)
-        return json_response((await self._vaults.archive(vault_id)).answer())
-
-    async def delete(self, request: web.Request) -> web.Response:
-        """`DELETE /v1/vaults/{id}`."""
-        vault_id = _vault_id(request)
+    @declare.delete("/v1/vaults/{id}", response=Deleted)
+    async def delete(self, vault_id: VaultId) -> Answer:
+        """Delete a vault with its credentials."""
         await self._vaults.delete(vault_id)
-        return json_response({"id": vault_id, "type": "vault_deleted"})
+        return {"id": vault_id, "type": "vault_deleted"}
 
-    async def list(self, request: web.Request) -> web.Response:
-        """`GET /v1/vaults`, newest first."""
-        query = page_query(request, highest=MAX_PAGE)
-        include_archived = query_bool(request, "include_archived")
-        return json_response(await self._vaults.list(query, include_archived=include_archived))
+    @declare.post("/v1/vaults/{id}/archive", response=VaultObject, body=Anything)
+    async def archive(self, vault_id: VaultId) -> Answer:
+        """Archive a vault: the secrets in it are erased."""
+        return (await self._vaults.archive(vault_id)).answer()
 
-    async def create_credential(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults/{id}/credentials`."""
-        vault_id = _vault_id(request)
-        body = await read_model(request, CredentialCreate, has_secrets=True)
-        return json_response((await self._credentials.create(vault_id, body)).answer())
+    @declare.post(
+        _CREDENTIALS, response=CredentialObject, raises=(ConflictError,), has_secrets=True
+    )
+    async def create_credential(self, vault_id: VaultId, body: CredentialCreate) -> Answer:
+        """Create a credential in a vault."""
+        return (await self._credentials.create(vault_id, body)).answer()
 
-    async def retrieve_credential(self, request: web.Request) -> web.Response:
-        """`GET /v1/vaults/{id}/credentials/{credential}`."""
-        ids = _vault_id(request), _credential_id(request)
-        return json_response((await self._credentials.get(*ids)).answer())
+    @declare.get(_CREDENTIALS, response=Page[CredentialObject])
+    async def list_credentials(self, vault_id: VaultId, query: VaultsQuery) -> Answer:
+        """List the credentials of a vault, newest first."""
+        return await self._credentials.list(
+            vault_id, query.paging(), include_archived=query.include_archived
+        )
 
-    async def update_credential(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults/{id}/credentials/{credential}`."""
-        ids = _vault_id(request), _credential_id(request)
-        body = await read_model(request, CredentialUpdate, has_secrets=True)
-        return json_response((await self._credentials.update(*ids, body)).answer())
+    @declare.get(_CREDENTIAL, response=CredentialObject)
+    async def retrieve_credential(self, vault_id: VaultId, credential_id: CredentialId) -> Answer:
+        """Retrieve a credential, without its secret."""
+        return (await self._credentials.get(vault_id, credential_id)).answer()
 
-    async def archive_credential(self, request: web.Request) -> web.Response:
-        """`POST /v1/vaults/{id}/credentials/{credential}/archive`."""
-        ids = _vault_id(request), _credential_id(request)
-        await read_object(request, allow_empty=True)
-        return json_response((await self._credentials.archive(*ids)).answer())
+    @declare.post(_CREDENTIAL, response=CredentialObject, has_secrets=True)
+    async def update_credential(
+        self, vault_id: VaultId, credential_id: CredentialId, body: CredentialUpdate
+    ) -> Answer:
+        """Update a credential's secret, name or metadata."""
+        return (await self._credentials.update(vault_id, credential_id, body)).answer()
 
-    async def delete_credential(self, request: web.Request) -> web.Response:
-        """`DELETE /v1/vaults/{id}/credentials/{credential}`."""
-        vault_id, credential_id = _vault_id(request), _credential_id(request)
+    @declare.delete(_CREDENTIAL, response=Deleted)
+    async def delete_credential(self, vault_id: VaultId, credential_id: CredentialId) -> Answer:
+        """Delete a credential."""
         await self._credentials.delete(vault_id, credential_id)
-        return json_response({"id": credential_id, "type": "vault_credential_deleted"})
+        return {"id": credential_id, "type": "vault_credential_deleted"}
 
-    async def list_credentials(self, request: web.Request) -> web.Response:
-        """`GET /v1/vaults/{id}/credentials`, newest first."""
-        vault_id = _vault_id(request)
-        query = page_query(request, highest=MAX_PAGE)
-        include_archived = query_bool(request, "include_archived")
-        page = await self._credentials.list(vault_id, query, include_archived=include_archived)
-        return json_response(page)
-
-
-def _vault_id(request: web.Request) -> str:
-    return path_id(request, "vlt", "vault")
-
-
-def _credential_id(request: web.Request) -> str:
-    return path_id(request, "vcrd", "credential", name="credential")
+    @declare.post(_CREDENTIAL + "/archive", response=CredentialObject, body=Anything)
+    async def archive_credential(self, vault_id: VaultId, credential_id: CredentialId) -> Answer:
+        """Archive a credential: its secret is erased."""
+        return (await self._credentials.archive(vault_id, credential_id)).answer()

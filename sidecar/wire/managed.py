@@ -325,7 +325,7 @@ def _no_skills(value: Any) -> Any:
     return value
 
 
-Skills = Annotated[list[Any], BeforeValidator(_no_skills)]
+Skills = Annotated[Items[Any], BeforeValidator(_no_skills)]
 """Empty, as it comes back from here."""
 
 

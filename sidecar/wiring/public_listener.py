@@ -23,6 +23,7 @@ from sidecar.http.deferred_routes import DeferredRoutes
 from sidecar.http.health import HealthApi
 from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context, require_key
 from sidecar.http.models import ModelsApi, OtherRuntimes
+from sidecar.http.operations import routes_of
 from sidecar.http.origin_check import check_origin
 from sidecar.http.runner import Runner
 from sidecar.http.telemetry import telemetry
@@ -82,7 +83,7 @@ async def open_public_listener(settings: Settings, stack: AsyncExitStack) -> Pub
             bounded_bodies(bodies),
         ],
     )
-    app.add_routes([*health.routes(), *models.routes()])
+    app.add_routes([*routes_of(health), *routes_of(models)])
     app.router.register_resource(deferred)
     runner = await _listen(settings.http, app)
     metrics.watch_connections(runner.bounded_server)

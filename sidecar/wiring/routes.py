@@ -20,6 +20,7 @@ from sidecar.http.native import NativeApi
 from sidecar.http.native.models import NamedModels
 from sidecar.http.native.providers import ProviderAnswers
 from sidecar.http.native.streams import EventStreams
+from sidecar.http.operations import routes_of
 from sidecar.http.resources import ResourcesApi
 from sidecar.http.sessions import SessionsApi
 from sidecar.http.streams import Streams
@@ -58,7 +59,7 @@ def make_routes(
             shows_bookkeeping=settings.http.bookkeeping_events,
         ),
     )
-    routes = [*base_url.routes(), *(route for api in apis for route in api.routes())]
+    routes = [*base_url.routes(), *(route for api in apis for route in routes_of(api))]
     # opencode's own API knows one opencode, and its sessions are in one pod each.
     if settings.child.forward_native and settings.storage.database_url is None:
         routes += _native(settings, child, catalogue).routes()

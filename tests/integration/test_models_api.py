@@ -18,6 +18,7 @@ from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.models import ModelsApi
+from sidecar.http.operations import routes_of
 from tests.fakes.gateway_fixed import Fixed, FixedGateway
 
 KEY = "runtime-key"
@@ -77,7 +78,7 @@ async def make_server(tmp_path: Path) -> AsyncIterator[MakeServer]:
                 client=client, settings=settings, file=tmp_path / "catalogue.json", tasks=tasks
             )
             app = web.Application(middlewares=[request_context, require_key(SecretStr(KEY))])
-            app.add_routes(ModelsApi(catalogue=catalogue).routes())
+            app.add_routes(routes_of(ModelsApi(catalogue=catalogue)))
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             runners.append(runner)

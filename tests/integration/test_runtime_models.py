@@ -23,6 +23,7 @@ from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
 from sidecar.http.middleware import request_context, require_key
 from sidecar.http.models import ModelsApi
+from sidecar.http.operations import routes_of
 from sidecar.http.runtime_models import RuntimeModels
 from tests.fakes.anthropic_api import HTML_PAGE, AnthropicApi, Fault, anthropic_model
 from tests.fakes.cursor_api import CursorApi
@@ -92,7 +93,7 @@ async def make_server(stack: AsyncExitStack, tmp_path: Path) -> MakeServer:
             directory=tmp_path / "runtime-models",
         )
         app = web.Application(middlewares=[request_context, require_key(SecretStr(KEY))])
-        app.add_routes(ModelsApi(catalogue=catalogue, other_runtimes=lambda: others).routes())
+        app.add_routes(routes_of(ModelsApi(catalogue=catalogue, other_runtimes=lambda: others)))
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

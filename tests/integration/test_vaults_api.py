@@ -14,6 +14,7 @@ from sidecar.config import HttpSettings
 from sidecar.errors import InvalidRequestError
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.middleware import request_context
+from sidecar.http.operations import routes_of
 from sidecar.http.vaults import VaultsApi
 from sidecar.managed.vaults.credentials import MAX_CREDENTIALS, Credentials
 from sidecar.managed.vaults.encryption import open_secret_box
@@ -44,7 +45,7 @@ class Server:
         credentials = Credentials(database=self.database, secret_box=secret_box)
         bodies = BodyBudget(BodyBounds.of(HttpSettings()))
         app = web.Application(middlewares=[request_context, bounded_bodies(bodies)])
-        app.add_routes(VaultsApi(vaults=self.vaults, credentials=credentials).routes())
+        app.add_routes(routes_of(VaultsApi(vaults=self.vaults, credentials=credentials)))
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()

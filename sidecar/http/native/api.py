@@ -11,13 +11,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import aiohttp
 from aiohttp import hdrs, web
 
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from sidecar.http import declare
 from sidecar.http.bodies import read_body
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.native import rules
@@ -25,9 +26,11 @@ from sidecar.http.native.guard import ManagedSessions
 from sidecar.http.native.models import NamedModels
 from sidecar.http.native.providers import ProviderAnswers
 from sidecar.http.native.streams import EventStreams
+from sidecar.http.operations import Answer, Anything, Content, operations_of, routes_of
 from sidecar.http.responses import json_response
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
+from sidecar.wire.objects.common import AnyObject
 
 REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent")
 """Sent on to the child. The caller's key is not: the child has a password of its own."""
@@ -36,11 +39,20 @@ DIRECTORY_HEADER = "x-opencode-directory"
 _OWN_DIRECTORY = "native"
 """Below the workspaces: where requests work that name no directory. No session id looks like it."""
 
+_STREAM = Content(
+    "Frames `data: <an event as one line of JSON>`; it survives a restart of opencode.",
+    AnyObject,
+    "text/event-stream",
+)
+
 UseDirectory = Callable[[Path, str | None], AbstractAsyncContextManager[ChildClient]]
 
 
 class NativeApi:
-    """Serves opencode's routes. Put its routes last: they match everything."""
+    """opencode's own API: what is answered by the sidecar itself. The rest is forwarded, see `GET /doc`.
+
+    Put its routes last: they match everything.
+    """
 
     def __init__(
         self,
@@ -67,47 +79,46 @@ class NativeApi:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the sidecar's own answers, then the catch-all."""
-        own = [
-            web.get("/config", self.config),
-            web.get("/config/providers", self.usable_providers),
-            web.get("/provider", self.all_providers),
-            web.get("/provider/auth", self.provider_auth),
-            web.get("/doc", self.document),
-            web.post("/log", self.log),
-            web.get("/event", self.events),
-            web.get("/global/event", self.events),
-        ]
-        return [*own, web.route("*", "/{path:.*}", self.forward)]
+        return [*routes_of(self), web.route("*", "/{path:.*}", self.forward)]
 
-    async def config(self, _request: web.Request) -> web.Response:
-        """`GET /config`, without keys and paths."""
-        return json_response(self._providers.configuration())
+    @declare.get("/config", response=AnyObject)
+    async def config(self) -> Answer:
+        """opencode's configuration, made from the catalogue, without keys and paths."""
+        return self._providers.configuration()
 
-    async def usable_providers(self, request: web.Request) -> web.Response:
-        """`GET /config/providers`: every model that the gateway lists, no key."""
-        return json_response(self._providers.usable(await self._known(request)))
+    @declare.get(
+        "/config/providers", response=AnyObject, raises=(ChildError, PermissionDeniedError)
+    )
+    async def usable_providers(self, request: web.Request) -> Answer:
+        """Every model that the gateway lists, as opencode's providers, without keys."""
+        return self._providers.usable(await self._known(request))
 
-    async def all_providers(self, request: web.Request) -> web.Response:
-        """`GET /provider`: the same in another shape."""
-        return json_response(self._providers.all(await self._known(request)))
+    @declare.get("/provider", response=AnyObject, raises=(ChildError, PermissionDeniedError))
+    async def all_providers(self, request: web.Request) -> Answer:
+        """The same in another shape."""
+        return self._providers.all(await self._known(request))
 
-    async def provider_auth(self, _request: web.Request) -> web.Response:
-        """`GET /provider/auth`: ways to sign in at providers. There are none: the gateway has the keys."""
-        return json_response({})
+    @declare.get("/provider/auth", response=AnyObject)
+    async def provider_auth(self) -> Answer:
+        """Ways to sign in at providers. There are none: the gateway has the keys."""
+        return {}
 
-    async def document(self, _request: web.Request) -> web.Response:
-        """`GET /doc`: the child's OpenAPI document, reduced to what is served."""
+    @declare.get("/doc", response=AnyObject, raises=(ChildError,))
+    async def document(self) -> Answer:
+        """opencode's own OpenAPI document, reduced to what is served here."""
         document, _ = await self._declarations(await self._wait_serving())
-        own = [(route.method, route.path) for route in self.routes()]
-        return json_response(rules.served_document(document, own))
+        own = [(operation.method, operation.path) for operation in operations_of(NativeApi)]
+        return rules.served_document(document, own)
 
-    async def log(self, request: web.Request) -> web.Response:
-        """`POST /log`: what a client's own log says. Read and dropped; it is not ours to keep."""
-        await read_body(request)
+    @declare.post("/log", response=Literal[True], body=Anything)
+    async def log(self) -> web.Response:
+        """What a client's own log says. Read and dropped; it is not ours to keep."""
         return json_response(True)
 
+    @declare.get("/event", others={200: _STREAM}, raises=(PermissionDeniedError,))
+    @declare.get("/global/event", others={200: _STREAM}, name="global_events")
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """`GET /event` (of one directory) and `GET /global/event`."""
+        """opencode's events of one directory, or (`/global/event`) of all."""
         is_global = request.path == "/global/event"
         directory = None if is_global else self._directories(request)[0]
         return await self._streams.answer(request, directory, request[REQUEST_ID])
