@@ -34,10 +34,9 @@ _LOG_TAIL_BYTES = 4_000
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory on the checkout's own disk: /tmp is memory on many machines, and a log is not."""
-    parent = ROOT / ".cache" / "bench"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
+    """A directory on disk (/tmp is memory on many machines) and in no git repository, which opencode
+    would take for the project and look through."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
