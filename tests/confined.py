@@ -136,6 +136,18 @@ class Sessions:
             await self.post(path, {"events": [user_message(prompt)]})
             return await until_idle(stream, seconds=seconds)
 
+    async def turns(self, *prompts: tuple[str, str]) -> dict[str, list[dict[str, Any]]]:
+        """Run a turn in each session at the same time; return their events by session."""
+        running = [self.turn(session_id, prompt) for session_id, prompt in prompts]
+        ended = await asyncio.gather(*running)
+        return {session_id: events for (session_id, _), events in zip(prompts, ended, strict=True)}
+
+    async def metrics(self) -> str:
+        """Return what `/metrics` shows."""
+        url = (await self.process.logged("administration"))["url"]
+        async with self.http.get(f"{url}/metrics") as response:
+            return await response.text()
+
     async def bash(self, session_id: str, command: str, seconds: float = 180) -> str:
         """Have the agent run a command; return what its tool result says."""
         return results(await self.turn(session_id, f"[[bash: {command}]]", seconds))

@@ -65,6 +65,13 @@ class StorageSettings(SettingsGroup):
     check_seconds: Seconds = 15.0
     """How often it is checked that the database can be written, seconds. While it cannot be, `/readyz` is
     503."""
+    max_workspace_bytes: Annotated[int, Field(ge=1_000_000)] = 10_000_000_000
+    """What a session's directory, its HOME and its TMPDIR may take on the disk together, bytes. With more,
+    its processes are ended and its turn fails; it may go on, and delete files, while it does not grow."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 500_000_000
+    """When less of the disk of the sessions' directories is free, bytes (on a small disk a quarter of it), the
+    session that is filling it is stopped in the same way. An eighth of this is kept for the store, in the file
+    `reserve` of the data directory."""
 
     @property
     def database_file(self) -> Path:

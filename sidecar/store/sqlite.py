@@ -13,6 +13,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from sidecar.store.migrations import migrate
 T = TypeVar("T")
 
 _MAX_JOBS_PER_COMMIT = 256
+_FULL_PATIENCE_SECONDS = 5.0
+"""How long space on a full disk is waited for before writes fail, until one succeeds again: whoever has
+filled it is being stopped (`managed.sessions.space`)."""
+_FULL_PAUSE_SECONDS = 0.1
 _BUSY_TIMEOUT_SECONDS = 10.0
 """How long another program's lock is waited for, at the opening and with each commit."""
 
@@ -171,6 +176,7 @@ class SqliteStore:
 
     def _run_writer(self, connection: SqliteConnection, loop: asyncio.AbstractEventLoop) -> None:
         open_for_jobs = True
+        give_up_at: float | None = None
         while open_for_jobs:
             batch = [self._jobs.get()]
             with contextlib.suppress(queue.Empty):
@@ -179,11 +185,27 @@ class SqliteStore:
             open_for_jobs = batch[-1] is not None
             writes = [write for write in batch if write is not None]
             _commit_together(connection, writes)
+            while refused := [write for write in writes if _is_full(write.error)]:
+                give_up_at = give_up_at or time.monotonic() + _FULL_PATIENCE_SECONDS
+                if time.monotonic() >= give_up_at:
+                    break
+                time.sleep(_FULL_PAUSE_SECONDS)
+                for write in refused:
+                    write.error = None
+                _commit_together(connection, refused)
+            else:
+                give_up_at = None
             with contextlib.suppress(RuntimeError):  # the loop was closed before the store
                 loop.call_soon_threadsafe(_resolve_all, writes)
         with contextlib.suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
+
+
+def _is_full(error: Exception | None) -> bool:
+    """Whether that is for want of space on the disk."""
+    code = getattr(error.__cause__, "sqlite_errorcode", None) if error is not None else None
+    return code == sqlite3.SQLITE_FULL
 
 
 def _store_error(error: sqlite3.Error) -> StoreError:

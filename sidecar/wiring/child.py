@@ -43,6 +43,7 @@ class ChildParts:
     """Which paths outside of its directory a session's tools may name."""
     end_processes: EndProcesses
     private_dir: Path
+    keepers_dir: Path
 
 
 async def make_child(
@@ -103,6 +104,7 @@ async def make_child(
             end_session, around.files.keepers, directory.name
         ),
         private_dir=around.files.private,
+        keepers_dir=around.files.keepers,
     )
 
 

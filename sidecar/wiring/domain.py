@@ -27,6 +27,7 @@ from sidecar.managed.sessions.resources import Resources
 from sidecar.managed.sessions.retention import Retention
 from sidecar.managed.sessions.service import Sessions, typed_name
 from sidecar.managed.sessions.shell_variables import ShellVariables
+from sidecar.managed.sessions.space import SpaceWatch
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_secret_box, open_shared_secret_box
@@ -65,6 +66,7 @@ class Domain:
     resources: Resources
     mirror: Mirror | None
     permission_watch: PermissionWatch
+    space: SpaceWatch
     retention: Retention
 
 
@@ -179,6 +181,14 @@ async def make_domain(
         settings=settings.turn,
         tracer=tracer,
     )
+    space = SpaceWatch(
+        settings=settings.storage,
+        sessions=turns,
+        directories_of=child_sessions.directories,
+        end_processes=child.end_processes,
+        keepers_dir=child.keepers_dir,
+    )
+    child_sessions.on_tool_end(space.note_tool_end)
     agents = Agents(database=database, resolve_model=child.registry.resolve)
     sessions = Sessions(
         database=database,
@@ -200,6 +210,7 @@ async def make_domain(
         mirror=mirror,
         resources=Resources(repositories=secrets.repositories, engine=engine),
         permission_watch=child_sessions.watch,
+        space=space,
         retention=Retention(
             database=database,
             sessions=sessions,

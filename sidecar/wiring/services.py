@@ -18,7 +18,6 @@ from sidecar.http.streams import LocalStreams
 from sidecar.instruments import Reading, Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.agents.model_registry import ModelRegistry
-from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.opencode.confinement import Confinement
 from sidecar.opencode.environment import ChildFiles
 from sidecar.store.interface import Store
@@ -88,7 +87,7 @@ async def open_services(
         database=database,
         is_demo_gateway=listener.gateway.is_demo,
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
-        walls=partial(wall_readings, child.confinement, domain.permission_watch),
+        walls=partial(wall_readings, child.confinement, domain),
     )
     connect_metrics(listener.metrics, sources)
     catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
@@ -143,6 +142,7 @@ async def open_services(
     await supervisor.start()
     tasks.start("recovery", recovery)
     tasks.start("retention", domain.retention.run())
+    tasks.start("space", domain.space.run())
     # Left first: turns end and streams close while the child and the store are still there.
     stack.push_async_callback(drain.run, domain, child, cluster, settings.child.drain_seconds)
     return RunningSidecar(
@@ -161,13 +161,19 @@ async def open_services(
     )
 
 
-def wall_readings(confinement: Confinement, watch: PermissionWatch) -> Iterator[Reading]:
-    """Yield how far agents are confined, and what got through."""
+def wall_readings(confinement: Confinement, domain: Domain) -> Iterator[Reading]:
+    """Yield how far agents are confined, what got through, and what they take of the disk."""
     level = {"off": 0, "partial": 1, "full": 2}[confinement.level]
     text = "How far agents are confined: 2 fully, 1 as far as this kernel can, 0 not at all."
     yield Reading("confinement_level", text, level, is_counter=False)
     text = "Permission requests that somebody else than the sidecar allowed."
-    yield Reading("permission_alarms", text, watch.alarms)
+    yield Reading("permission_alarms", text, domain.permission_watch.alarms)
+    text = (
+        "Sessions stopped for the size of their directories, or because they were filling the disk."
+    )
+    yield Reading("workspaces_stopped", text, domain.space.stopped)
+    text = "Size of the largest directory of the sessions in which something runs."
+    yield Reading("workspace_largest_bytes", text, domain.space.largest_bytes, is_counter=False)
 
 
 class _Drain:

@@ -10,6 +10,8 @@ from collections import deque
 
 import structlog
 
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.inputs import Violation
 from sidecar.wire.opencode_events import ChildEvent
 
 _KEPT = 10_000
@@ -30,8 +32,8 @@ class PermissionWatch:
         """An answer is about to be sent."""
         self._sent.append(permission_id)
 
-    def alarm_of(self, event: ChildEvent) -> ChildEvent | None:
-        """Return the error that ends the session's turn if the event is an answer that we did not send.
+    def alarm_of(self, event: ChildEvent) -> Violation | None:
+        """Return what ends the session's turn if the event is an answer that we did not send.
 
         A rejection is none: opencode rejects what is open when a turn ends.
         """
@@ -45,12 +47,4 @@ class PermissionWatch:
             child_session=event.session_id,
             permission=event.properties.get("requestID"),
         )
-        error = {"name": "UnknownError", "data": {"message": _TEXT}}
-        properties = {"sessionID": event.session_id, "error": error}
-        return ChildEvent(
-            "session.error",
-            properties,
-            event.directory,
-            event.session_id,
-            event.root_session_id,
-        )
+        return Violation(Failure("unknown_error", _TEXT))

@@ -13,12 +13,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from sidecar.aiokit import TaskOwner
+from sidecar.aiokit import Callbacks
 from sidecar.errors import ChildError
 from sidecar.managed.child.mcp_servers import McpServers
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.inputs import Violation
 from sidecar.managed.turns.state import STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
@@ -31,18 +32,13 @@ from sidecar.opencode.instances import Instances
 from sidecar.wire.external_directory import OPEN, Rule
 from sidecar.wire.opencode_events import ChildEvent
 
-Sink = Callable[[ChildEvent], None]
+Sink = Callable[[ChildEvent | Violation], None]
 EndProcesses = Callable[[Path], Awaitable[object]]
 """Ends every process of the session with that directory."""
 
 
 async def _end_nothing(_directory: Path) -> None:
     """Where sessions have no processes of their own: tests."""
-
-
-async def _abort(client: ChildClient, session_id: str) -> None:
-    with contextlib.suppress(ChildError):  # it is gone, and with it the turn
-        await client.abort(session_id)
 
 
 class ChildSession:
@@ -161,7 +157,7 @@ class ChildSessions:
         self._external = external
         self._private_dir = private_dir
         self.watch = PermissionWatch()
-        self._alarms = TaskOwner("permission alarms")
+        self._tool_ended = Callbacks[[str]]("end of a tool")
         self._end_processes = end_processes
 
     def on_lost(self, callback: Callable[[str], None]) -> None:
@@ -173,6 +169,10 @@ class ChildSessions:
                 self._instances.forget_all()
 
         self._supervisor.on_state_change(on_state)
+
+    def on_tool_end(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the session's id whenever one of its tools has ended."""
+        self._tool_ended.add(callback)
 
     async def has_turns(self, *, is_excluded: Callable[[str], bool]) -> bool:
         """Return whether opencode works on any turn, of its own API or ours.
@@ -235,7 +235,8 @@ class ChildSessions:
                 sink(event)
                 if (alarm := self.watch.alarm_of(event)) is not None:
                     sink(alarm)
-                    self._alarms.start("abort", _abort(client, session_id))
+                if _is_tool_end(event):
+                    self._tool_ended(record.id)
 
             unsubscribe = self._pump.subscribe(session_id, watched)
             try:
@@ -282,6 +283,13 @@ class ChildSessions:
             title=record.body["title"] or record.id,
             permission=plan.rules(self._external),
         )
+
+
+def _is_tool_end(event: ChildEvent) -> bool:
+    if event.type != "message.part.updated":
+        return False
+    part = event.properties["part"]
+    return part["type"] == "tool" and part["state"]["status"] in {"completed", "error"}
 
 
 def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -35,7 +35,14 @@ from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.sessions.turn_spans import TurnTraces
 from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.inputs import ChildLost, Dismissed, Draining, Input, Stopping
+from sidecar.managed.turns.inputs import (
+    ChildLost,
+    Dismissed,
+    Draining,
+    Input,
+    Stopping,
+    Violation,
+)
 from sidecar.managed.turns.machine import TurnMachine
 from sidecar.managed.turns.state import SYSTEM, SessionRecord, TurnEnded
 from sidecar.managed.turns.timing import Limits
@@ -236,6 +243,18 @@ class SessionEngine:
     async def _repeated(self, request_id: str) -> list[dict[str, Any]] | None:
         """Return the events that were accepted under that id, None when none were."""
         return await self._database.read(lambda connection: select_accepted(connection, request_id))
+
+    def running_sessions(self) -> list[str]:
+        """Return the ids of the sessions with a running turn."""
+        return [session_id for session_id, actor in self._actors.items() if actor.is_busy]
+
+    def end_turn_for(self, session_id: str, failure: Failure) -> bool:
+        """End the session's turn, also one that waits, with that failure; return whether there was one."""
+        actor = self._actors.get(session_id)
+        if actor is None or actor.turn is None:
+            return False
+        actor.turn.put(Violation(failure))
+        return True
 
     def forget(self, session_id: str) -> None:
         """Drop the actor; the store has everything."""

@@ -47,6 +47,13 @@ class ChildLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Violation:
+    """The session breaks a bound or a rule for which its turn has to end."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """The sidecar will be stopped: a prompt that opencode does not have yet is left to the next start."""
 
@@ -136,6 +143,7 @@ Input: TypeAlias = (
     | Interrupt
     | ClientAnswer
     | Dismissed
+    | Violation
     | ChildLost
     | Draining
     | Stopping

@@ -38,6 +38,7 @@ class Cause(Enum):
     LOST = "opencode, or the prompt, is lost"
     REFUSED = "opencode refuses a request"
     DEADLINE = "the turn takes too long"
+    VIOLATION = "the session breaks a bound or a rule"
     INTERRUPT = "the client interrupts"
     DISMISSED = "the session is archived or deleted"
     DRAINED = "the sidecar is being drained"

@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from sidecar.managed.turns.inputs import ChildLost, Input, Interrupt, Stopping
+from sidecar.managed.turns.failures import Failure
+from sidecar.managed.turns.inputs import ChildLost, Input, Interrupt, Stopping, Violation
 from sidecar.wire.opencode_events import ChildGap
 from tests.event_rules import check_events
 from tests.turn_player import Player
@@ -22,6 +23,7 @@ HAPPENINGS: list[Input | None] = [
     Interrupt(),
     ChildLost("died"),
     Stopping(),
+    Violation(Failure("unknown_error", "too large")),
     ChildGap("reconnected", 1),
 ]
 

@@ -17,6 +17,7 @@ from sidecar.managed.turns.commands import (
     Reschedule,
     Run,
 )
+from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import (
     Aborted,
     ChildLost,
@@ -25,8 +26,9 @@ from sidecar.managed.turns.inputs import (
     Stopping,
     Truth,
     Unavailable,
+    Violation,
 )
-from sidecar.managed.turns.outcome import COMPLETED, REFUSED, failed_for
+from sidecar.managed.turns.outcome import COMPLETED, REFUSED, failed, failed_for
 from sidecar.managed.turns.phases import Phase
 from sidecar.managed.turns.timing import Limits
 from sidecar.model_requests import ModelRequestStarted
@@ -185,6 +187,15 @@ def test_a_request_that_opencode_refuses_ends_the_turn() -> None:
     reply = ReplyPermission("per_1", "once")
     play = Playbook.working() >> Refused(reply, "status 500", 500) << Abort()
     assert play >> Aborted() << ENDED << fails("status 500")
+
+
+def test_a_violation_ends_the_turn() -> None:
+    """Also while it waits for the client; opencode is asked to stop."""
+    failure = Failure("unknown_error", "the directory is too large")
+    for play in (Playbook.sent(), Playbook.working()):
+        assert play >> Violation(failure) << Abort()
+        assert play.phase is Phase.GIVING_UP
+    assert play >> [Violation(failure), Aborted()] << ENDED << Finish(failed(failure))
 
 
 def test_a_long_wait_for_another_try_is_shown() -> None:
