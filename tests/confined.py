@@ -144,7 +144,7 @@ class Sessions:
 
     async def metrics(self) -> str:
         """Return what `/metrics` shows."""
-        url = (await self.process.logged("administration"))["url"]
+        url = (await self.process.logged("admin listener"))["url"]
         async with self.http.get(f"{url}/metrics") as response:
             return await response.text()
 

@@ -69,9 +69,9 @@ class StorageSettings(SettingsGroup):
     """What a session's directory, its HOME and its TMPDIR may take on the disk together, bytes. With more,
     its processes are ended and its turn fails; it may go on, and delete files, while it does not grow."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 500_000_000
-    """When less of the disk of the sessions' directories is free, bytes (on a small disk a quarter of it), the
-    session that is filling it is stopped in the same way. An eighth of this is kept for the store, in the file
-    `reserve` of the data directory."""
+    """When less of the disk of the sessions' directories is free, bytes (on a small disk a quarter of it),
+    the session that is filling it is stopped in the same way. An eighth of this is kept for the store, in the
+    file `reserve` of the data directory."""
 
     @property
     def database_file(self) -> Path:

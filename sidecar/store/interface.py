@@ -75,6 +75,12 @@ class Connection(Protocol):
         one writer and needs nothing.
         """
 
+    def note_erasure(self) -> None:
+        """Say that the job deletes a secret: SQLite's file and its log shall not hold it any more.
+
+        PostgreSQL keeps old rows until it vacuums, and its write-ahead log as it is configured to.
+        """
+
 
 Job = Callable[[Connection], T]
 

@@ -123,6 +123,9 @@ class PostgresConnection:
         mode = "SHARE" if is_shared else "UPDATE"
         self.execute(f"SELECT 1 FROM {table} WHERE id = ? FOR {mode}", (id_,))  # noqa: S608  # our names
 
+    def note_erasure(self) -> None:
+        """Nothing to do: what PostgreSQL keeps of deleted rows, and where, is its operator's matter."""
+
 
 def _storable(parameters: Parameters) -> list[Any]:
     """Return the parameters without what PostgreSQL's text cannot hold: NUL and lone surrogates.

@@ -66,6 +66,13 @@ class SqliteConnection(sqlite3.Connection):
     def lock_row(self, table: str, id_: str, *, is_shared: bool = False) -> None:
         """Nothing to do: the file has one writer."""
 
+    has_erasure = False
+    """Whether a secret that was deleted may still be in the write-ahead log."""
+
+    def note_erasure(self) -> None:
+        """See `interface.Connection`. The file itself is overwritten (`secure_delete`)."""
+        self.has_erasure = True
+
 
 class SqliteStore:
     """Async front of the SQLite file at `path`; see `interface.Store`.
@@ -73,8 +80,15 @@ class SqliteStore:
     Jobs get SQLite's own connection: nearly all of the interface is a subset of it, so nothing is wrapped.
     """
 
-    def __init__(self, path: Path, *, synchronous: Literal["NORMAL", "FULL"] = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Literal["NORMAL", "FULL"] = "FULL",
+        full_patience_seconds: float = _FULL_PATIENCE_SECONDS,
+    ) -> None:
         self._path = path
+        self._full_patience_seconds = full_patience_seconds
         self._synchronous = synchronous
         self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -185,8 +199,8 @@ class SqliteStore:
             open_for_jobs = batch[-1] is not None
             writes = [write for write in batch if write is not None]
             _commit_together(connection, writes)
-            while refused := [write for write in writes if _is_full(write.error)]:
-                give_up_at = give_up_at or time.monotonic() + _FULL_PATIENCE_SECONDS
+            while refused := [write for write in writes if _full(write.error)]:
+                give_up_at = give_up_at or time.monotonic() + self._full_patience_seconds
                 if time.monotonic() >= give_up_at:
                     break
                 time.sleep(_FULL_PAUSE_SECONDS)
@@ -195,6 +209,8 @@ class SqliteStore:
                 _commit_together(connection, refused)
             else:
                 give_up_at = None
+            if connection.has_erasure:
+                _empty_log(connection)
             with contextlib.suppress(RuntimeError):  # the loop was closed before the store
                 loop.call_soon_threadsafe(_resolve_all, writes)
         with contextlib.suppress(sqlite3.Error):
@@ -202,10 +218,18 @@ class SqliteStore:
         connection.close()
 
 
-def _is_full(error: Exception | None) -> bool:
-    """Whether that is for want of space on the disk."""
-    code = getattr(error.__cause__, "sqlite_errorcode", None) if error is not None else None
-    return code == sqlite3.SQLITE_FULL
+def _empty_log(connection: SqliteConnection) -> None:
+    """Move the log into the file and cut it to nothing; later, if that cannot be done now."""
+    with contextlib.suppress(sqlite3.Error):
+        (is_blocked, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.has_erasure = bool(is_blocked)
+
+
+def _full(error: Exception | None) -> sqlite3.Error | None:
+    """Return SQLite's error if that is for want of space on the disk."""
+    cause = error.__cause__ if error is not None else None
+    is_full = isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return cause if is_full else None  # type: ignore[return-value]  # just checked
 
 
 def _store_error(error: sqlite3.Error) -> StoreError:
@@ -238,6 +262,8 @@ def _commit_together(connection: SqliteConnection, batch: Sequence[_Write]) -> N
             for write in batch:
                 connection.execute("SAVEPOINT job")
                 write.run(connection)
+                if (full := _full(write.error)) is not None:
+                    raise full  # SQLite has undone the whole transaction
                 if write.error is not None:
                     connection.execute("ROLLBACK TO job")
                 connection.execute("RELEASE job")

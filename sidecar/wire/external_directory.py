@@ -4,7 +4,8 @@ A rule's pattern is compared with the directory of a path, `/etc/*` for `/etc/ho
 followed. opencode also asks for paths in the arguments of common shell commands, and reads them as if no `cd`
 stood before them: a strict rule would refuse `cd a && cp x ../b`. Shells are held by the kernel.
 So denied is what no command needs to name; everything else is checked for file tools by our plug-in, with
-links followed, against what is the session's.
+links followed, against what is the session's. In a command `~` is the session's own home, and to opencode,
+which asks before a shell reads it, the home of opencode itself.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def external_rules(private: Path | None) -> list[Rule]:
     rules: list[Rule] = [("*", "allow")]
     if private is not None:
         rules += [(f"/proc/{name}/*", "deny") for name in _PROCESSES]
-        rules += [("/dev/fd/*", "deny"), (f"{private.parent}/*", "deny"), (f"{private}/*", "allow")]
+        own = private.parent
+        rules += [("/dev/fd/*", "deny"), (f"{own}/*", "deny")]
+        rules += [(f"{place}/*", "allow") for place in (private, own / "home")]
     return rules
 
 

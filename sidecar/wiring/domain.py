@@ -183,7 +183,7 @@ async def make_domain(
     )
     space = SpaceWatch(
         settings=settings.storage,
-        sessions=turns,
+        sessions=engine,
         directories_of=child_sessions.directories,
         end_processes=child.end_processes,
         keepers_dir=child.keepers_dir,

@@ -72,6 +72,61 @@ async def test_writes_keep_the_order_in_which_they_were_asked(database: SqliteSt
     assert seen == list(range(300))
 
 
+async def test_space_on_a_full_disk_is_waited_for(database: SqliteStore) -> None:
+    """A write that found no room is tried again, and done once; what came with it waits, too."""
+    attempts = 0
+
+    def large(connection: Connection) -> str:
+        nonlocal attempts
+        attempts += 1
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages if attempts < 3 else 1_000_000}")
+        return put("x" * 100_000)(connection)  # type: ignore[operator,no-any-return]  # a plain function
+
+    results = await asyncio.gather(database.write(large), database.write(put("b")))
+    assert results[1] == "b"
+    assert attempts == 3
+    assert await database.read(count) == 2
+
+
+async def test_a_disk_that_stays_full_is_an_error(tmp_path: Path) -> None:
+    """After the patience; and from then on at once, until a write succeeds again."""
+    opened = SqliteStore(tmp_path / "x.db", synchronous="NORMAL", full_patience_seconds=0.3)
+    await opened.open()
+
+    def large(connection: Connection) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        put("x" * 100_000)(connection)  # type: ignore[operator]  # a plain function
+
+    with pytest.raises(StoreError, match="full"):
+        await opened.write(large)
+    with pytest.raises(StoreError, match="full"):
+        await opened.write(large)
+    assert await opened.write(put("small")) == "small"
+    await opened.close()
+
+
+async def test_an_erased_secret_is_in_no_file(database: SqliteStore) -> None:
+    """Neither in the database nor in its write-ahead log, as soon as the job that erased it is committed."""
+    secret = "an-erased-secret" * 20
+
+    def erase(connection: Connection) -> None:
+        connection.note_erasure()
+        connection.execute("DELETE FROM agents WHERE id = ?", (secret,))
+
+    def raw() -> bytes:
+        return b"".join(path.read_bytes() for path in database.path.parent.iterdir())
+
+    await database.write(put(secret))
+    for number in range(50):
+        await database.write(put(f"other {number}"))
+    assert secret.encode() in raw()
+    await database.write(erase)
+    assert secret.encode() not in raw()
+    assert await database.read(count) == 50
+
+
 async def test_a_cancelled_caller_leaves_the_store_sound(database: SqliteStore) -> None:
     """The job is committed or refused as a whole, and the next one works."""
     task = asyncio.create_task(database.write(put("x")))

@@ -45,6 +45,7 @@ class Resources:
             encrypted = self._repositories.encrypt(token, resource_id)
 
             def write(connection: Connection) -> None:
+                connection.note_erasure()
                 connection.execute(
                     "UPDATE session_resources SET secret = ? WHERE id = ?", (encrypted, resource_id)
                 )
@@ -58,6 +59,7 @@ class Resources:
             _find_changeable(actor.record, resource_id)
 
             def write(connection: Connection) -> None:
+                connection.note_erasure()
                 connection.execute("DELETE FROM session_resources WHERE id = ?", (resource_id,))
 
             await _store(actor, {resource_id: None}, write)

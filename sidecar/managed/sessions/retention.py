@@ -172,6 +172,7 @@ def _vaults_in_use(after: str, connection: Connection) -> tuple[set[str], str]:
 def _delete_vaults(connection: Connection, due: Sequence[str], before: str) -> int:
     """Delete those that are still due, with their credentials."""
     gone = 0
+    connection.note_erasure()
     for vault_id in due:
         gone += connection.execute(
             f"DELETE FROM vaults WHERE id = ? AND {_OLD_VAULTS}",  # noqa: S608  # constants

@@ -210,6 +210,7 @@ class Sessions:
 
             def remove(connection: Connection) -> None:
                 note_uses(connection, _used_by(actor.record), actor.record.updated_at)
+                connection.note_erasure()
                 condition, parameters = self._ownership.guard(session_id)
                 connection.execute(
                     f"DELETE FROM sessions WHERE id = ?{condition}",  # noqa: S608  # a constant

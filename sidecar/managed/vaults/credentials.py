@@ -92,6 +92,7 @@ class Credentials:
             updated = current.with_body(connection, body)
             if secret is not None:
                 encrypted = self._secret_box.encrypt(secret, bound_to=credential_id)
+                connection.note_erasure()
                 connection.execute(
                     "UPDATE credentials SET secret = ? WHERE id = ?", (encrypted, credential_id)
                 )
@@ -108,6 +109,7 @@ class Credentials:
             if current.archived_at is not None:
                 return current
             now = timestamps.now()
+            connection.note_erasure()
             connection.execute(
                 "UPDATE credentials SET archived_at = ?, updated_at = ?, secret = NULL WHERE id = ?",
                 (now, now, credential_id),
@@ -121,6 +123,7 @@ class Credentials:
 
         def write(connection: Connection) -> None:
             _select(connection, vault_id, credential_id)
+            connection.note_erasure()
             connection.execute("DELETE FROM credentials WHERE id = ?", (credential_id,))
 
         await self._database.write(write)

@@ -85,6 +85,7 @@ class Vaults:
             if current.archived_at is not None:
                 return current
             now = timestamps.now()
+            connection.note_erasure()
             connection.execute(
                 "UPDATE vaults SET archived_at = ?, updated_at = ? WHERE id = ?",
                 (now, now, vault_id),
@@ -103,6 +104,7 @@ class Vaults:
 
         def write(connection: Connection) -> None:
             select(connection, vault_id)
+            connection.note_erasure()
             connection.execute("DELETE FROM vaults WHERE id = ?", (vault_id,))
 
         await self._database.write(write)
