@@ -119,7 +119,9 @@ def on_small_disk(installation: Installation, size: str, directory: Path) -> Ins
     return dataclasses.replace(installation, command=command)
 
 
-STEADILY = "for i in $(seq 2000); do head -c 1000000 /dev/zero > part$i; sleep 0.02; done; sleep 300"
+STEADILY = (
+    "for i in $(seq 2000); do head -c 1000000 /dev/zero > part$i; sleep 0.02; done; sleep 300"
+)
 AT_ONCE = "while :; do cat /dev/zero > part$RANDOM$RANDOM; done"
 
 
