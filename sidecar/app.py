@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
-from sidecar.store.interface import Store, StoreError
-from sidecar.wiring.public_listener import PublicListener, open_public_listener
+from sidecar.store.interface import StoreError
 from sidecar.wiring.running import RunningSidecar
+from sidecar.wiring.services import open_services
 from sidecar.wiring.storage import open_storage
 
 __all__ = ["RunningSidecar", "running"]
@@ -20,15 +19,12 @@ __all__ = ["RunningSidecar", "running"]
 async def running(settings: Settings) -> AsyncIterator[RunningSidecar]:
     """Start everything, serve, and on leaving drain, checkpoint and stop.
 
-    The public listener answers first; the child comes last and is not waited for. Raises SettingsError when
-    something cannot be opened as configured.
+    The child is not waited for. Raises SettingsError when something cannot be opened as configured.
     """
     async with AsyncExitStack() as stack:
         try:
             database = await open_storage(settings, stack)
-            listener = await open_public_listener(settings, stack)
-            open_services = await asyncio.to_thread(_load_services)
-            sidecar = await open_services(settings, database, listener, stack)
+            sidecar = await open_services(settings, database, stack)
         except OSError as error:
             raise _unusable(error) from error
         except StoreError as error:
@@ -45,11 +41,3 @@ def _unusable(error: OSError) -> Exception:
         f"DATA_DIR: cannot use {path}: {error.strerror}; make it a writable file system, move what is in "
         "the way, or set another DATA_DIR (and WORKDIR)"
     )
-
-
-def _load_services() -> Callable[
-    [Settings, Store, PublicListener, AsyncExitStack], Awaitable[RunningSidecar]
-]:
-    from sidecar.wiring.services import open_services  # noqa: PLC0415  # a third of the start
-
-    return open_services

@@ -136,12 +136,6 @@ class OverloadedError(SidecarError):
     type = "overloaded_error"
 
 
-class NotServingError(SidecarError):
-    """The sidecar is going down before it was all up."""
-
-    status = 503
-
-
 class GatewayError(SidecarError):
     """The gateway answered something we cannot use."""
 

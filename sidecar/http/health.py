@@ -16,7 +16,7 @@ from sidecar.wire.objects.service import Health, Live, Ready, Started
 
 
 class ChildStatus(Protocol):
-    """What is told of opencode."""
+    """What the probes report of opencode."""
 
     @property
     def state(self) -> str:
@@ -31,41 +31,23 @@ class ChildStatus(Protocol):
         """Why it is `failed`."""
 
 
-class NoChild:
-    """Before there is one."""
-
-    state = "stopped"
-    version = failure = ""
-
-
 class HealthApi:
-    """`/health` is for people and for LAP's check; the other three are Kubernetes' probes.
+    """`/health` is for people and for LAP's check; the other three are Kubernetes' probes."""
 
-    It answers before the rest of the sidecar is there; `opened` tells when it is.
-    """
-
-    def __init__(self, *, describe_gateway: Callable[[], dict[str, Any]]) -> None:
-        self._describe_gateway = describe_gateway
-        self._child: ChildStatus = NoChild()
-        self._is_draining: Callable[[], bool] = lambda: False
-        self._store_failure: Callable[[], str] = lambda: ""
-        self._confinement: Mapping[str, Any] | None = None
-        self._has_started = False
-
-    def opened(
+    def __init__(
         self,
         *,
         child: ChildStatus,
         is_draining: Callable[[], bool],
         store_failure: Callable[[], str],
         confinement: Mapping[str, Any],
+        describe_gateway: Callable[[], dict[str, Any]],
     ) -> None:
-        """Every route has its handler now."""
-        self._confinement = confinement
         self._child = child
-        self._store_failure = store_failure
         self._is_draining = is_draining
-        self._has_started = True
+        self._store_failure = store_failure
+        self._confinement = confinement
+        self._describe_gateway = describe_gateway
 
     @declare.get("/health", response=Health)
     async def health(self) -> Answer:
@@ -80,7 +62,7 @@ class HealthApi:
                 **({"failure": self._child.failure} if self._child.failure else {}),
             },
             "gateway": self._describe_gateway(),
-            **({"confinement": self._confinement} if self._confinement else {}),
+            "confinement": self._confinement,
         }
 
     def _other_version(self) -> dict[str, str]:
@@ -106,10 +88,7 @@ class HealthApi:
             body["store"] = "cannot be written"
         return json_response(body, status=200 if is_ready else 503)
 
-    @declare.get(
-        "/startupz", response=Started, others={503: Content("Not every route is served.", Started)}
-    )
-    async def started(self) -> web.Response:
-        """200 once every route is served; opencode's own start is not waited for."""
-        status = 200 if self._has_started else 503
-        return json_response({"started": self._has_started}, status=status)
+    @declare.get("/startupz", response=Started)
+    async def started(self) -> Answer:
+        """200: once we listen every route is served. opencode's own start is not waited for."""
+        return {"started": True}

@@ -6,9 +6,11 @@ from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from functools import partial
 
+import aiohttp
 import structlog
 from aiohttp import web
 
+from sidecar.aiokit import TaskOwner
 from sidecar.config import Settings
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.http import base_url
@@ -16,6 +18,7 @@ from sidecar.http.admin import AdminApi, start_admin
 from sidecar.http.agents import AgentsApi
 from sidecar.http.environments import EnvironmentsApi
 from sidecar.http.events import EventsApi
+from sidecar.http.models import ModelsApi, OtherRuntimes
 from sidecar.http.native import NativeApi
 from sidecar.http.native.models import NamedModels
 from sidecar.http.native.providers import ProviderAnswers
@@ -44,7 +47,7 @@ def make_routes(
     streams: Streams,
     catalogue: Catalogue,
 ) -> list[web.RouteDef]:
-    """Return the deferred routes; the forwarding of opencode's own API, which matches much, comes last."""
+    """Return the domain's routes; the forwarding of opencode's own API, which matches much, comes last."""
     apis = (
         AgentsApi(agents=domain.agents),
         EnvironmentsApi(environments=domain.environments),
@@ -64,6 +67,26 @@ def make_routes(
     if settings.child.forward_native and settings.storage.database_url is None:
         routes += _native(settings, child, catalogue).routes()
     return routes
+
+
+def make_models_api(
+    settings: Settings, catalogue: Catalogue, session: aiohttp.ClientSession, tasks: TaskOwner
+) -> ModelsApi:
+    """Return the Models API; what lists other runtimes' models is loaded when it is first asked for."""
+
+    def other_runtimes() -> OtherRuntimes:
+        from sidecar.http.runtime_models import (  # noqa: PLC0415  # the SDK: starts without it are faster
+            RuntimeModels,
+        )
+
+        return RuntimeModels(
+            settings=settings.runtimes,
+            session=session,
+            tasks=tasks,
+            directory=settings.storage.data_dir / "runtime-models",
+        )
+
+    return ModelsApi(catalogue=catalogue, other_runtimes=other_runtimes)
 
 
 def _native(settings: Settings, child: ChildParts, catalogue: Catalogue) -> NativeApi:

@@ -1,21 +1,19 @@
-"""Handle to a running sidecar. Types are imported for type checking only, to keep the start fast."""
+"""What a running sidecar consists of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sidecar.gateway.catalogue import Catalogue
-    from sidecar.gateway.relay import Relay
-    from sidecar.managed.events.log import EventLog
-    from sidecar.managed.sessions.engine import SessionEngine
-    from sidecar.managed.sessions.service import Sessions
-    from sidecar.opencode.child import Child
-    from sidecar.opencode.config_file import ConfigFile
-    from sidecar.opencode.instances import Instances
-    from sidecar.store.interface import Store
-    from sidecar.wiring.gateway import Gateway
+from sidecar.gateway.catalogue import Catalogue
+from sidecar.gateway.relay import Relay
+from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.engine import SessionEngine
+from sidecar.managed.sessions.service import Sessions
+from sidecar.opencode.child import Child
+from sidecar.opencode.config_file import ConfigFile
+from sidecar.opencode.instances import Instances
+from sidecar.store.interface import Store
+from sidecar.wiring.gateway import Gateway
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""The services behind the public listener, built in order: the relay, the child, the domain, their routes."""
+"""Builds the sidecar in order: the catalogue, the relay, the child, the domain, and last the listeners."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -12,21 +13,26 @@ import structlog
 from sidecar.aiokit import TaskOwner
 from sidecar.cluster.ownership import Ownership
 from sidecar.config import Settings
+from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.http_session import client_session
 from sidecar.http.admin import AdminApi
+from sidecar.http.health import HealthApi
+from sidecar.http.operations import routes_of
 from sidecar.http.streams import LocalStreams
 from sidecar.instruments import Reading, Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.managed.agents.model_registry import ModelRegistry
+from sidecar.metrics import Metrics, make_metrics
 from sidecar.opencode.confinement import Confinement
 from sidecar.opencode.environment import ChildFiles
 from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
+from sidecar.tracing import Tracer, make_tracer
 from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
-from sidecar.wiring.gateway import start_relay
-from sidecar.wiring.public_listener import PublicListener
-from sidecar.wiring.routes import make_routes, serve_admin
+from sidecar.wiring.gateway import describe, find_gateway, make_catalogue, start_relay
+from sidecar.wiring.public_listener import open_public_listener
+from sidecar.wiring.routes import make_models_api, make_routes, serve_admin
 from sidecar.wiring.running import RunningSidecar
 
 if TYPE_CHECKING:
@@ -36,17 +42,23 @@ _log = structlog.get_logger(__name__)
 
 
 async def open_services(
-    settings: Settings, database: Store, listener: PublicListener, stack: AsyncExitStack
+    settings: Settings, database: Store, stack: AsyncExitStack
 ) -> RunningSidecar:
-    """Build them, give the listener its other routes, and start the child, which is not waited for.
+    """Build everything, listen, and start the child, which is not waited for.
 
     Raises SettingsError when something cannot be opened as configured.
     """
     domain: Domain
-    catalogue, tasks, tracer = listener.catalogue, listener.tasks, listener.tracer
+    session = await stack.enter_async_context(client_session())
+    gateway = await find_gateway(settings, stack)
+    tasks = TaskOwner("sidecar")
+    stack.push_async_callback(tasks.close)
+    catalogue = make_catalogue(settings, gateway, session, tasks)
+    catalogue.load()
+    tracer, metrics = _make_telemetry(settings, catalogue, stack)
     relay = await start_relay(
         settings,
-        listener.gateway,
+        gateway,
         stack,
         tracer=tracer,
         traceparent_of=lambda name: domain.engine.traceparent_of(name),  # noqa: PLW0108  # later
@@ -85,15 +97,15 @@ async def open_services(
         log=domain.log,
         relay=relay,
         database=database,
-        is_demo_gateway=listener.gateway.is_demo,
+        is_demo_gateway=gateway.is_demo,
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
         walls=partial(wall_readings, child.confinement, domain),
     )
-    connect_metrics(listener.metrics, sources)
-    catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
-    # Not earlier: reading hundreds of models would hold up the first answers.
-    catalogue.start()
+    connect_metrics(metrics, sources)
+    # Before the catalogue's first refresh, whose update would meet a config that cannot be written, too.
     await child.registry.start(await domain.agents.model_refs())
+    catalogue.on_change(lambda _snapshot: _start_update(tasks, child.registry))
+    catalogue.start()
 
     drain = _Drain()
     local = LocalStreams(
@@ -116,17 +128,25 @@ async def open_services(
     if cluster is not None:
         await cluster.join(routes, local, stack, tasks)
         routes = [cluster.peers.bound(route) for route in routes]
-    stack.push_async_callback(listener.close)  # before what its handlers use
-    listener.deferred.open(routes)
     store_watch = StoreWatch(database, interval_seconds=settings.storage.check_seconds)
     tasks.start("store check", store_watch.run())
-    listener.health.opened(
+    health = HealthApi(
         child=supervisor,
         is_draining=lambda: drain.has_begun,
         store_failure=lambda: store_watch.failure,
         confinement=child.confinement.describe(),
+        describe_gateway=lambda: describe(gateway, catalogue),
     )
-    admin = AdminApi(metrics=listener.metrics, sources=sources, registry=child.registry)
+    models = make_models_api(settings, catalogue, session, tasks)
+    url = await open_public_listener(
+        settings,
+        [*routes_of(health), *routes_of(models), *routes],
+        stack,
+        metrics=metrics,
+        tracer=tracer,
+        tasks=tasks,
+    )
+    admin = AdminApi(metrics=metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
 
     stack.push_async_callback(supervisor.stop)
@@ -146,9 +166,9 @@ async def open_services(
     # Left first: turns end and streams close while the child and the store are still there.
     stack.push_async_callback(drain.run, domain, child, cluster, settings.child.drain_seconds)
     return RunningSidecar(
-        url=listener.url,
+        url=url,
         admin_url=admin_url,
-        gateway=listener.gateway,
+        gateway=gateway,
         supervisor=supervisor,
         catalogue=catalogue,
         config_file=child.config_file,
@@ -207,6 +227,17 @@ async def _make_cluster(
     from sidecar.wiring.cluster import Cluster  # noqa: PLC0415  # SQLite costs not one import more
 
     return await Cluster.make(settings, database, stack)
+
+
+def _make_telemetry(
+    settings: Settings, catalogue: Catalogue, stack: AsyncExitStack
+) -> tuple[Tracer, Metrics]:
+    tracer = make_tracer(settings.tracing)
+    stack.push_async_callback(asyncio.to_thread, tracer.close)
+    metrics = make_metrics(
+        lambda model: catalogue.snapshot is not None and model in catalogue.snapshot.entries
+    )
+    return tracer, metrics
 
 
 def _start_update(tasks: TaskOwner, registry: ModelRegistry) -> None:

@@ -11,6 +11,7 @@ _CHILD = Path(__file__).with_name("child_healthy.py")
 
 def fake_child(directory: Path) -> Path:
     """Return an executable that behaves like opencode as far as the sidecar's mechanics go."""
+    directory.mkdir(parents=True, exist_ok=True)
     launcher = directory / "fake-opencode"
     launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_CHILD}" "$@"\n')
     launcher.chmod(0o755)

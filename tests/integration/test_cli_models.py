@@ -12,11 +12,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from sidecar.demo_gateway import DemoGateway
-from sidecar.wiring.public_listener import open_public_listener
 from tests import program
 from tests.fakes.anthropic_api import AnthropicApi, Fault, anthropic_model
 from tests.fakes.cursor_api import CursorApi
-from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings
+from tests.fakes.small_sidecar import small_settings
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY, sidecar_for
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -190,11 +190,10 @@ async def test_a_runtime_whose_key_only_the_sidecar_holds(tmp_path: Path) -> Non
 
 @pytest.fixture
 async def sidecar(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[str]:
-    """Serve the public listener of a sidecar that has the gateway's key and no other; return its URL."""
-    async with AsyncExitStack() as stack:
-        listener = await open_public_listener(make_settings(tmp_path / "data", gateway.url), stack)
-        await listener.catalogue.refresh()
-        yield listener.url
+    """A sidecar that has the gateway's key and no other; its URL."""
+    async with sidecar_for(small_settings(tmp_path, gateway.url), is_ready=False) as running:
+        await running.catalogue.refresh()
+        yield running.url
 
 
 async def test_all_through_a_sidecar_without_other_keys(sidecar: str, tmp_path: Path) -> None:

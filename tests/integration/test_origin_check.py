@@ -10,7 +10,11 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from sidecar.aiokit import TaskOwner
+from sidecar.config import TracingSettings
 from sidecar.http.responses import json_response
+from sidecar.metrics import make_metrics
+from sidecar.tracing import make_tracer
 from sidecar.wiring.public_listener import open_public_listener
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import http_client, make_settings, sidecar_for
@@ -20,15 +24,23 @@ OTHER_SITE = "https://evil.example"
 REBOUND = "rebind.evil.example"
 
 
-async def _face(stack: AsyncExitStack, directory: Path, **http: Any) -> URL:
+async def _listener(stack: AsyncExitStack, directory: Path, **http: Any) -> URL:
     """A listener with one write, which answers the body that it was sent."""
 
     async def write(request: web.Request) -> web.Response:
         return json_response({"got": await request.text()})
 
-    listener = await open_public_listener(make_settings(directory, NOBODY, http=http), stack)
-    listener.deferred.open([web.post("/session", write)])
-    return URL(listener.url)
+    tasks = TaskOwner("test")
+    stack.push_async_callback(tasks.close)
+    url = await open_public_listener(
+        make_settings(directory, NOBODY, http=http),
+        [web.post("/session", write), web.get("/livez", write)],
+        stack,
+        metrics=make_metrics(lambda _model: False),
+        tracer=make_tracer(TracingSettings()),
+        tasks=tasks,
+    )
+    return URL(url)
 
 
 @pytest.fixture
@@ -39,7 +51,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 async def keyless(stack: AsyncExitStack, tmp_path: Path) -> URL:
-    return await _face(stack, tmp_path, runtime_api_key=None)
+    return await _listener(stack, tmp_path, runtime_api_key=None)
 
 
 async def _post(url: URL, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
@@ -112,7 +124,9 @@ async def test_where_something_else_authenticates_only_other_sites_are_refused(
     stack: AsyncExitStack, tmp_path: Path
 ) -> None:
     """Allowed anonymous, the server has whatever name it is given in front; its own pages may ask."""
-    url = await _face(stack, tmp_path, runtime_api_key=None, host="127.0.0.1", allow_anonymous=True)
+    url = await _listener(
+        stack, tmp_path, runtime_api_key=None, host="127.0.0.1", allow_anonymous=True
+    )
     ours = {"host": "agents.example", "origin": "https://agents.example"}
     assert (await _post(url, ours))[0] == 200
     renamed = {"origin": "https://agents.example", "sec-fetch-site": "same-origin"}
@@ -122,7 +136,7 @@ async def test_where_something_else_authenticates_only_other_sites_are_refused(
 
 async def test_a_key_is_enough(stack: AsyncExitStack, tmp_path: Path) -> None:
     """No page knows it, so what else comes with it does not matter."""
-    url = await _face(stack, tmp_path, runtime_api_key="a-key")
+    url = await _listener(stack, tmp_path, runtime_api_key="a-key")
     headers = {"host": REBOUND, "origin": OTHER_SITE}
     assert (await _post(url, headers))[0] == 401
     assert (await _post(url, headers | {"x-api-key": "a-key"}))[0] == 200

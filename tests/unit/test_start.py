@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NOT_NEEDED = ("typer", "rich.console", "opentelemetry", "sidecar.cli", "sidecar.sdk")
 """typer and rich are 25 and 50 ms of a start of half a second."""
-BEHIND_THE_LISTENER = ("sidecar.wiring.services", "sidecar.wiring.domain", "psutil", "cryptography")
-"""What is loaded while the public listener answers: a quarter of the start."""
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -34,7 +32,7 @@ def test_serve_loads_no_command_line_and_nothing_optional() -> None:
     """No parser of options, no drawing of tracebacks, no tracing, none of the SDK."""
     loaded = loaded_by("serve")
     assert "sidecar.app" in loaded
-    assert [name for name in NOT_NEEDED + BEHIND_THE_LISTENER if name in loaded] == []
+    assert [name for name in NOT_NEEDED if name in loaded] == []
 
 
 def test_serve_through_the_command_line_is_the_same_server() -> None:
