@@ -41,7 +41,7 @@ class Health(TypedDict):
     version: str
     opencode: OpencodeHealth
     gateway: GatewayHealth
-    confinement: NotRequired[ConfinementHealth]
+    confinement: ConfinementHealth
 
 
 class Live(TypedDict):
@@ -61,7 +61,7 @@ class Ready(TypedDict):
 class Started(TypedDict):
     """Whether every route is served."""
 
-    started: bool
+    started: Literal[True]
 
 
 class Supported(TypedDict):
