@@ -150,19 +150,7 @@ async def open_services(
     admin_url = await serve_admin(settings, admin, stack)
 
     stack.push_async_callback(supervisor.stop)
-    tasks.start("events", child.pump.run())
-    tasks.start("eviction", child.instances.run_eviction())
-    if cluster is not None:
-        cluster.watch(supervisor, tasks, domain.engine)
-        if domain.mirror is not None:
-            tasks.start("mirror", domain.mirror.run())
-        recovery = domain.engine.run_recovery(settings.cluster.heartbeat_seconds)
-    else:
-        recovery = domain.engine.recover()
-    await supervisor.start()
-    tasks.start("recovery", recovery)
-    tasks.start("retention", domain.retention.run())
-    tasks.start("space", domain.space.run())
+    await _start(settings, child, domain, cluster, tasks)
     # Left first: turns end and streams close while the child and the store are still there.
     stack.push_async_callback(drain.run, domain, child, cluster, settings.child.drain_seconds)
     return RunningSidecar(
@@ -179,6 +167,29 @@ async def open_services(
         database=database,
         sessions=domain.sessions,
     )
+
+
+async def _start(
+    settings: Settings,
+    child: ChildParts,
+    domain: Domain,
+    cluster: Cluster | None,
+    tasks: TaskOwner,
+) -> None:
+    """Start the child, and what runs as long as the sidecar does."""
+    tasks.start("events", child.pump.run())
+    tasks.start("eviction", child.instances.run_eviction())
+    if cluster is not None:
+        cluster.watch(child.supervisor, tasks, domain.engine)
+        if domain.mirror is not None:
+            tasks.start("mirror", domain.mirror.run())
+        recovery = domain.engine.run_recovery(settings.cluster.heartbeat_seconds)
+    else:
+        recovery = domain.engine.recover()
+    await child.supervisor.start()
+    tasks.start("recovery", recovery)
+    tasks.start("retention", domain.retention.run())
+    tasks.start("space", domain.space.run())
 
 
 def wall_readings(confinement: Confinement, domain: Domain) -> Iterator[Reading]:
