@@ -99,13 +99,14 @@ async def started(
         )
     container = Container(f"http://127.0.0.1:{port}", environment, process, log_file, bool(before))
     try:
-        await _until_healthy(container, healthcheck or image.healthcheck)
+        await until_healthy(container, healthcheck or image.healthcheck)
         yield container
     finally:
         await container.stop()
 
 
-async def _until_healthy(container: Container, healthcheck: Sequence[str]) -> None:
+async def until_healthy(container: Container, healthcheck: Sequence[str]) -> None:
+    """Ask until the health check passes. Raises AssertionError with the log when it never does."""
     output = "never asked"
     try:
         async with asyncio.timeout(_HEALTHY_SECONDS):
