@@ -14,19 +14,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.deploy import custom_resources
 from tests.deploy.image import ROOT
 
 OVERLAYS = ROOT / "deploy" / "k8s" / "overlays"
 NAMES = ("attached", "cluster", "lap-register", "pod-sidecar", "runtime-service")
 VERSIONS = ("1.30", "1.37")
 """The oldest that has all that is used (the sleep of preStop), and the newest whose schema is at hand."""
-FOREIGN_GROUPS = {
-    "external-secrets.io",
-    "gateway.networking.k8s.io",
-    "monitoring.coreos.com",
-    "snapshot.storage.k8s.io",
-}
-"""API groups of custom resources."""
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 Manifest = dict[str, Any]
@@ -97,10 +91,11 @@ def composed(
 
 
 def check_schemas(manifests: Iterable[Manifest]) -> None:
-    """Hold objects against each version's schemas, strictly; those of other API groups have none here."""
+    """Hold objects against each version's schemas, custom resources against their definitions, strictly."""
     for manifest in manifests:
         group, _, _ = manifest["apiVersion"].rpartition("/")
-        if group in FOREIGN_GROUPS:
+        if group in custom_resources.GROUPS:
+            custom_resources.validate(manifest)
             continue
         for version in VERSIONS:
             kubernetes_validate.validate(manifest, version, strict=True)

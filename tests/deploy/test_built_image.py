@@ -23,8 +23,11 @@ from tests.deploy.container import Container, free_port, run_turn, tool_output, 
 from tests.deploy.image import ROOT
 from tests.harness import text_of
 
+SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 KEY = "runtime-key-of-the-built-image"
-ENTER = Path(__file__).with_name("root.sh")
+_UNSHARE = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
+_ENTER = (*_UNSHARE, str(Path(__file__).with_name("root.sh")))
+"""Followed by the root, the directory for /data, and the command."""
 _BUILD_SECONDS = 1500
 pytestmark = pytest.mark.timeout(_BUILD_SECONDS + 300)
 
@@ -65,13 +68,11 @@ async def running(built: Built) -> AsyncIterator[Container]:
     data = Path(tempfile.mkdtemp(prefix="built-data-"))
     os.chown(data, 10001, 10001)
     environment = built.environment | {"RUNTIME_API_KEY": KEY, "PORT": str(free_port())}
-    unshare = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child"]
     command = built.config["Entrypoint"] + built.config["Cmd"]
     log_file = data.with_suffix(".log")
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *unshare,
-            str(ENTER),
+            *_ENTER,
             str(built.root),
             str(data),
             *command,
@@ -117,18 +118,22 @@ def test_the_last_stage_has_what_agents_need(built: Built) -> None:
     assert not list((built.root / "opt/sidecar").rglob("node_modules"))
 
 
-def test_the_locked_opencode_is_in_it(built: Built) -> None:
+def test_the_locked_opencode_is_in_it(built: Built, tmp_path: Path) -> None:
     """The executable says the version of the lock."""
     pinned = json.loads((ROOT / "deploy/opencode/package.json").read_text())["dependencies"]
-    command = ["chroot", built.root, built.environment["SIDECAR_CHILD_BINARY"], "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"HOME": "/tmp"})
+    os.chown(tmp_path, 10001, 10001)
+    environment = {"HOME": "/tmp", "PATH": SEARCH_PATH}
+    command = [*_ENTER, built.root, tmp_path, built.environment["SIDECAR_CHILD_BINARY"]]
+    done = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.strip() == pinned["opencode-ai"]
 
 
 async def test_a_turn_runs_in_it(running: Container) -> None:
-    """As user 10001 on a read-only root: the model answers, tools work, only /data and /tmp are written."""
+    """As user 10001 on a read-only root: the model answers, tools work, only the session's own is written."""
     script = (
-        "id -u; touch /tmp/made made && echo written; touch /usr/x 2>&1; rg --version | head -1"
+        "id -u; touch $TMPDIR/made made && echo written; touch /usr/x 2>&1; rg --version | head -1"
     )
     events = await run_turn(running.url, KEY, f"[[bash: {script}]] [[then]] [[say: it works]]")
     assert text_of(events) == "it works"
@@ -162,5 +167,6 @@ def test_it_carries_this_version(built: Built) -> None:
     """The program in the image says the project's version."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     command = ["chroot", built.root, *built.config["Entrypoint"], "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={})
+    environment = {"PATH": SEARCH_PATH}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == f"{version}\n"

@@ -6,14 +6,15 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from sidecar.config import variables
 from sidecar.config.listeners import HttpSettings
+from tests.deploy import custom_resources
 from tests.deploy.image import ROOT
 from tests.deploy.manifests import (
-    FOREIGN_GROUPS,
     NAMES,
     OVERLAYS,
     Manifest,
@@ -213,10 +214,22 @@ def test_examples_name_what_the_overlay_has(path: Path) -> None:
             found = {item["secretKey"] for item in spec["data"]} == read
         if manifest["kind"] == "ConfigMap":
             snapshot = yaml.safe_load(manifest["data"]["snapshot.yaml"])
+            check_schemas([snapshot])
             claim = stateful["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
             name = f"{claim}-{stateful['metadata']['name']}-0"
             found = snapshot["spec"]["source"]["persistentVolumeClaimName"] == name
     assert found
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [("httproute", {"spec": {"rulez": []}}), ("externalsecret", {"spec": {"data": "all"}})],
+)
+def test_a_wrong_custom_resource_is_refused(path: str, wrong: dict[str, Any]) -> None:
+    """An unknown field and a value of another type, as an API server with the definition would."""
+    (resource, *_) = example(path)
+    with pytest.raises(jsonschema.ValidationError):
+        custom_resources.validate({**resource, "spec": {**resource["spec"], **wrong["spec"]}})
 
 
 def test_the_ingress_lets_streams_last() -> None:
@@ -239,7 +252,7 @@ def test_the_ingress_lets_streams_last() -> None:
 def test_the_backup_may_only_make_snapshots() -> None:
     """Its pod is restricted like the others; its account can create snapshots and nothing else."""
     manifests = {item["kind"]: item for item in example("volumesnapshot")}
-    assert {group for group in FOREIGN_GROUPS if "snapshot" in group} == set(
+    assert {group for group in custom_resources.GROUPS if "snapshot" in group} == set(
         manifests["Role"]["rules"][0]["apiGroups"]
     )
     assert [rule["verbs"] for rule in manifests["Role"]["rules"]] == [["create"]]
