@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: chaos help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: browser chaos help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -24,7 +24,10 @@ run: setup ## Serve: on LITELLM_BASE_URL if it is set, else on the embedded demo
 postgres: ## Install Debian's PostgreSQL server for the tests, unless there is one (root or sudo)
 	@tools/setup.sh postgres
 
-test: setup-dev postgres ## Unit, integration and end-to-end tests with the real opencode
+browser: ## Install Debian's Chromium for the tests of the console, unless there is one (root or sudo)
+	@tools/setup.sh browser
+
+test: setup-dev postgres browser ## Unit, integration and end-to-end tests with the real opencode
 	@exec $(BIN)/pytest $(ARGS)
 
 cluster: setup-dev postgres ## Three real pods over one PostgreSQL that die under load (CLUSTER_KILLS=200: longer)

@@ -1,11 +1,11 @@
-"""What a newcomer sees on the terminal: the URL and three commands to copy and paste."""
+"""What a newcomer sees on the terminal: the URL, the console, and three commands to copy and paste."""
 
 from __future__ import annotations
 
 _TEXT = """\
 
   opencode-sidecar serves {url}   ({gateway})
-
+{console}
   Try it in another terminal:
 
   1. list the models
@@ -46,14 +46,18 @@ with client.beta.sessions.events.stream(session.id) as stream:
 _DEMO = "DEMO gateway, scripted answers: set LITELLM_BASE_URL for real ones"
 
 
-def text(*, url: str, gateway_url: str | None, model: str | None, has_key: bool) -> str:
+def text(
+    *, url: str, gateway_url: str | None, model: str | None, has_key: bool, has_console: bool
+) -> str:
     """Return the banner. The key is named, never printed; `gateway_url` None means the demo gateway."""
+    sign_in = "   (sign in with RUNTIME_API_KEY)" if has_key else ""
     key = ' -H "x-api-key: $RUNTIME_API_KEY"' if has_key else ""
     gateway = f"gateway {gateway_url}" if gateway_url else _DEMO
     model = model or "MODEL_ID"
     return _TEXT.format(
         url=url,
         gateway=gateway,
+        console=f"  Look at it in a browser: {url}/console{sign_in}\n" if has_console else "",
         curl_key=key,
         curl_turn=_CURL_TURN.format(url=url, key=key, model=model),
         sdk_turn=_SDK_TURN.format(

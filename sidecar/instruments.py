@@ -70,6 +70,8 @@ class Sources:
     """What a pod of several has besides."""
     walls: Callable[[], Iterable[Reading]] | None = None
     """How far agents are confined, and what got through."""
+    console: Callable[[], Iterable[Reading]] | None = None
+    """Attempts to sign in to the console."""
 
 
 def connect(metrics: Metrics, sources: Sources) -> None:
@@ -157,10 +159,13 @@ class StateCollector(Collector):
         yield from self._child()
         yield from self._instances()
         yield from self._store()
-        for readings in filter(None, (self._sources.cluster, self._sources.walls)):
+        for readings in filter(None, self._further()):
             for reading in readings():
                 make = _counter if reading.is_counter else _gauge
                 yield make(reading.name, reading.text, reading.value)
+
+    def _further(self) -> Iterable[Callable[[], Iterable[Reading]] | None]:
+        return self._sources.cluster, self._sources.walls, self._sources.console
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -73,4 +73,5 @@ def _banner(sidecar: RunningSidecar, settings: Settings) -> str:
         gateway_url=None if sidecar.gateway.is_demo else sidecar.gateway.url,
         model=next(iter(snapshot.listed), None) if snapshot else None,
         has_key=settings.http.runtime_api_key is not None,
+        has_console=settings.console.is_enabled,
     )

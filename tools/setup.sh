@@ -4,8 +4,9 @@
 #   tools/setup.sh run       .venv with the sidecar and its dependencies, and the pinned opencode
 #   tools/setup.sh dev       the same, plus test and lint tools
 #   tools/setup.sh deploy    the same, plus what make deploy-check runs
-#   tools/setup.sh postgres  a PostgreSQL server under /usr/lib/postgresql, for make test (the one exception:
-#                            outside the checkout, as it is Debian's package)
+#   tools/setup.sh postgres  a PostgreSQL server under /usr/lib/postgresql, for make test; like Chromium an
+#                            exception: outside the checkout, as it is Debian's package
+#   tools/setup.sh browser   Chromium on PATH, for make test
 #   tools/setup.sh litellm   .venv-litellm with a real LiteLLM proxy, for make e2e-litellm
 #
 # PYTHON names the interpreter to use; otherwise the first of the usual names that is new enough.
@@ -95,32 +96,45 @@ install_project() {
   cp pyproject.toml .venv/.stamp-project
 }
 
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+install_debian() { # PACKAGE WHAT
+  say "installing Debian's $2"
+  { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+      --no-install-recommends "$1" </dev/null >&2; } ||
+    die "apt-get could not install $1; its reason is above."
+}
+
 # Only the programs: the tests make clusters of their own, so the package shall not start one.
 install_postgres() {
-  local as_root=''
   ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || return 0
   command -v apt-get >/dev/null ||
     die "the tests need a PostgreSQL server in /usr/lib/postgresql/*/bin, and there is no apt-get to install one with."
-  [ "$(id -u)" = 0 ] || as_root=sudo
-  say "installing Debian's PostgreSQL server"
-  $as_root mkdir -p /etc/postgresql-common/createcluster.d
-  echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.d/no-cluster.conf >/dev/null
-  { $as_root apt-get update -qq && $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
-      --no-install-recommends postgresql </dev/null >&2; } ||
-    die "apt-get could not install postgresql; its reason is above."
+  as_root mkdir -p /etc/postgresql-common/createcluster.d
+  echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.d/no-cluster.conf >/dev/null
+  install_debian postgresql "PostgreSQL server"
 }
 
-if [ "${1:-}" = postgres ]; then
-  install_postgres
-  exit
-fi
+install_browser() {
+  ! command -v chromium >/dev/null || return 0
+  command -v apt-get >/dev/null ||
+    die "the tests of the console need 'chromium' on PATH, and there is no apt-get to install it with."
+  install_debian chromium Chromium
+}
+
+case ${1:-} in
+  postgres | browser)
+    "install_$1"
+    exit
+    ;;
+esac
 
 case ${1:-} in
   run) venv=.venv locks=(requirements/run.lock) ;;
   dev) venv=.venv locks=(requirements/run.lock requirements/dev.lock) ;;
   deploy) venv=.venv locks=(requirements/run.lock requirements/dev.lock requirements/deploy.lock) ;;
   litellm) venv=.venv-litellm locks=(requirements/litellm.lock) ;;
-  *) die "usage: tools/setup.sh run|dev|deploy|postgres|litellm" ;;
+  *) die "usage: tools/setup.sh run|dev|deploy|postgres|browser|litellm" ;;
 esac
 
 # Check every prerequisite before anything is installed: a newcomer hears of what is missing at once.

@@ -18,7 +18,13 @@ from sidecar.config.engine import (
     VaultSettings,
 )
 from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
-from sidecar.config.listeners import AdminSettings, HttpSettings, LogSettings, TracingSettings
+from sidecar.config.listeners import (
+    AdminSettings,
+    ConsoleSettings,
+    HttpSettings,
+    LogSettings,
+    TracingSettings,
+)
 from sidecar.config.loading import Settings, meanings, trimmed_variables, variables
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "ChildSettings",
     "ClusterSettings",
     "ConfinementSettings",
+    "ConsoleSettings",
     "GatewaySettings",
     "HttpSettings",
     "LogSettings",

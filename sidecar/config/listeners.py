@@ -1,4 +1,4 @@
-"""Settings of what others see: the public listener, the admin listener, logs, tracing."""
+"""Settings of what others see: the public listener, the admin listener, the console, logs, tracing."""
 
 from __future__ import annotations
 
@@ -107,6 +107,22 @@ class AdminSettings(SettingsGroup):
                 f"SIDECAR_ADMIN_HOST={self.host} would let anyone on the network restart opencode: "
                 "set SIDECAR_ADMIN_KEY"
             )
+
+
+class ConsoleSettings(SettingsGroup):
+    """The console, pages for people at `/console`."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_CONSOLE_")
+
+    is_enabled: bool = Field(True, validation_alias="SIDECAR_CONSOLE_ENABLED")
+    """Serve `/console`. It asks for `RUNTIME_API_KEY`, and for none where the API asks for none."""
+    session_seconds: Seconds = 12 * 3600.0
+    """How long one is signed in, seconds."""
+    attempts_per_minute: Annotated[int, Field(ge=1)] = 10
+    """Wrong keys that one address may send in a minute, and all together ten times as many; above it 429
+    without a look at the key. Who is signed in is not affected."""
+    recent_turns: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Turns, and as many model requests, that are kept in memory for the chart."""
 
 
 class LogSettings(SettingsGroup):

@@ -27,7 +27,13 @@ from sidecar.config.engine import (
     VaultSettings,
 )
 from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
-from sidecar.config.listeners import AdminSettings, HttpSettings, LogSettings, TracingSettings
+from sidecar.config.listeners import (
+    AdminSettings,
+    ConsoleSettings,
+    HttpSettings,
+    LogSettings,
+    TracingSettings,
+)
 from sidecar.errors import SettingsError
 
 _PREFIX = "SIDECAR_"
@@ -50,6 +56,7 @@ class Settings(BaseModel):
     repository: RepositorySettings = Field(default_factory=RepositorySettings)
     log: LogSettings
     admin: AdminSettings = Field(default_factory=AdminSettings)
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
     relay: RelaySettings = Field(default_factory=RelaySettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
 

@@ -83,38 +83,40 @@ class AdminApi:
 
     async def state(self, _request: web.Request) -> web.Response:
         """`GET /admin/state`: what is going on, in one object."""
+        return json_response(self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `/admin/state` answers; the console shows the same."""
         sources = self._sources
         instances, engine = sources.instances, sources.engine
-        return json_response(
-            {
-                "version": __version__,
-                "uptime_seconds": round(time.monotonic() - self._started, 1),
-                "opencode": self._child(),
-                "config": {
-                    "generation": sources.config_file.generation,
-                    "models": sorted(sources.config_file.entries()),
-                    "refused": dict(sources.config_file.refused),
-                },
-                "instances": {
-                    "loaded": instances.loaded(),
-                    "busy": instances.busy(),
-                    "loads": instances.loads,
-                    "unloads": instances.unloads,
-                },
-                "turns": {
-                    "running": engine.busy_count - engine.places.waiting,
-                    "in_line": engine.places.waiting,
-                    "waiting": engine.waiting_count,
-                    "queued_events": engine.queued_count,
-                },
-                "event_streams": sources.log.reader_count(),
-                "store": {
-                    "queued_writes": sources.database.queued_writes,
-                    "size_bytes": sources.database.size_bytes(),
-                },
-                "gateway": {"demo": sources.is_demo_gateway, **self._catalogue_state()},
-            }
-        )
+        return {
+            "version": __version__,
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "opencode": self._child(),
+            "config": {
+                "generation": sources.config_file.generation,
+                "models": sorted(sources.config_file.entries()),
+                "refused": dict(sources.config_file.refused),
+            },
+            "instances": {
+                "loaded": instances.loaded(),
+                "busy": instances.busy(),
+                "loads": instances.loads,
+                "unloads": instances.unloads,
+            },
+            "turns": {
+                "running": engine.busy_count - engine.places.waiting,
+                "in_line": engine.places.waiting,
+                "waiting": engine.waiting_count,
+                "queued_events": engine.queued_count,
+            },
+            "event_streams": sources.log.reader_count(),
+            "store": {
+                "queued_writes": sources.database.queued_writes,
+                "size_bytes": sources.database.size_bytes(),
+            },
+            "gateway": {"demo": sources.is_demo_gateway, **self._catalogue_state()},
+        }
 
     async def catalogue(self, request: web.Request) -> web.Response:
         """`GET /admin/catalogue[?model=]`: every model, who said what of it, why it is hidden.

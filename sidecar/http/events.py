@@ -78,6 +78,9 @@ STREAM_HEADERS = {
     "x-accel-buffering": "no",
 }
 
+IS_WATCHING = web.RequestKey("is_watching", bool)
+"""Set for a reader that only looks on: it does not count for what other streams are given."""
+
 FORWARDED_AS = web.RequestKey("forwarded_as", str)
 """The id under which another pod forwards a request, also when it does so again."""
 
@@ -174,6 +177,7 @@ class EventsApi:
             hidden=EVENT_TYPES.difference(query.types)
             if query.types
             else self._hidden_from(request, query),
+            is_watching=request.get(IS_WATCHING, False),
         )
         if self.open_streams >= self._max_streams:
             raise RateLimitedError(

@@ -37,6 +37,9 @@ PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
 CLIENT_GONE = 499
 """nginx's status for a client that did not wait: in logs and metrics, never sent."""
 
+CONSOLE_ROOT = "/console"
+"""Below it are the routes that check by themselves who calls: people with a cookie, see `sidecar.console`."""
+
 _UNLOGGED_PATHS = PUBLIC_PATHS | {"/metrics"}
 """Asked every few seconds for ever."""
 
@@ -48,7 +51,15 @@ _log = structlog.get_logger(__name__)
 
 def is_native(path: str) -> bool:
     """Whether a path belongs to opencode's own API: its clients speak HTTP Basic and read other errors."""
-    return not path.startswith("/v1/") and path not in _UNLOGGED_PATHS
+    is_ours = path.startswith(("/v1/", f"{CONSOLE_ROOT}/")) or path == CONSOLE_ROOT
+    return not is_ours and path not in _UNLOGGED_PATHS
+
+
+def _checks_itself(request: web.Request) -> bool:
+    """Whether the request is for the console. The route says so: a path can be written in several ways."""
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else ""
+    return route == CONSOLE_ROOT or route.startswith(f"{CONSOLE_ROOT}/")
 
 
 @web.middleware
@@ -119,7 +130,8 @@ def require_key(
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if expected is not None and request.path not in public:
+        is_checked = request.path not in public and not _checks_itself(request)
+        if expected is not None and is_checked:
             _check_key(request, expected, variable)
         return await handler(request)
 

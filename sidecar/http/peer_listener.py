@@ -73,6 +73,7 @@ class PeerApi:
             bool(query["replay_finished"]),
             int(query["after"]) if query["after"] else None,
             frozenset(filter(None, query.get("hidden", "").split(","))),
+            is_watching=bool(query.get("is_watching", "")),
         )
         response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/octet-stream"})
         with contextlib.suppress(ClientConnectionResetError):

@@ -226,6 +226,7 @@ class Peers:
             "replay_finished": "1" if wanted.replay_finished else "",
             "after": "" if wanted.after is None else str(wanted.after),
             "hidden": ",".join(sorted(wanted.hidden)),
+            "is_watching": "1" if wanted.is_watching else "",
         }
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_TIMEOUT_SECONDS, sock_read=self._silence_seconds

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar.managed.events.log import EventLog
+from sidecar.managed.events.replay_policy import OpenStream
 from sidecar.managed.sessions.engine import SessionEngine
 
 Batch = tuple[int, Sequence[bytes]]
@@ -24,6 +25,8 @@ class Wanted:
     after: int | None = None
     hidden: frozenset[str] = frozenset()
     """Types of events that are left out."""
+    is_watching: bool = False
+    """Whether the reader only looks on: served live, and not counted by the replay policy."""
 
 
 class Streams(Protocol):
@@ -55,12 +58,15 @@ class LocalStreams:
     async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
         """Join the session's readers; leave them at the end."""
         async with self._engine.holding(wanted.session_id) as actor:
-            stream = actor.replay_policy.join(
-                last_seq=actor.last_seq,
-                is_paused=actor.is_paused,
-                grace_seconds=self._late_reader_seconds,
-                replay_finished=wanted.replay_finished,
-            )
+            if wanted.is_watching:
+                stream = OpenStream(actor.last_seq)
+            else:
+                stream = actor.replay_policy.join(
+                    last_seq=actor.last_seq,
+                    is_paused=actor.is_paused,
+                    grace_seconds=self._late_reader_seconds,
+                    replay_finished=wanted.replay_finished,
+                )
             after = stream.after if wanted.after is None else wanted.after
             subscription = self._log.subscribe(
                 wanted.session_id, after=after, previews=wanted.previews, hidden=wanted.hidden
@@ -78,4 +84,5 @@ class LocalStreams:
 
                 yield batches()
         finally:
-            actor.replay_policy.leave(stream)
+            if not wanted.is_watching:
+                actor.replay_policy.leave(stream)

@@ -13,6 +13,7 @@ import structlog
 from sidecar.aiokit import TaskOwner
 from sidecar.cluster.ownership import Ownership
 from sidecar.config import Settings
+from sidecar.console.sign_in import Attempts
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.http_session import client_session
 from sidecar.http.admin import AdminApi
@@ -29,6 +30,7 @@ from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
 from sidecar.tracing import Tracer, make_tracer
 from sidecar.wiring.child import ChildParts, make_child
+from sidecar.wiring.console import console_routes, sign_in_readings
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
 from sidecar.wiring.gateway import describe, find_gateway, make_catalogue, start_relay
 from sidecar.wiring.public_listener import open_public_listener
@@ -87,6 +89,7 @@ async def open_services(
         ownership=cluster.ownership if cluster is not None else Ownership(),
     )
     connect(child, relay, domain.engine)
+    attempts = Attempts(per_minute=settings.console.attempts_per_minute)
     sources = Sources(
         supervisor=supervisor,
         pump=child.pump,
@@ -100,6 +103,7 @@ async def open_services(
         is_demo_gateway=gateway.is_demo,
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
         walls=partial(wall_readings, child.confinement, domain),
+        console=partial(sign_in_readings, attempts),
     )
     connect_metrics(metrics, sources)
     # Before the catalogue's first refresh, whose update would meet a config that cannot be written, too.
@@ -138,15 +142,25 @@ async def open_services(
         describe_gateway=lambda: describe(gateway, catalogue),
     )
     models = make_models_api(settings, catalogue, session, tasks)
+    admin = AdminApi(metrics=metrics, sources=sources, registry=child.registry)
+    console = console_routes(
+        settings,
+        routes,
+        gateway_url=gateway.url,
+        child=child,
+        domain=domain,
+        sources=sources,
+        admin=admin,
+        attempts=attempts,
+    )
     url = await open_public_listener(
         settings,
-        [*routes_of(health), *routes_of(models), *routes],
+        [*routes_of(health), *routes_of(models), *console, *routes],
         stack,
         metrics=metrics,
         tracer=tracer,
         tasks=tasks,
     )
-    admin = AdminApi(metrics=metrics, sources=sources, registry=child.registry)
     admin_url = await serve_admin(settings, admin, stack)
 
     stack.push_async_callback(supervisor.stop)

@@ -47,6 +47,15 @@ class Filters:
     include_archived: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """A page of sessions, and the cursors beside it (None at the ends)."""
+
+    records: Sequence[SessionRecord]
+    next_page: str | None
+    prev_page: str | None
+
+
 class Sessions:
     """The sessions of all agents."""
 
@@ -170,6 +179,15 @@ class Sessions:
 
     async def list(self, query: pagination.Query, filters: Filters) -> dict[str, Any]:
         """Return a page with `next_page` and `prev_page`."""
+        page = await self.records(query, filters)
+        return {
+            "data": [session_to_api(record) for record in page.records],
+            "next_page": page.next_page,
+            "prev_page": page.prev_page,
+        }
+
+    async def records(self, query: pagination.Query, filters: Filters) -> RecordPage:
+        """Return the same page as rows."""
         query.select = "SELECT * FROM sessions"
         if filters.statuses:
             query.where(f"status IN ({','.join('?' * len(filters.statuses))})", *filters.statuses)
@@ -182,8 +200,8 @@ class Sessions:
         page = await self._database.read(
             lambda connection: pagination.fetch_page(connection, query)
         )
-        envelope = page.envelope(lambda row: session_to_api(read_row(row)))
-        return {**envelope, "prev_page": page.prev_page}
+        records = [read_row(row) for row in page.rows]
+        return RecordPage(records, page.next_page, page.prev_page)
 
     async def archive(self, session_id: str) -> dict[str, Any]:
         """End the session for good; its history stays readable. Raises InvalidRequestError while running.
