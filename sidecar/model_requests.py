@@ -17,14 +17,16 @@ FailureKind = Literal[
     "failed",
     "timeout",
     "not_sse",
+    "wrong_format",
     "incomplete",
     "redirected",
     "limit",
     "cancelled",
 ]
-"""`incomplete`: the stream ended without its terminal mark. `redirected`: to where our key must not go.
-`limit`: the relay refused it, because the turn had made too many. `cancelled`: the child went away first,
-as it does when a turn is aborted. `refusal`: the model answered, with a refusal."""
+"""`not_sse`: no event stream, and no answer either. `wrong_format`: an answer in the format of another API
+than was asked. `incomplete`: the stream ended without its terminal mark. `redirected`: to where our key must
+not go. `limit`: the relay refused it, because the turn had made too many. `cancelled`: the child went away
+first, as it does when a turn is aborted. `refusal`: the model answered, with a refusal."""
 
 
 @dataclass(frozen=True, slots=True)

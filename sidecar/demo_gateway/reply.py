@@ -59,6 +59,7 @@ class Reply:
     finish: Finish = "stop"
     failure: script.Fail | None = None
     is_plain_json: bool = False
+    is_page: bool = False
     input_tokens: int = 0
     cached_tokens: int = 0
 
@@ -114,6 +115,8 @@ def _perform(action: script.Action, number: int, talk: Conversation, reply: Repl
             reply.finish = "refusal"
         case script.Mark("non-sse"):
             reply.is_plain_json = True
+        case script.Mark("page"):
+            reply.is_page = True
         case script.Mark(kind):
             reply.pieces.append(Fault("hang" if kind == "hang" else "cut"))
 

@@ -11,6 +11,7 @@
     [[error: 429]]                that HTTP status, always; `[[error: 500 x2]]` twice, then go on
     [[refuse]] [[hang]] [[cut]]   refusal; silence; connection dropped - after what stands before
     [[non-sse]]                   a streaming call gets plain JSON with status 200
+    [[page]]                      it gets a page of HTML with status 200
     [[then]]                      begins the next step, taken once the tool results are there
 
 Text around directives is for people and ignored. Without any directive a line that starts with `$ `
@@ -75,7 +76,7 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A directive without argument: refuse, hang, cut, non-sse."""
+    """A directive without argument: refuse, hang, cut, non-sse, page."""
 
     name: str
 
@@ -83,7 +84,7 @@ class Mark:
 Action = Say | Think | Chunks | Call | Fail | Cached | Mark
 Step = tuple[Action, ...]
 
-_MARKS = frozenset({"refuse", "hang", "cut", "non-sse"})
+_MARKS = frozenset({"refuse", "hang", "cut", "non-sse", "page"})
 
 
 class ScriptError(ValueError):

@@ -24,6 +24,7 @@ from sidecar.demo_gateway.reply import Fault, Reply, Text, compose
 
 _MAX_RECORDED = 2_000
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
+_PAGE = "<html><body>The service is being updated.</body></html>"
 _RETRY_AFTER_SECONDS = "1"
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
 
@@ -195,6 +196,8 @@ class DemoGateway:
     ) -> web.StreamResponse:
         if (refused := self._refusal(request, talk, reply)) is not None:
             return refused
+        if reply.is_page:
+            return web.Response(text=_PAGE, content_type="text/html")
         if not talk.stream or reply.is_plain_json:
             for piece in reply.pieces:
                 if isinstance(piece, Text) and piece.pause_seconds:

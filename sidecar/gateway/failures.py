@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sidecar.gateway.streams.frames import write_frame
+from sidecar.gateway.streams.messages import NO_MESSAGE
 from sidecar.model_requests import FailureKind
 
 _BILLING_MARKS = ("insufficient_quota", "billing", "budget", "credit balance")
@@ -25,6 +27,13 @@ _BY_TYPE: dict[str, FailureKind] = {
     "rate_limit_error": "rate_limited",
     "overloaded_error": "overloaded",
     "timeout_error": "timeout",
+}
+_STATUS: dict[FailureKind, int] = {
+    "authentication": 401,
+    "billing": 402,
+    "rate_limited": 429,
+    "overloaded": 503,
+    "timeout": 504,
 }
 _ANTHROPIC_TYPE = {
     400: "invalid_request_error",
@@ -51,6 +60,15 @@ def classify_event(error: dict[str, Any]) -> FailureKind:
     return classify(status, json.dumps({"error": error}))
 
 
+def classify_answer(body: bytes) -> tuple[FailureKind, int]:
+    """Return the kind of an answer that is none although its status is 200, and the status it should have.
+
+    Its kind is `not_sse` when it is no error that is known.
+    """
+    kind = classify(400, body)
+    return ("not_sse", 502) if kind == "failed" else (kind, _STATUS[kind])
+
+
 def error_body(path: str, status: int, message: str) -> bytes:
     """Return an error in the format of the route: Anthropic's for messages, else OpenAI's."""
     if path.startswith("messages"):
@@ -60,16 +78,21 @@ def error_body(path: str, status: int, message: str) -> bytes:
     return json.dumps({"error": error}).encode()
 
 
-def error_event(path: str, message: str) -> bytes:
-    """Return an error as a frame that ends a stream which has begun."""
+def error_event(path: str, message: str, *, is_final: bool = False) -> bytes:
+    """Return an error as a frame that ends a stream which has begun.
+
+    One that is final must not look as if trying again could help; nothing of an answer may be before it.
+    """
+    status = 400 if is_final else 504
     if path.startswith("responses"):
-        error = {"type": "relay_error", "code": "504", "message": message, "param": None}
+        error = {"type": "relay_error", "code": str(status), "message": message, "param": None}
         value = {"type": "error", "sequence_number": 0, **error, "error": error}
-        return (
-            b"\n\nevent: error\ndata: " + json.dumps({**value, "type": "error"}).encode() + b"\n\n"
-        )
-    head = b"event: error\n" if path.startswith("messages") else b""
-    return b"\n\n" + head + b"data: " + error_body(path, 504, message) + b"\n\n"
+        return b"\n\n" + write_frame({**value, "type": "error"}, is_named=True)
+    head = b"\n\n"
+    if path.startswith("messages"):
+        head += write_frame(NO_MESSAGE, is_named=True) if is_final else b""
+        head += b"event: error\n"
+    return head + b"data: " + error_body(path, status, message) + b"\n\n"
 
 
 def _error_of(text: str) -> dict[str, Any]:

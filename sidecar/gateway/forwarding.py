@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -18,13 +17,20 @@ from yarl import URL
 
 from sidecar.aiokit import SilenceBound
 from sidecar.config import GatewaySettings
+from sidecar.gateway.beginnings import Beginning, or_silence, read_beginning
 from sidecar.gateway.call import Call
-from sidecar.gateway.failures import classify, classify_event, error_body, error_event
+from sidecar.gateway.failures import (
+    classify,
+    classify_answer,
+    classify_event,
+    error_body,
+    error_event,
+)
 from sidecar.gateway.headers import for_child, for_gateway
 from sidecar.gateway.redirects import RedirectError, next_url
 from sidecar.gateway.streams.answer import AnswerStream
 from sidecar.gateway.streams.facts import AnswerFacts
-from sidecar.gateway.streams.frames import FrameTooLongError, looks_like_events
+from sidecar.gateway.streams.frames import FrameTooLongError
 from sidecar.gateway.upstream import api_root, excerpt
 from sidecar.model_requests import FailureKind, RequestFailure
 from sidecar.proxies import Proxies
@@ -38,8 +44,6 @@ _READ_BUFFER_BYTES = 256 * 1024
 _KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, under LiteLLM, closes an idle connection: a POST that meets the
 closing connection would be lost."""
-_AFTER_MARK_SECONDS = 5.0
-"""Silence after the terminal mark of a chat completion that ends the answer. Usage may follow the mark."""
 _CLEAN_END_SECONDS = 0.1
 """How long the end of the body may take after the end of the answer, for the connection to be kept."""
 
@@ -120,14 +124,19 @@ class Forwarder:
         if not upstream.ok or not (is_labelled or call.wants_stream):
             return await self._pass_whole(request, upstream, call)
         call.is_streamed = True
-        beginning = b"" if is_labelled else await self._beginning(upstream)
-        if is_labelled or looks_like_events(beginning):
+        if is_labelled:
+            return await self._pass_events(request, upstream, call)
+        beginning = Beginning()
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, FrameTooLongError):
+            beginning = await self._beginning(upstream, call)
+        if beginning.is_answer:
             return await self._pass_events(request, upstream, call, beginning)
         # opencode would wait for events until its own bound.
         label = upstream.headers.get(hdrs.CONTENT_TYPE, "no content type")
-        text = excerpt(beginning, self._api_key) or "(nothing)"
+        text = excerpt(beginning.data, self._api_key) or "(nothing)"
         message = f"the gateway answered a streaming request with {label}: {text}"
-        return self._fail(call, 502, "not_sse", message)
+        kind, status = classify_answer(beginning.data)
+        return self._fail(call, status, kind, message)
 
     async def _ask(self, request: web.Request, url: URL, call: Call) -> aiohttp.ClientResponse:
         """Send the request, and send it again where the same host redirects it."""
@@ -153,17 +162,9 @@ class Forwarder:
             url = next_url(url, upstream.status, upstream.headers.get(hdrs.LOCATION), redirects)
             redirects += 1
 
-    async def _beginning(self, upstream: aiohttp.ClientResponse) -> bytes:
-        """Read until it is clear whether the body is an event stream."""
-        beginning = b""
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-            async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
-                while looks_like_events(beginning) is None:
-                    chunk = await bound.wait(upstream.content.readany())
-                    if not chunk:
-                        break
-                    beginning += chunk
-        return beginning
+    async def _beginning(self, upstream: aiohttp.ClientResponse, call: Call) -> Beginning:
+        silence = self._settings.idle_timeout_seconds
+        return await read_beginning(upstream.content, call.wire, silence_seconds=silence)
 
     # -- event streams ------------------------------------------------------------------------------
 
@@ -172,7 +173,7 @@ class Forwarder:
         request: web.Request,
         upstream: aiohttp.ClientResponse,
         call: Call,
-        beginning: bytes,
+        beginning: Beginning | None = None,
     ) -> web.StreamResponse:
         stream = AnswerStream(call.wire, is_repaired=self._settings.repair_streams)
         call.status, call.facts = upstream.status, stream.facts
@@ -181,7 +182,12 @@ class Forwarder:
             response.headers[hdrs.CONTENT_TYPE] = f"{_EVENT_STREAM}; charset=utf-8"
         await response.prepare(request)
         try:
-            await self._pass_frames(upstream, call, stream, response, beginning)
+            beginning = beginning or await self._beginning(upstream, call)
+            if beginning.events is not None:  # only the repairs make the usual events of it
+                stream = AnswerStream(call.wire, is_repaired=True)
+                call.facts = stream.facts
+            chunk = beginning.events or beginning.data
+            await self._pass_frames(upstream, call, stream, response, chunk)
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
             call.failure = RequestFailure("timeout", message)
@@ -200,7 +206,8 @@ class Forwarder:
         finally:
             call.repaired_frames = stream.repaired_frames
         if call.failure is not None:
-            await response.write(error_event(call.path, call.failure.message))
+            is_final = call.failure.kind == "wrong_format"
+            await response.write(error_event(call.path, call.failure.message, is_final=is_final))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         if stream.facts.is_over:
@@ -215,11 +222,10 @@ class Forwarder:
         call: Call,
         stream: AnswerStream,
         response: web.StreamResponse,
-        beginning: bytes,
+        chunk: bytes,
     ) -> None:
-        """Pass on until the answer or the body is over."""
+        """Pass on the chunk and what follows until the answer or the body is over."""
         async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
-            chunk = beginning or await bound.wait(upstream.content.readany())
             while chunk:
                 call.note_first_byte()
                 if passed := stream.feed(chunk):
@@ -227,7 +233,7 @@ class Forwarder:
                 if stream.facts.is_over or stream.fault is not None:
                     return
                 reading = bound.wait(upstream.content.readany())
-                chunk = await (_or_silence(reading) if stream.has_terminal_mark else reading)
+                chunk = await (or_silence(reading) if stream.has_terminal_mark else reading)
         if rest := stream.end():
             await response.write(rest)
 
@@ -239,14 +245,15 @@ class Forwarder:
         opencode decides by the words of the message whether it tries again.
         """
         if stream.fault is not None:
-            return RequestFailure("incomplete", excerpt(stream.fault, self._api_key))
+            return RequestFailure(stream.fault.kind, excerpt(stream.fault.message, self._api_key))
         if stream.missing is None:
             return None
         if not stream.is_event_stream:
             text = excerpt(stream.beginning, self._api_key)
             label = upstream.headers.get(hdrs.CONTENT_TYPE)
+            kind, _ = classify_answer(stream.beginning)
             return RequestFailure(
-                "not_sse", f"the gateway sent no events as {label}, connection lost: {text}"
+                kind, f"the gateway sent no events as {label}, connection lost: {text}"
             )
         return RequestFailure(
             "incomplete",
@@ -318,14 +325,6 @@ def _facts_of(call: Call, body: bytes) -> AnswerFacts:
         if isinstance(value, dict):
             facts.see(value)
     return facts
-
-
-async def _or_silence(reading: Awaitable[bytes]) -> bytes:
-    """Return the next bytes, or none after a short silence: nothing need follow the terminal mark."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_AFTER_MARK_SECONDS):
-            return await reading
-    return b""
 
 
 def _abort(request: web.Request) -> None:

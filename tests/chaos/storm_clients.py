@@ -38,7 +38,7 @@ TURNS = {
     "500": "[[error: 500 x2]] {token} [[say: done]]",
     "401": "[[error: 401]] {token}",
     "cut stream": "{token} [[say: half]] [[cut]]",
-    "no stream": "{token} [[say: plain]] [[non-sse]]",
+    "no stream": "{token} [[page]]",
     "refusal": "{token} [[refuse]]",
     "silence": "{token} [[hang]]",
 }

@@ -197,11 +197,11 @@ async def test_endless_500s_can_be_interrupted(raw: RawClient) -> None:
     assert text_of(await raw.turn(session, "[[say: alive]]")) == "alive"
 
 
-async def test_plain_json_where_a_stream_was_asked_is_retried_and_told(raw: RawClient) -> None:
-    """A gateway that answers a streaming call with JSON: rescheduled while opencode retries, no hang."""
+async def test_a_page_where_a_stream_was_asked_is_retried_and_told(raw: RawClient) -> None:
+    """A gateway that answers a streaming call with HTML: rescheduled while opencode retries, no hang."""
     session = await raw.new_session()
     async with raw.stream(session) as reader:
-        await raw.send(session, "[[non-sse]] [[say: lost]]")
+        await raw.send(session, "[[page]]")
         await reader.until("session.status_rescheduled", count=2, seconds=30)
         assert await raw.status(session) in {"rescheduling", "running"}
         await raw.interrupt(session)

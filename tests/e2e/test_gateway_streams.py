@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from tests.fakes.gateway_scripted import (
 )
 from tests.harness import http_client, make_settings, sidecar_for, text_of
 from tests.raw_client import RawClient, plain
+from tests.scripted_world import World, bash, by_mark, call, error_of, is_second
 
 STOP = {"type": "message_stop"}
 TEXT = {"type": "text", "text": "hello"}
@@ -63,39 +63,6 @@ ERRORS = {
 }
 ELSEWHERE = "http://elsewhere.invalid/v1/chat/completions"
 REDIRECT = Answer(status=307, headers=[("location", f"{ELSEWHERE}?token=hidden")])
-
-
-@dataclass
-class World:
-    """A sidecar whose gateway answers each session by what its message says."""
-
-    gateway: ScriptedGateway
-    sidecar: RunningSidecar
-    raw: RawClient
-
-    async def turn(
-        self, model: str, reply: Answer | Callable[[Request], Answer], *, seconds: float = 90
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Run one turn in a session of its own; return its events and its number of model requests."""
-        session = await self.raw.new_session(model=model)
-        mark = f"<{session}>"
-        asked = 0
-
-        def answer(request: Request) -> Answer:
-            nonlocal asked
-            asked += 1
-            return reply if isinstance(reply, Answer) else reply(request)
-
-        replies[mark] = answer
-        return await self.raw.turn(session, mark, seconds=seconds), asked
-
-
-replies: dict[str, Callable[[Request], Answer]] = {}
-
-
-def by_mark(request: Request) -> Answer:
-    text = json.dumps(request.body)
-    return next(reply for mark, reply in replies.items() if mark in text)(request)
 
 
 @pytest.fixture(scope="module")
@@ -140,32 +107,6 @@ async def world(gateway: ScriptedGateway, own: RunningSidecar) -> AsyncIterator[
 async def guarded_world(gateway: ScriptedGateway, guarded: RunningSidecar) -> AsyncIterator[World]:
     async with http_client(guarded.url) as http:
         yield World(gateway, guarded, RawClient(http))
-
-
-def error_of(events: list[dict[str, Any]]) -> dict[str, Any]:
-    [event] = plain(events, "session.error")
-    error: dict[str, Any] = event["error"]
-    assert events[-1]["stop_reason"] == {"type": "retries_exhausted"}
-    return error
-
-
-def is_second(request: Request) -> bool:
-    """Whether a tool has answered."""
-    return '"tool_result"' in (text := json.dumps(request.body)) or '"role": "tool"' in text
-
-
-def call(index: int | None, id_: str | None, name: str | None, arguments: Any) -> dict[str, Any]:
-    """A fragment of a tool call; what is None is left out."""
-    function = {"name": name, "arguments": arguments}
-    whole = {"index": index, "id": id_, "type": "function"}
-    return {
-        **{key: value for key, value in whole.items() if value is not None},
-        "function": {key: value for key, value in function.items() if value is not None},
-    }
-
-
-def bash(word: str) -> str:
-    return json.dumps({"command": f"echo {word}", "description": "x"})
 
 
 Failed = dict[str, tuple[list[dict[str, Any]], int]]

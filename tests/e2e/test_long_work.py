@@ -95,9 +95,9 @@ async def test_the_upper_bound_ends_a_turn_honestly(raw: RawClient) -> None:
 
 
 async def test_an_answer_that_is_no_stream_is_bounded(raw: RawClient) -> None:
-    """A gateway that answers a streaming call with JSON: retried, and never beyond the upper bound."""
+    """A gateway that answers a streaming call with a page: retried, and never beyond the upper bound."""
     session = await raw.new_session()
-    turn = await raw.turn(session, "[[non-sse]] [[say: lost]]", seconds=MAX_SECONDS + 20)
+    turn = await raw.turn(session, "[[page]]", seconds=MAX_SECONDS + 20)
     assert turn[-1]["stop_reason"] == {"type": "retries_exhausted"}
     assert len(plain(turn, "session.error")) == 1
     assert not plain(turn, "agent.message")

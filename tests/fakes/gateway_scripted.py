@@ -230,3 +230,69 @@ def messages_text(text: str, stop: str | None = "end_turn", **more: Any) -> Answ
     """A message of one text."""
     block = {"type": "text", "text": text}
     return Answer([named_sse(*message_events(block, stop=stop), {"type": "message_stop"})], **more)
+
+
+# -- answers that are no streams -----------------------------------------------------------------------
+
+Call = tuple[str, str, dict[str, Any]]
+"""Id, tool and input of a call."""
+
+
+def whole_chat(text: str, *calls: Call, finish: str | None = "stop") -> dict[str, Any]:
+    """Return a chat completion as one object, with a thought."""
+    message: dict[str, Any] = {"role": "assistant", "content": text, "reasoning_content": "hm"}
+    if calls:
+        message["tool_calls"] = [
+            {"id": i, "type": "function", "function": {"name": n, "arguments": json.dumps(v)}}
+            for i, n, v in calls
+        ]
+    reason = "tool_calls" if calls and finish == "stop" else finish
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": CHAT_MODEL}
+    return {**head, "choices": [choice], "usage": USAGE}
+
+
+def whole_message(text: str, *calls: Call) -> dict[str, Any]:
+    """Return a message of the Messages API as one object, with a thought."""
+    return {
+        **message_events()[0]["message"],
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "sig"},
+            {"type": "text", "text": text},
+            *({"type": "tool_use", "id": i, "name": n, "input": v} for i, n, v in calls),
+        ],
+        "stop_reason": "tool_use" if calls else "end_turn",
+        "usage": {"input_tokens": 11, "output_tokens": 3},
+    }
+
+
+def whole_response(text: str, *calls: Call) -> dict[str, Any]:
+    """Return a response of the Responses API as one object, with a thought."""
+    parts = [{"type": "output_text", "text": text, "annotations": []}]
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": CHAT_MODEL,
+        "status": "completed",
+        "error": None,
+        "output": [
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "hm"}],
+            },
+            {"type": "message", "id": "msg_1", "role": "assistant", "content": parts},
+            *(
+                {
+                    "type": "function_call",
+                    "id": f"fc_{i}",
+                    "call_id": i,
+                    "name": n,
+                    "arguments": json.dumps(v),
+                }
+                for i, n, v in calls
+            ),
+        ],
+        "usage": {"input_tokens": 11, "output_tokens": 3, "total_tokens": 14},
+    }

@@ -154,6 +154,12 @@ async def test_non_sse_answer(http: aiohttp.ClientSession) -> None:
         assert (await response.json())["choices"][0]["message"]["content"] == "hi"
 
 
+async def test_a_page_is_no_answer(http: aiohttp.ClientSession) -> None:
+    """As a load balancer sends it with status 200."""
+    async with http.post("/v1/chat/completions", json=chat("[[page]]", stream=True)) as response:
+        assert (response.status, response.content_type) == (200, "text/html")
+
+
 async def test_lists_have_litellms_shapes(http: aiohttp.ClientSession) -> None:
     """The three sources and the Anthropic page name the same models; modes include non-chat ones."""
     async with http.get("/v1/models") as response:

@@ -272,7 +272,7 @@ async def test_chunks_are_not_held_back(relay: Relay, http: aiohttp.ClientSessio
         ("[[error: 500]]", 500, "failed"),
         ("[[error: 529]]", 529, "overloaded"),
         ("[[refuse]]", 200, "refusal"),
-        ("[[non-sse]][[say: hi]]", 502, "not_sse"),
+        ("[[page]]", 502, "not_sse"),
     ],
 )
 async def test_failures_are_typed(

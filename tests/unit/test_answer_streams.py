@@ -329,7 +329,8 @@ def test_a_cut_event_is_a_broken_answer(wire: Wire) -> None:
     """To leave it out would lose text or a call without a word; after the end it costs nothing."""
     answer = AnswerStream(wire, is_repaired=True)
     assert not answer.feed(b'data: {"choices": [{"delta": {"cont\n\n')
-    assert "is not JSON" in (answer.fault or "")
+    assert answer.fault is not None
+    assert "is not JSON" in answer.fault.message
 
     ended = AnswerStream("chat", is_repaired=True)
     ended.feed(sse(chunk(finish="stop")) + b'data: {"usage": {"pro\n\n')
@@ -344,11 +345,13 @@ def test_an_answer_that_was_broken_off_is_no_answer(reason: str, is_repaired: bo
     """Gateways report a failure of theirs as the reason why the model stopped."""
     answer = AnswerStream("chat", is_repaired=is_repaired)
     answer.feed(sse(chunk({"content": "half"}), chunk(finish=reason), "[DONE]"))
-    assert reason in (answer.fault or "")
+    assert answer.fault is not None
+    assert reason in answer.fault.message
 
     message = AnswerStream("messages", is_repaired=is_repaired)
     message.feed(named_sse(*message_events(stop=reason), {"type": "message_stop"}))
-    assert reason in (message.fault or "")
+    assert message.fault is not None
+    assert reason in message.fault.message
 
 
 @pytest.mark.parametrize(

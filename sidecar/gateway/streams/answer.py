@@ -6,10 +6,12 @@ answer: opencode would ask the model again at once and without end, so the calle
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from sidecar.gateway.streams.chat import ChatRepair
 from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire, error_in, interruption
+from sidecar.gateway.streams.formats import describe_mismatch, format_of
 from sidecar.gateway.streams.frames import (
     Frame,
     FrameSplitter,
@@ -19,9 +21,18 @@ from sidecar.gateway.streams.frames import (
     write_frame,
 )
 from sidecar.gateway.streams.messages import MessagesRepair
+from sidecar.gateway.streams.responses import ResponsesRepair
 
 _KEPT_BEGINNING_BYTES = 512
 _SHOWN_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why what came is no answer. opencode decides by the words of the message whether it tries again."""
+
+    kind: Literal["incomplete", "wrong_format"]
+    message: str
 
 
 class Repair(Protocol):
@@ -43,8 +54,9 @@ class AnswerStream:
         self.repaired_frames = 0
         self.beginning = b""
         """Of what was received, for the message about a body that is no event stream."""
-        self.fault: str | None = None
+        self.fault: Fault | None = None
         """Why what was received is no answer although the stream goes on; nothing more is passed on then."""
+        self._is_recognised = False
         self._wire = wire
         self._frames = FrameSplitter()
         self._is_repaired = is_repaired
@@ -96,8 +108,8 @@ class AnswerStream:
         if self._is_repaired and frame.kind in {"text", "broken"} and (frames := separate(raw)):
             self.repaired_frames += 1
             return b"".join(self._pass(each) for each in frames if not self._has_ended)
-        if frame.value is not None and (reason := interruption(self._wire, frame.value)):
-            self.fault = f"connection lost: the gateway broke the answer off ({reason})"
+        self.fault = self._fault_of(frame)
+        if self.fault is not None:
             return b""
         passed = self._repaired(frame)
         if passed is None:
@@ -105,6 +117,20 @@ class AnswerStream:
             return raw
         self.repaired_frames += 1
         return passed
+
+    def _fault_of(self, frame: Frame) -> Fault | None:
+        value = frame.value
+        if value is None or self._wire == "other":
+            return None
+        if not self._is_recognised:
+            came = format_of(value)
+            if came not in {None, self._wire}:
+                return Fault("wrong_format", describe_mismatch(self._wire, str(came)))
+            self._is_recognised = came is not None
+        if reason := interruption(self._wire, value):
+            text = f"connection lost: the gateway broke the answer off ({reason})"
+            return Fault("incomplete", text)
+        return None
 
     @property
     def _has_ended(self) -> bool:
@@ -125,7 +151,8 @@ class AnswerStream:
         if frame.kind == "broken":
             if not self.facts.has_mark:  # to leave it out would lose text or a call
                 shown = frame.raw[:_SHOWN_BYTES].decode("utf-8", "replace").strip()
-                self.fault = f"connection lost: the gateway sent an event that is not JSON: {shown}"
+                text = f"connection lost: the gateway sent an event that is not JSON: {shown}"
+                self.fault = Fault("incomplete", text)
             return b""
         value = frame.value
         if value is None:
@@ -146,6 +173,11 @@ class AnswerStream:
 
 
 def _repair_of(wire: Wire) -> Repair | None:
-    if wire == "chat":
-        return ChatRepair()
-    return MessagesRepair() if wire == "messages" else None
+    match wire:
+        case "chat":
+            return ChatRepair()
+        case "messages":
+            return MessagesRepair()
+        case "responses":
+            return ResponsesRepair()
+    return None

@@ -13,6 +13,7 @@ from typing import Any
 
 from sidecar.gateway.streams.facts import FILTERS, LIMITS, plain_reason
 from sidecar.gateway.streams.tool_calls import new_call_id
+from sidecar.gateway.streams.whole import message_events
 from sidecar.gateway.usage import is_count
 
 _BLOCKS = frozenset(
@@ -56,6 +57,30 @@ _DELTA_TEXT = {
 }
 
 
+_FINAL_ERRORS = frozenset(
+    {
+        *("authentication_error", "permission_error", "billing_error"),
+        *("invalid_request_error", "not_found_error", "request_too_large"),
+    }
+)
+"""Errors that trying again does not mend."""
+NO_MESSAGE = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_0",
+        "type": "message",
+        "role": "assistant",
+        "model": "",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 0, "output_tokens": 0},
+    },
+}
+"""Before an error that is final: one that is the first event of a stream is a status 500 to the AI SDK, and
+opencode tries again for a minute."""
+
+
 class MessagesRepair:
     """Keeps what must be known of one answer. `repair` is given every event, in order."""
 
@@ -76,6 +101,7 @@ class MessagesRepair:
             "message_delta": self._message_delta,
             "message_stop": self._message_stop,
             "error": self._error,
+            "message": self._message,
         }
 
     def repair(self, value: dict[str, Any], event: str) -> list[dict[str, Any]] | None:
@@ -89,16 +115,27 @@ class MessagesRepair:
         repaired = repair_one(value)
         return [value] if repaired is None and is_untyped else repaired
 
+    def _message(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """A whole message in one event."""
+        if not isinstance(value.get("content"), list):
+            return []
+        events: list[dict[str, Any]] = []
+        for event in message_events(value):
+            repaired = self._repairs[event["type"]](event)
+            events += [event] if repaired is None else repaired
+        return events
+
     def _error(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
         error = value.get("error")
         if not isinstance(error, dict):
             error = {"message": str(error or value.get("message") or "unknown")}
-        wanted = {"type": "api_error", "message": "unknown", **error}
+        begun = [NO_MESSAGE] if error.get("type") in _FINAL_ERRORS and not self._has_start else []
         if all(isinstance(error.get(name), str) for name in ("type", "message")):
-            return None
+            return [*begun, value] if begun else None
+        wanted = {"type": "api_error", "message": "unknown", **error}
         wanted["type"] = str(wanted["type"] or "api_error")
         wanted["message"] = str(wanted["message"] or "unknown")
-        return [{**value, "error": wanted}]
+        return [*begun, {**value, "error": wanted}]
 
     def _message_start(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
         if self._has_start:
@@ -146,14 +183,16 @@ class MessagesRepair:
         return [*closing, {**value, "index": index, "content_block": wanted}, *begun]
 
     def _begun(self, index: int, kind: str, block: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the delta of a block that begins with its text, which opencode does not read there."""
+        """Return the deltas of a block that begins with its text, which opencode does not read there."""
         field = {"text": "text", "thinking": "thinking"}.get(kind)
         text = block.get(field) if field else None
         if not field or not isinstance(text, str) or not text:
             return []
         block[field] = ""
-        delta = {"type": f"{field}_delta", field: text}
-        return [{"type": "content_block_delta", "index": index, "delta": delta}]
+        deltas = [{"type": f"{field}_delta", field: text}]
+        if isinstance(signature := block.get("signature"), str) and signature:
+            deltas.append({"type": "signature_delta", "signature": signature})
+        return [{"type": "content_block_delta", "index": index, "delta": d} for d in deltas]
 
     def _block_delta(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
         index, delta = _index(value), value.get("delta")

@@ -79,7 +79,7 @@ def of_turn(error: Mapping[str, Any], request: RequestFailure | None) -> Failure
     failure = from_child(error)
     if request is None:
         return failure
-    if request.kind == "limit":
+    if request.kind in {"limit", "wrong_format"}:
         return Failure("model_request_failed_error", request.message)
     known = _BY_KIND.get(request.kind, "model_request_failed_error")
     if failure.type == "unknown_error":
@@ -95,6 +95,16 @@ def cut_by_limit(*, has_text: bool) -> Failure:
         "model_request_failed_error",
         f"{what}: it used up its output limit (finish reason length, max_tokens); ask it to go on, "
         "or use a model with a larger limit",
+    )
+
+
+def empty_answer(*, has_thought: bool) -> Failure:
+    """The model ended the turn without a word or a tool call: the API has no stop reason for that."""
+    what = "it only reasoned" if has_thought else "its answer was empty"
+    return Failure(
+        "model_request_failed_error",
+        f"the model ended the turn without a text or a tool call: {what}; send the message again, or use "
+        "another model",
     )
 
 

@@ -376,6 +376,8 @@ class TurnMachine:
             return REFUSED
         if self._translator.is_cut:
             return failed(failures.cut_by_limit(has_text=self._translator.has_text))
+        if self._translator.is_empty and self._continuation is None:
+            return failed(failures.empty_answer(has_thought=self._translator.has_thought))
         return COMPLETED
 
     def _on_gap(self) -> None:

@@ -88,6 +88,9 @@ class TurnTranslator:
         """Whether the model's latest answer used up its output limit."""
         self.has_text = False
         """Whether the model's latest answer had any text."""
+        self.has_thought = False
+        """Whether it had any reasoning."""
+        self._has_ended_step = self._has_spoken = False
         self.open_calls: dict[str, OpenCall] = {}
         """Calls without a result, by opencode's call id."""
         self._granted = list(granted)
@@ -114,6 +117,11 @@ class TurnTranslator:
     def has_answer(self) -> bool:
         """Whether anything came of the prompt: an answer, were it empty, or an error."""
         return bool(self._assistants or self._summaries) or self.failure is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model answered, and neither wrote anything nor called a tool in the whole turn."""
+        return self._has_ended_step and not self._has_spoken and not self.calls_seen
 
     @property
     def has_begun(self) -> bool:
@@ -250,14 +258,16 @@ class TurnTranslator:
             return
         kind = part["type"]
         if kind in {"text", "reasoning"} and not part.get("synthetic"):
-            self.has_text |= kind == "text" and bool(part.get("text"))
+            has_words = bool(str(part.get("text") or "").strip())
+            self.has_text |= kind == "text" and has_words
+            self.has_thought |= kind == "reasoning" and has_words
             self._texts.update(out, part)
             self._release_tools(out)
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
             self._finished_parts.add(part["id"])  # told again after a gap
-            self.has_text = False
+            self.has_text = self.has_thought = False
             self._step_start(out)
         elif kind == "step-finish":
             self._step_finish(out, part)
@@ -346,6 +356,7 @@ class TurnTranslator:
         if part.get("reason") in {"content-filter", "refusal"}:
             self.is_refused = True
         self._is_step_open = False
+        self._has_ended_step, self._has_spoken = True, self._has_spoken or self.has_text
         if self._span is not None:
             is_error, usage = self._span.ended or (False, None)
             self._span.ended = (is_error, usage or step_usage(part))
