@@ -28,7 +28,8 @@ def format_of(value: dict[str, Any]) -> str | None:
     Besides the formats of `Wire` it knows two that gateways pass on when they do not translate: `gemini`
     and `ollama`.
     """
-    type_ = value.get("type") if isinstance(value.get("type"), str) else ""
+    type_ = value.get("type")
+    type_ = type_ if isinstance(type_, str) else ""
     if isinstance(value.get("choices"), list):
         return "chat"
     if type_ in _MESSAGE_EVENTS or (type_ == "message" and isinstance(value.get("content"), list)):
@@ -44,5 +45,5 @@ def format_of(value: dict[str, Any]) -> str | None:
 
 def describe_mismatch(requested: Wire, came: str) -> str:
     """Return the sentence that names what came and what was asked for."""
-    named = {**REQUESTED, **_OTHERS}[came]
+    named = _OTHERS.get(came) or next(name for wire, name in REQUESTED.items() if wire == came)
     return f"the gateway answered with {named}, where {REQUESTED[requested]} was asked for"

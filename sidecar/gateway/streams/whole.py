@@ -21,7 +21,7 @@ _SMALL_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
-def begins_as_json(beginning: bytes) -> bool:
+def begins_as_json(beginning: bytes | bytearray) -> bool:
     """Whether a body that begins so may be JSON instead of an event stream."""
     return beginning.removeprefix(_BOM).lstrip().startswith((b"{", b"["))
 
@@ -41,7 +41,7 @@ def stream_of(wire: Wire, body: bytes) -> bytes | None:
     return b"".join([*frames, b"data: " + DONE + b"\n\n"] if wire == "chat" else frames)
 
 
-def is_whole(body: bytes) -> bool:
+def is_whole(body: bytes | bytearray) -> bool:
     """Whether a body that began as JSON may be over. A large one is not looked at: that would take long."""
     return (
         len(body) <= _SMALL_BYTES
@@ -112,7 +112,7 @@ def _end(completion: dict[str, Any]) -> None:
             choice["finish_reason"] = "tool_calls" if has_calls else "stop"
 
 
-def _objects(body: bytes) -> list[dict[str, Any]] | None:
+def _objects(body: bytes | bytearray) -> list[dict[str, Any]] | None:
     """Return the JSON objects that a body consists of, None when there is anything else, or nothing."""
     text = body.removeprefix(_BOM).decode("utf-8", "replace").strip(_BLANKS)
     values: list[Any] = []
