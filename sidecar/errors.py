@@ -23,6 +23,7 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     |  +- ChildUnavailableError      503 api_error, retry-after
     +- RuntimeListError              502 api_error              (another runtime's API misbehaved)
     |  +- RuntimeListUnavailableError 503 api_error, retry-after
+    +- WebError                      shown to the agent whose tool it was, never sent
     +- OwnerUnavailableError         503 api_error, retry-after (the pod of a session is away)
     +- SettingsError                 start-up only, never sent
 
@@ -181,6 +182,12 @@ class RuntimeListUnavailableError(RuntimeListError):
     """Another runtime cannot be reached, and no list of it was ever seen."""
 
     status = 503
+
+
+class WebError(SidecarError):
+    """A page cannot be fetched, or must not be."""
+
+    status = 502
 
 
 class OwnerUnavailableError(SidecarError):

@@ -72,6 +72,8 @@ class Sources:
     """How far agents are confined, and what got through."""
     console: Callable[[], Iterable[Reading]] | None = None
     """Attempts to sign in to the console."""
+    web: Callable[[], Iterable[Reading]] | None = None
+    """What agents fetched and searched."""
 
 
 def connect(metrics: Metrics, sources: Sources) -> None:
@@ -165,7 +167,8 @@ class StateCollector(Collector):
                 yield make(reading.name, reading.text, reading.value)
 
     def _further(self) -> Iterable[Callable[[], Iterable[Reading]] | None]:
-        return self._sources.cluster, self._sources.walls, self._sources.console
+        sources = self._sources
+        return sources.cluster, sources.walls, sources.console, sources.web
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -25,6 +25,7 @@ from sidecar.config import (
     StorageSettings,
     TracingSettings,
     TurnSettings,
+    WebSettings,
 )
 
 RUNTIME_KEY = "runtime-key-of-the-tests"
@@ -53,6 +54,7 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         log=LogSettings(**groups.get("log", {})),
         tracing=TracingSettings(**groups.get("tracing", {})),
         relay=RelaySettings(**groups.get("relay", {})),
+        web=WebSettings(**groups.get("web", {})),
         admin=AdminSettings(**({"port": 0} | groups.get("admin", {}))),
     )
 

@@ -17,7 +17,7 @@ from sidecar.config.engine import (
     TurnSettings,
     VaultSettings,
 )
-from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings, WebSettings
 from sidecar.config.listeners import (
     AdminSettings,
     ConsoleSettings,
@@ -45,6 +45,7 @@ __all__ = [
     "TracingSettings",
     "TurnSettings",
     "VaultSettings",
+    "WebSettings",
     "env_name",
     "is_secret",
     "meanings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -66,6 +67,42 @@ class GatewaySettings(SettingsGroup):
                 "gets one of them in the Authorization header, not both; take the part before @ out of "
                 "the URL, or unset the key"
             )
+
+
+class WebSettings(SettingsGroup):
+    """The agents' `web_fetch`, done by the sidecar, and `web_search`, done by the gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_WEB_")
+
+    search_tool: Annotated[str, Field(max_length=256)] | None = None
+    """Name of a search tool of the gateway (LiteLLM's `search_tools`). Unset: agents have no `web_search`,
+    which is answered as not enabled."""
+    search_timeout_seconds: Seconds = 30.0
+    """Bound for one search, seconds."""
+    timeout_seconds: Seconds = 30.0
+    """Bound for one fetch with its redirects and its conversion, seconds. A call may ask for less."""
+    max_bytes: Annotated[int, Field(ge=1024)] = 5_000_000
+    """Largest page or image that is fetched, bytes, decompressed."""
+    max_text_chars: Annotated[int, Field(ge=1000)] = 200_000
+    """Characters of a page that a model is given; the rest is cut. opencode shows it 50 kB of them and keeps
+    the whole in a file."""
+    max_parallel: Annotated[int, Field(ge=1)] = 16
+    """Fetches at the same time over all sessions; further ones wait, within their own bound."""
+    private_networks: CommaList = ()
+    """Networks that agents may reach though they are not public, comma-separated: `10.0.0.0/8`, an intranet.
+    All other private, loopback and link-local addresses are refused, whatever a name leads to."""
+
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """Return the private networks. Raises SettingsError for what is none."""
+        networks = []
+        for text in self.private_networks:
+            try:
+                networks.append(ip_network(text))
+            except ValueError as error:
+                raise SettingsError(
+                    f"SIDECAR_WEB_PRIVATE_NETWORKS: {text!r} is not a network such as 10.0.0.0/8: {error}"
+                ) from error
+        return networks
 
 
 class RelaySettings(SettingsGroup):

@@ -26,7 +26,7 @@ from sidecar.config.engine import (
     TurnSettings,
     VaultSettings,
 )
-from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings
+from sidecar.config.gateway import GatewaySettings, RelaySettings, RuntimesSettings, WebSettings
 from sidecar.config.listeners import (
     AdminSettings,
     ConsoleSettings,
@@ -59,6 +59,7 @@ class Settings(BaseModel):
     console: ConsoleSettings = Field(default_factory=ConsoleSettings)
     relay: RelaySettings = Field(default_factory=RelaySettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
 
     @classmethod
     def load(cls, **groups: SettingsGroup) -> Settings:
@@ -72,6 +73,7 @@ class Settings(BaseModel):
         settings.http.effective_host()
         settings.admin.check()
         settings.gateway.check()
+        settings.web.networks()
         settings.check_attached()
         settings.check_database()
         return settings

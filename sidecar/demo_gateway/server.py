@@ -26,6 +26,11 @@ _MAX_RECORDED = 2_000
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
 _PAGE = "<html><body>The service is being updated.</body></html>"
 _RETRY_AFTER_SECONDS = "1"
+_FOUND = (
+    "https://docs.example.com/guide",
+    "https://blog.example.org/2026/news",
+    "https://www.example.net/",
+)
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -87,6 +92,7 @@ class DemoGateway:
                 web.get("/model/info", self._list_deployments),
                 web.post("/v1/chat/completions", self._chat_completions),
                 web.post("/v1/messages", self._messages),
+                web.post("/v1/search/{tool}", self._search),
                 web.get("/demo/requests", self._list_requests),
                 web.post("/demo/models", self._add_model),
                 web.delete("/demo/models/{id:.+}", self._remove_model),
@@ -186,6 +192,15 @@ class DemoGateway:
         talk = read(body, session_id=request.headers.get("x-session-id", ""))
         reply = compose(talk)
         return await self._answer(request, talk, reply, AnthropicWire(talk, reply))
+
+    async def _search(self, request: web.Request) -> web.Response:
+        """Find the same pages for every query. As some search providers, it ignores the domain filter."""
+        query = str((await _object(request)).get("query"))
+        results = [
+            {"title": f"{query}, part {n}", "url": url, "snippet": f"About {query}.", "date": None}
+            for n, url in enumerate(_FOUND, start=1)
+        ]
+        return web.json_response({"object": "search", "results": results})
 
     async def _answer(
         self,

@@ -35,7 +35,7 @@ class AgentsApi:
     @declare.post("/v1/agents", response=AgentObject)
     async def create(self, body: AgentCreate) -> Answer:
         """Create an agent. Its model is an id that the gateway lists, or an alias."""
-        return (await self._agents.create(body)).answer()
+        return self._agents.to_api(await self._agents.create(body))
 
     @declare.get("/v1/agents", response=Page[AgentObject])
     async def list(self, query: AgentsQuery) -> Answer:
@@ -47,17 +47,17 @@ class AgentsApi:
     @declare.get("/v1/agents/{id}", response=AgentObject)
     async def retrieve(self, agent_id: AgentId, query: VersionQuery) -> Answer:
         """Retrieve an agent."""
-        return (await self._agents.get(agent_id, query.version)).answer()
+        return self._agents.to_api(await self._agents.get(agent_id, query.version))
 
     @declare.post("/v1/agents/{id}", response=AgentObject, raises=(ConflictError,))
     async def update(self, agent_id: AgentId, body: AgentUpdate) -> Answer:
         """Update an agent, which makes a new version: what is omitted is kept, null or empty clears."""
-        return (await self._agents.update(agent_id, body)).answer()
+        return self._agents.to_api(await self._agents.update(agent_id, body))
 
     @declare.post("/v1/agents/{id}/archive", response=AgentObject, body=Anything)
     async def archive(self, agent_id: AgentId) -> Answer:
         """Archive an agent: no new sessions are made with it."""
-        return (await self._agents.archive(agent_id)).answer()
+        return self._agents.to_api(await self._agents.archive(agent_id))
 
     @declare.get("/v1/agents/{id}/versions", response=Page[AgentObject])
     async def versions(self, agent_id: AgentId, query: ListQuery) -> Answer:

@@ -21,8 +21,8 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class CustomResult:
-    """What the client answered. `content` holds the API's blocks."""
+class ToolResult:
+    """What a call came to. `content` holds the API's blocks."""
 
     content: Sequence[Mapping[str, Any]]
     is_error: bool
@@ -30,12 +30,10 @@ class CustomResult:
 
 @dataclass(slots=True)
 class _Pairing:
-    calls: defaultdict[Key, deque[asyncio.Future[CustomResult]]] = field(
+    calls: defaultdict[Key, deque[asyncio.Future[ToolResult]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
-    answers: defaultdict[Key, deque[CustomResult]] = field(
-        default_factory=lambda: defaultdict(deque)
-    )
+    answers: defaultdict[Key, deque[ToolResult]] = field(default_factory=lambda: defaultdict(deque))
 
 
 class CustomTools:
@@ -53,17 +51,17 @@ class CustomTools:
         """Compare in constant time."""
         return hmac.compare_digest(self.token(session_id).encode(), offered.encode())
 
-    async def call(self, session_id: str, name: str, arguments: Mapping[str, Any]) -> CustomResult:
+    async def call(self, session_id: str, name: str, arguments: Mapping[str, Any]) -> ToolResult:
         """Wait, without limit, for the client's answer. Cancelled when the session's turn ends."""
         pairing, key = self._pairing(session_id), _key(name, arguments)
         if pairing.answers[key]:
             return pairing.answers[key].popleft()
-        future: asyncio.Future[CustomResult] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ToolResult] = asyncio.get_running_loop().create_future()
         pairing.calls[key].append(future)
         return await future
 
     def answer(
-        self, session_id: str, name: str, arguments: Mapping[str, Any], result: CustomResult
+        self, session_id: str, name: str, arguments: Mapping[str, Any], result: ToolResult
     ) -> None:
         """Give the client's answer to the call that waits for it, or to the one that will come."""
         pairing, key = self._pairing(session_id), _key(name, arguments)

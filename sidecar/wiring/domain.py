@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from sidecar.managed.child.mcp_servers import McpServers
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.child.sessions import ChildSessions
+from sidecar.managed.child.web_tools import WebTools
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.resources import Resources
@@ -29,6 +30,7 @@ from sidecar.managed.sessions.service import Sessions, typed_name
 from sidecar.managed.sessions.shell_variables import ShellVariables
 from sidecar.managed.sessions.space import SpaceWatch
 from sidecar.managed.turns.state import SessionRecord
+from sidecar.managed.turns.tool_plan import CUSTOM_SERVER, WEB_SERVER
 from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_secret_box, open_shared_secret_box
 from sidecar.managed.vaults.vaults import Vaults
@@ -37,10 +39,11 @@ from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
 from sidecar.opencode.shell_environment import ShellEnvironment
-from sidecar.opencode.tool_server import ToolServer
+from sidecar.opencode.tool_server import ClientTools, ToolServer
 from sidecar.store.interface import Store
 from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts
+from sidecar.wiring.web import Web
 
 _log = structlog.get_logger(__name__)
 
@@ -121,6 +124,7 @@ async def make_domain(
     *,
     child: ChildParts,
     secrets: Secrets,
+    web: Web,
     tracer: Tracer,
     ownership: Ownership,
 ) -> Domain:
@@ -130,9 +134,15 @@ async def make_domain(
     async def tools_of(session_id: str) -> list[dict[str, object]]:
         return await sessions.custom_tools(session_id)
 
+    async def web_options_of(session_id: str) -> Mapping[str, Mapping[str, object]]:
+        return await sessions.web_options(session_id)
+
     tool_server = ToolServer(
-        custom_tools=custom_tools,
-        tools_of=tools_of,
+        is_token=custom_tools.is_token,
+        sources={
+            CUSTOM_SERVER: ClientTools(custom_tools, tools_of),
+            WEB_SERVER: WebTools(fetcher=web.fetcher, search=web.search, options_of=web_options_of),
+        },
         host=settings.relay.host,
         reached_at=settings.relay.reached_at(),
     )
@@ -189,7 +199,11 @@ async def make_domain(
         keepers_dir=child.keepers_dir,
     )
     child_sessions.on_tool_end(space.note_tool_end)
-    agents = Agents(database=database, resolve_model=child.registry.resolve)
+    agents = Agents(
+        database=database,
+        resolve_model=child.registry.resolve,
+        has_search=web.search is not None,
+    )
     sessions = Sessions(
         database=database,
         log=log,

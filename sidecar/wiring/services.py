@@ -36,6 +36,7 @@ from sidecar.wiring.gateway import describe, find_gateway, make_catalogue, start
 from sidecar.wiring.public_listener import open_public_listener
 from sidecar.wiring.routes import make_models_api, make_routes, serve_admin
 from sidecar.wiring.running import RunningSidecar
+from sidecar.wiring.web import open_web
 
 if TYPE_CHECKING:
     from sidecar.wiring.cluster import Cluster
@@ -78,6 +79,7 @@ async def open_services(
     secrets = await open_secrets(
         settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
     )
+    web = await open_web(settings.web, gateway, session, stack)
     cluster = await _make_cluster(settings, database, stack)
     domain = await make_domain(
         settings,
@@ -85,6 +87,7 @@ async def open_services(
         stack,
         child=child,
         secrets=secrets,
+        web=web,
         tracer=tracer,
         ownership=cluster.ownership if cluster is not None else Ownership(),
     )
@@ -104,6 +107,7 @@ async def open_services(
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
         walls=partial(wall_readings, child.confinement, domain),
         console=partial(sign_in_readings, attempts),
+        web=web.readings,
     )
     connect_metrics(metrics, sources)
     # Before the catalogue's first refresh, whose update would meet a config that cannot be written, too.

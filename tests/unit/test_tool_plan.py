@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import InvalidRequestError
-from sidecar.managed.agents.toolsets import check_fit, expand, with_search_off
+from sidecar.managed.agents.toolsets import check_fit, expand, offered
 from sidecar.managed.turns.tool_plan import CHILD_TOOLS, ToolPlan, sanitise
 from sidecar.wire.managed import AgentCreate
 
@@ -100,7 +100,7 @@ def test_web_tools_that_are_off_are_not_in_the_plan() -> None:
 )
 def test_without_a_search_it_is_answered_as_disabled(given: Any) -> None:
     """Whatever the client asked for, in the toolset's own shape; the other tools stay as they are."""
-    (shown,) = with_search_off(expanded([TOOLSET | given]))
+    (shown,) = offered(expanded([TOOLSET | given]), has_search=False)
     (search,) = [c for c in shown["configs"] if c["name"] == "web_search"]
     assert (search["enabled"], search["type"]) == (False, "web_search")
     assert search["permission_policy"] == {"type": "always_allow"}
@@ -147,7 +147,7 @@ def test_the_plain_toolset_allows_the_eight_tools_and_no_others() -> None:
     tool_plan = plan([TOOLSET])
     guarded = set(CHILD_TOOLS.values()) - {"write"}  # opencode asks for `edit` there
     assert {decided(tool_plan, child) for child in guarded} == {"allow"}
-    own = ("task", "todowrite", "question", "skill", "platform_approve")
+    own = ("task", "todowrite", "question", "skill", "webfetch", "websearch", "platform_approve")
     for child_tool in own:
         assert decided(tool_plan, child_tool) == "deny"
 
@@ -199,8 +199,8 @@ def test_auto_counts_as_ask() -> None:
          {"file_path": "/a", "offset": None, "limit": [1]}),
         ("edit", {"filePath": "/a", "oldString": "x", "newString": "y", "replaceAll": True},
          "edit", {"file_path": "/a", "old_string": "x", "new_string": "y", "replace_all": True}),
-        ("webfetch", {"url": "http://x"}, "web_fetch", {"url": "http://x"}),
-        ("websearch", {"query": "x"}, "web_search", {"query": "x"}),
+        ("web_fetch", {"url": "http://x"}, "web_fetch", {"url": "http://x"}),
+        ("web_search", {"query": "x"}, "web_search", {"query": "x"}),
         ("apply_patch", {"patch": "p"}, "edit", {"patch": "p"}),
     ],
 )  # fmt: skip

@@ -49,23 +49,32 @@ class Agent:
         del shown["metadata"]
         return shown
 
-    def answer(self) -> dict[str, Any]:
-        """Return the API's agent object; every field that strict clients need is present."""
-        return {
-            **self.snapshot(),
-            "metadata": self.body["metadata"],
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "archived_at": self.archived_at,
-        }
-
 
 class Agents:
-    """Create, read, update and list agents."""
+    """Create, read, update and list agents. `has_search` says that the gateway can be searched with."""
 
-    def __init__(self, *, database: Store, resolve_model: ResolveModel) -> None:
+    def __init__(
+        self, *, database: Store, resolve_model: ResolveModel, has_search: bool = False
+    ) -> None:
         self._database = database
         self._resolve_model = resolve_model
+        self._has_search = has_search
+
+    def offered(self, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return an agent's tools as they can be offered here: what cannot be is not enabled."""
+        return toolsets.offered(tools, has_search=self._has_search)
+
+    def to_api(self, agent: Agent) -> dict[str, Any]:
+        """Return the API's agent object; every field that strict clients need is present."""
+        snapshot = agent.snapshot()
+        return {
+            **snapshot,
+            "tools": self.offered(snapshot["tools"]),
+            "metadata": agent.body["metadata"],
+            "created_at": agent.created_at,
+            "updated_at": agent.updated_at,
+            "archived_at": agent.archived_at,
+        }
 
     async def create(self, request: AgentCreate) -> Agent:
         """Store a new agent. Raises InvalidRequestError, also for a model that is not offered."""
@@ -145,7 +154,7 @@ class Agents:
         page = await self._database.read(
             lambda connection: pagination.fetch_page(connection, query)
         )
-        return page.envelope(lambda row: _from_row(row).answer())
+        return page.envelope(lambda row: self.to_api(_from_row(row)))
 
     async def versions(self, agent_id: str, query: pagination.Query) -> dict[str, Any]:
         """Return a page of all versions, newest first. Raises NotFoundError."""
@@ -165,7 +174,7 @@ class Agents:
             return pagination.fetch_page(connection, query)
 
         page = await self._database.read(select)
-        return page.envelope(lambda row: _from_row(row, created="agent_created_at").answer())
+        return page.envelope(lambda row: self.to_api(_from_row(row, created="agent_created_at")))
 
     async def model_refs(self) -> set[str]:
         """Return the model refs in use by agents and sessions, for the child's config at start."""

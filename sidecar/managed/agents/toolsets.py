@@ -40,20 +40,24 @@ def check_fit(tools: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str,
             )
 
 
-def with_search_off(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return expanded tools as a sidecar without a search answers them: `web_search` is not enabled."""
+def offered(tools: Sequence[Mapping[str, Any]], *, has_search: bool) -> list[dict[str, Any]]:
+    """Return expanded tools as this sidecar offers them: without a search, `web_search` is not enabled."""
     return [
-        {**tool, "configs": _search_off(tool)} if tool["type"] == BUILT_IN else dict(tool)
+        {**tool, "configs": _search_off(tool)}
+        if tool["type"] == BUILT_IN and not has_search
+        else dict(tool)
         for tool in tools
     ]
 
 
 def _search_off(toolset: Mapping[str, Any]) -> list[dict[str, Any]]:
-    given = next((c for c in toolset["configs"] if c["name"] == WEB_SEARCH), None)
-    policy = (given or toolset["default_config"])["permission_policy"]
+    configs, default = toolset["configs"], toolset["default_config"]
+    given = next((c for c in configs if c["name"] == WEB_SEARCH), None)
+    if given is None and not default["enabled"]:
+        return list(configs)
+    policy = (given or default)["permission_policy"]
     off = {"name": WEB_SEARCH, "type": WEB_SEARCH, "permission_policy": policy, **(given or {})}
-    others = [config for config in toolset["configs"] if config is not given]
-    return [*others, {**off, "enabled": False}]
+    return [*(c for c in configs if c is not given), {**off, "enabled": False}]
 
 
 def _expand_one(tool: Tool) -> dict[str, Any]:

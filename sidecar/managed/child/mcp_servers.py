@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.managed.turns.failures import Failure, TurnFailedError
 from sidecar.managed.turns.state import SessionRecord
-from sidecar.managed.turns.tool_plan import CUSTOM_SERVER, ToolPlan
+from sidecar.managed.turns.tool_plan import CUSTOM_SERVER, WEB_SERVER, ToolPlan
 from sidecar.opencode.custom_tools import CustomTools
 
 BearersFor = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
@@ -31,7 +31,7 @@ class McpServers:
         self,
         *,
         custom_tools: CustomTools,
-        tool_server_url: Callable[[str], str],
+        tool_server_url: Callable[[str, str], str],
         bearers_for: BearersFor,
     ) -> None:
         self._custom_tools = custom_tools
@@ -49,10 +49,13 @@ class McpServers:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             key = plan.server_keys[server["name"]]
             entries[key] = _remote(server["url"], headers, _MCP_MILLISECONDS)
+        headers = {"Authorization": f"Bearer {self._custom_tools.token(record.id)}"}
         if plan.custom:
-            headers = {"Authorization": f"Bearer {self._custom_tools.token(record.id)}"}
-            url = self._tool_server_url(record.id)
+            url = self._tool_server_url(CUSTOM_SERVER, record.id)
             entries[CUSTOM_SERVER] = _remote(url, headers, _UNLIMITED_MILLISECONDS)
+        if plan.web:
+            url = self._tool_server_url(WEB_SERVER, record.id)
+            entries[WEB_SERVER] = _remote(url, headers, _MCP_MILLISECONDS)
         return entries
 
     def check(self, record: SessionRecord, key: str, statuses: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import Violation
-from sidecar.managed.turns.state import STALE, SessionRecord
+from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
@@ -212,7 +212,7 @@ class ChildSessions:
         await self._pump.wait_connected(self._supervisor.boot)
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
-        if is_reloaded or record.body.get(STALE):
+        if is_reloaded or record.has_stale_tools:
             # After a change of the session's tools its servers are added anew with the next load.
             await self._instances.unload(directory)
         model = ModelRef.parse(record.model_ref)
@@ -274,7 +274,7 @@ class ChildSessions:
     ) -> str:
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])
         if record.child_session_id is not None and not is_new:
-            if record.body.get(STALE):
+            if record.has_stale_tools:
                 rules = plan.rules(self._external)
                 await client.update_session_permission(record.child_session_id, rules)
             return record.child_session_id

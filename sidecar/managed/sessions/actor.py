@@ -26,7 +26,9 @@ from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.outcome import Outcome
 from sidecar.managed.turns.state import (
+    CURRENT_RULES,
     INTERRUPT,
+    RULES,
     STALE,
     SYSTEM,
     QueuedEvent,
@@ -199,6 +201,7 @@ class SessionActor:
         self._assert_held()
         self.record.child_session_id = child_session_id
         self.record.body.pop(STALE, None)
+        self.record.body[RULES] = CURRENT_RULES
         self._bind_child(child_session_id, self)
         if is_repeated:
             self.record.note_repeated()

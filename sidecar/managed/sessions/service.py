@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.representation import session_to_api
 from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
-from sidecar.managed.turns.state import STALE, SessionRecord
+from sidecar.managed.turns.state import CURRENT_RULES, RULES, STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.model_requests import Usage
@@ -115,6 +115,7 @@ class Sessions:
                 "metadata": dict(request.metadata or {}),
                 "resources": plan.answers,
                 "vault_ids": list(request.vault_ids or ()),
+                RULES: CURRENT_RULES,
             },
         )
 
@@ -140,6 +141,10 @@ class Sessions:
         """Return the tools that the session's client executes. Raises NotFoundError."""
         return ToolPlan((await self.record(session_id)).agent["tools"], ()).custom
 
+    async def web_options(self, session_id: str) -> dict[str, Mapping[str, Any]]:
+        """Return the session's web tools with their options. Raises NotFoundError."""
+        return ToolPlan((await self.record(session_id)).agent["tools"], ()).web
+
     async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
         """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
         async with self._engine.holding(session_id) as actor:
@@ -160,6 +165,7 @@ class Sessions:
                 changed = merge_tools(
                     body["agent"], request.agent.tools, request.agent.mcp_servers, sent
                 )
+                changed["tools"] = self._agents.offered(changed["tools"])
                 body["agent"] = {**body["agent"], **changed}
             changes = {
                 key: body[key]
@@ -269,6 +275,7 @@ class Sessions:
             snapshot, model_ref = await self._overridden(snapshot, model_ref, reference)
         elif model_ref:
             await self._resolve_model(typed_name(model_ref))
+        snapshot["tools"] = self._agents.offered(snapshot["tools"])
         return agent, snapshot, model_ref
 
     async def _overridden(

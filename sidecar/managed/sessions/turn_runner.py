@@ -28,7 +28,7 @@ from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.turns.timing import STOP_WAIT_SECONDS, Timer
 from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.model_requests import Usage
-from sidecar.opencode.custom_tools import CustomResult, CustomTools
+from sidecar.opencode.custom_tools import CustomTools, ToolResult
 from sidecar.store.interface import StoreError
 
 _log = structlog.get_logger(__name__)
@@ -179,7 +179,7 @@ class TurnRunner:
         await self._commit(out)
 
     def _give(self, given: do.GiveToolResult) -> None:
-        result = CustomResult(given.content, given.is_error)
+        result = ToolResult(given.content, given.is_error)
         self._custom_tools.answer(self._session.record.id, given.name, given.input, result)
 
     async def _commit(self, out: Output) -> Output:

@@ -35,6 +35,9 @@ INTERRUPT = "user.interrupt"
 SYSTEM = "system.message"
 STALE = "is_child_stale"
 """Key in a session's body: its tools changed since opencode was last given them."""
+RULES, CURRENT_RULES = "tool_rules", 2
+"""Key in a session's body, and its value: what the rules that opencode was given are about. Before the 2 they
+allowed opencode's own `webfetch`."""
 
 TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
 
@@ -116,6 +119,11 @@ class SessionRecord:
         """The agent's snapshot."""
         snapshot: dict[str, Any] = self.body["agent"]
         return snapshot
+
+    @property
+    def has_stale_tools(self) -> bool:
+        """Whether opencode, if it knows the session, has rules for it that no longer hold."""
+        return bool(self.body.get(STALE)) or self.body.get(RULES) != CURRENT_RULES
 
     @property
     def state(self) -> State:

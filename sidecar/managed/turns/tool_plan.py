@@ -32,8 +32,8 @@ CHILD_TOOLS: Mapping[str, str] = {
     "edit": "edit",
     "glob": "glob",
     "grep": "grep",
-    WEB_FETCH: "webfetch",
-    WEB_SEARCH: "websearch",
+    WEB_FETCH: f"{WEB_SERVER}_fetch",
+    WEB_SEARCH: f"{WEB_SERVER}_search",
 }
 """The API's built-in tools and what opencode calls them."""
 
