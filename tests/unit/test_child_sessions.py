@@ -9,7 +9,6 @@ import pytest
 
 from sidecar.errors import ChildUnavailableError
 from sidecar.managed.child.sessions import ChildSessions
-from sidecar.managed.turns.state import STALE
 from tests.turn_scripts import make_agent
 
 
@@ -34,7 +33,7 @@ async def test_changed_permissions_are_sent_until_the_child_has_them(first: str)
     """A child that dies, or an interrupt, in the middle of it: the next prompt sends them again."""
     client: Any = Client(first)
     record: Any = SimpleNamespace(
-        agent=make_agent(), child_session_id="ses_1", body={"title": None, STALE: True}
+        agent=make_agent(), child_session_id="ses_1", has_stale_tools=True, body={"title": None}
     )
     parts: Any = dict.fromkeys(
         ("supervisor", "instances", "pump", "mcp_servers", "repositories", "workspaces_dir")
@@ -45,6 +44,6 @@ async def test_changed_permissions_are_sent_until_the_child_has_them(first: str)
             await sessions._ensure_session(client, record, Path())
     await sessions._ensure_session(client, record, Path())
     assert client.updates == 1
-    del record.body[STALE]  # as the session does when its prompt is noted
+    record.has_stale_tools = False  # as the session does when its prompt is noted
     await sessions._ensure_session(client, record, Path())
     assert client.updates == 1
