@@ -146,7 +146,8 @@ async def test_agents(sdk: Sdk, attempts: Attempts) -> None:
     )
     assert agent.version == 1
     toolset: Any = agent.tools[0]
-    assert [c.permission_policy.type for c in toolset.configs] == ["always_ask"]
+    shown = [(c.name, c.enabled, c.permission_policy.type) for c in toolset.configs]
+    assert shown == [("bash", True, "always_ask"), ("web_search", False, "always_allow")]
     assert toolset.default_config.permission_policy.type == "always_allow"
     second = await sdk.beta.agents.update(agent.id, version=1, system="Be long.")
     assert second.version == 2
