@@ -136,6 +136,15 @@ class Sessions:
             await self.post(path, {"events": [user_message(prompt)]})
             return await until_idle(stream, seconds=seconds)
 
+    async def idle(self, session_id: str, seconds: float = 60) -> None:
+        """Wait until no turn of the session runs."""
+        async with asyncio.timeout(seconds):
+            while True:
+                async with self.http.get(f"/v1/sessions/{session_id}") as response:
+                    if (await response.json())["status"] == "idle":
+                        return
+                await asyncio.sleep(0.1)
+
     async def turns(self, *prompts: tuple[str, str]) -> dict[str, list[dict[str, Any]]]:
         """Run a turn in each session at the same time; return their events by session."""
         running = [self.turn(session_id, prompt) for session_id, prompt in prompts]
@@ -174,7 +183,7 @@ async def confined(
     installation: Installation, data_dir: Path, **settings: str
 ) -> AsyncIterator[Sessions]:
     """Run a sidecar on the demo gateway's models with these settings."""
-    data_dir.mkdir(mode=0o700)
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     if installation.is_other_user:
         os.chown(data_dir, UID, UID)
     environment = {

@@ -23,6 +23,7 @@ from sidecar.opencode.confinement import Confinement, Surroundings, prepare
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
+from sidecar.opencode.moved_data import follow_move
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.keepers import end_session
 from sidecar.processes.orphans import marker_for
@@ -125,16 +126,15 @@ async def _lay_out(settings: Settings, files: ChildFiles) -> Path:
     try:
         await asyncio.to_thread(files.prepare)
         await asyncio.to_thread(_make, settings.storage.workspaces_dir)
-        return (
-            PLUGIN_FILE
-            if settings.child.url is None
-            else await asyncio.to_thread(files.share_plugin)
-        )
+        if settings.child.url is not None:
+            return await asyncio.to_thread(files.share_plugin)
+        await asyncio.to_thread(follow_move, files, settings.storage.workspaces_dir)
     except OSError as error:
         raise SettingsError(
             f"DATA_DIR: cannot make {error.filename or files.root}: {error.strerror}; free that path or set "
             "another DATA_DIR"
         ) from error
+    return PLUGIN_FILE
 
 
 def _make(directory: Path) -> None:
