@@ -62,8 +62,11 @@ class HttpSettings(SettingsGroup):
     SDKs, and to callers that ask with `types[]` or `event_deltas[]`. LAP shows none of them, and pays for
     each at every list."""
     replay_pause_seconds: Annotated[float, Field(ge=0)] = 0.5
-    """How long that replay waits for a prompt when other streams saw the turn already, seconds. A reader
-    that opens before it sends its prompt wants none."""
+    """How long that replay waits for a prompt, seconds. A reader that opens before it sends its prompt wants
+    none."""
+    channel_pause_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """The same after a turn that such a reader seems to have read, seconds: the next one is probably its
+    like again, and its prompt may be slow."""
 
     @field_validator("host")
     @classmethod

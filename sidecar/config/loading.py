@@ -35,6 +35,7 @@ from sidecar.config.listeners import (
     TracingSettings,
 )
 from sidecar.errors import SettingsError
+from sidecar.wire.problems import problems_of
 
 _PREFIX = "SIDECAR_"
 
@@ -192,9 +193,11 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 def _explain(error: ValidationError) -> str:
     group = next((g for _, g in _groups() if g.__name__ == error.title), None)
     lines = []
-    for item in error.errors(include_input=False, include_url=False):
-        where = str(item["loc"][0]) if item["loc"] else ""
+    for problem in problems_of(error):
+        where = str(problem.path[0]) if problem.path else ""
         if group is not None and where in group.model_fields:
             where = env_name(group, where)
-        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+        inner = ".".join(str(step) for step in problem.path[1:])
+        text = f"{inner}: {problem.text}" if inner else problem.text
+        lines.append(f"{where}: {text}" if where else text)
     return "; ".join(lines)

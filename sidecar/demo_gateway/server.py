@@ -21,6 +21,7 @@ from sidecar.demo_gateway.conversation import Conversation, read
 from sidecar.demo_gateway.models import DEFAULT_MODELS, DemoModel
 from sidecar.demo_gateway.openai_wire import OpenAIWire
 from sidecar.demo_gateway.reply import Fault, Reply, Text, compose
+from sidecar.wire.problems import problems_of
 
 _MAX_RECORDED = 2_000
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -170,7 +171,9 @@ class DemoGateway:
         try:
             model = DemoModel.model_validate_json(await request.read())
         except ValidationError as error:
-            return web.json_response(openai_wire.error_body(400, str(error)), status=400)
+            return web.json_response(
+                openai_wire.error_body(400, str(problems_of(error)[0])), status=400
+            )
         self.models[model.id] = model
         return web.json_response(model.model_dump(exclude_none=True))
 

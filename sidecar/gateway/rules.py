@@ -15,6 +15,7 @@ from sidecar.config import GatewaySettings
 from sidecar.errors import SettingsError
 from sidecar.wire.litellm import PLACEHOLDERS
 from sidecar.wire.model_bounds import MAX_NAME_CHARS, MAX_TOKENS, MAX_USD_PER_TOKEN, why_unusable
+from sidecar.wire.problems import problems_of
 
 Wire = Literal["messages", "chat"]
 
@@ -123,10 +124,10 @@ def rules_of(settings: GatewaySettings) -> Rules:
         try:
             overrides[model_id] = Override.model_validate(raw)
         except ValidationError as error:
-            problem = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(part) for part in (model_id, *problem["loc"]))
+            problem = problems_of(error, raw)[0]
+            where = ".".join(str(part) for part in (model_id, *problem.path))
             raise SettingsError(
-                f"SIDECAR_GATEWAY_OVERRIDES: {where}: {problem['msg']}; known fields: "
+                f"SIDECAR_GATEWAY_OVERRIDES: {where}: {problem.text}; known fields: "
                 f"{', '.join(Override.model_fields)}"
             ) from error
     return Rules(

@@ -33,6 +33,7 @@ from sidecar.wire.json_text import (
     mended,
     read_strictly,
 )
+from sidecar.wire.problems import kind_of
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -242,10 +243,5 @@ def _object_of(
     except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"the body must be a JSON object, not {_kind(value)}")
+        raise InvalidRequestError(f"the body must be a JSON object, not {kind_of(value)}")
     return dict(mended(value)) if has_unstorable_escape(text) and not has_secrets else value
-
-
-def _kind(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,6 +14,7 @@ from sidecar.errors import InvalidRequestError
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import Order, Query
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
+from sidecar.wire.problems import Problem, problems_of
 
 M = TypeVar("M", bound=BaseModel)
 Q = TypeVar("Q", bound="QueryModel")
@@ -179,47 +179,24 @@ def parse(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        message, field, code = _explain(error)
+        message, field, code = _explain(error, value)
         raise InvalidRequestError(message, field=field, error_code=code) from error
 
 
-def _explain(error: ValidationError) -> tuple[str, str | None, str | None]:
+def _explain(error: ValidationError, value: Any) -> tuple[str, str | None, str | None]:
     """Return a sentence, and field and `error_code` of the first problem."""
-    problems = error.errors(include_input=False, include_url=False)
+    problems = problems_of(error, value)
     # What else such an object has, or lacks, is of no interest.
     problems = [p for p in problems if _is_of_another_kind(p)] or problems
-    sentences = []
-    for problem in problems[:3]:
-        where = ".".join(str(part) for part in problem["loc"])
-        text = _without_jargon(problem)
-        sentences.append(f"{where}: {text}" if where else text)
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     first = problems[0]
-    field = str(first["loc"][0]) if first["loc"] else None
-    code = first["type"] if first["type"] == MODEL_REQUIRED else FIELD_CODES.get(field or "")
-    return "; ".join(sentences) + more, field, code
+    field = str(first.path[0]) if first.path else None
+    code = first.type if first.type == MODEL_REQUIRED else FIELD_CODES.get(field or "")
+    return "; ".join(str(problem) for problem in problems[:3]) + more, field, code
 
 
-def _is_of_another_kind(problem: Mapping[str, Any]) -> bool:
-    return bool(problem["type"] == "literal_error" and problem["loc"][-1:] == ("type",))
-
-
-def _without_jargon(problem: Mapping[str, Any]) -> str:
-    """Return what is wrong, in the words of the API where pydantic's are its own."""
-    context = problem.get("ctx") or {}
-    match problem["type"]:
-        case "union_tag_invalid":
-            name, tag = context["discriminator"].strip("'"), context["tag"][:80]
-            return f"{name} {tag!r} is not offered by this sidecar; it takes {context['expected_tags']}"
-        case "union_tag_not_found":
-            return f"must be an object with a {context['discriminator']}"
-        case "literal_error":
-            return f"is not offered by this sidecar; it takes {context['expected']}"
-        case "extra_forbidden":
-            return "is not an option of this sidecar; check its spelling, or leave it out"
-        case "model_type" | "model_attributes_type":
-            return "must be an object"
-    return str(problem["msg"]).removeprefix("Value error, ")
+def _is_of_another_kind(problem: Problem) -> bool:
+    return problem.type == "literal_error" and problem.path[-1:] == ("type",)
 
 
 def shorten(text: str) -> str:

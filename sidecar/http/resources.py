@@ -14,6 +14,7 @@ from sidecar.managed.sessions.resources import Resources
 from sidecar.wire.objects.agents import Deleted
 from sidecar.wire.objects.common import Page
 from sidecar.wire.objects.sessions import ResourceObject
+from sidecar.wire.problems import shown
 from sidecar.wire.sessions import ResourceUpdate
 
 _RESOURCES = "/v1/sessions/{id}/resources"
@@ -62,13 +63,12 @@ class ResourcesApi:
     async def add(self, session_id: SessionId, body: ResourceCreate) -> Answer:
         """Add a resource: always refused. The API knows only files here, and there are none."""
         await self._resources.list(session_id)
-        kind = str(body.type)[:80]
-        if kind == "github_repository":
+        if body.type == "github_repository":
             raise InvalidRequestError(
                 "type: a github_repository can only be given at session create", field="type"
             )
         raise InvalidRequestError(
-            f"type: {kind!r} resources are not supported by this sidecar", field="type"
+            f"type: {shown(body.type)} resources are not supported by this sidecar", field="type"
         )
 
     @declare.get(_RESOURCE, response=ResourceObject)

@@ -47,12 +47,13 @@ class LocalStreams:
         heartbeat_seconds: float,
         late_reader_seconds: float,
         replay_pause_seconds: float,
+        channel_pause_seconds: float,
     ) -> None:
         self._engine = engine
         self._log = log
         self.heartbeat_seconds = heartbeat_seconds
         self._late_reader_seconds = late_reader_seconds
-        self._replay_pause_seconds = replay_pause_seconds
+        self._pauses = (replay_pause_seconds, channel_pause_seconds)
 
     @asynccontextmanager
     async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
@@ -78,7 +79,7 @@ class LocalStreams:
 
                 async def batches() -> AsyncIterator[Batch]:
                     if wanted.after is None:
-                        reader.begin_after(await stream.settle(self._replay_pause_seconds))
+                        reader.begin_after(await stream.settle(*self._pauses))
                     async for frames in reader.batches(self.heartbeat_seconds):
                         yield reader.position, frames
 

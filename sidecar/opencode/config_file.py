@@ -30,6 +30,7 @@ from sidecar.opencode.provider import (
 from sidecar.wire import opencode as wire
 from sidecar.wire.external_directory import OPEN, PERMISSION, Rule
 from sidecar.wire.model_bounds import why_unusable
+from sidecar.wire.problems import problems_of
 
 AGENT = "sidecar"
 """The one agent of all prompts. What differs (model, system prompt, permissions, tools) travels with the
@@ -177,8 +178,7 @@ def _why_refused(entry: ModelEntry) -> str | None:
 
 
 def _first_of(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+    return str(problems_of(error)[0])
 
 
 def _dump(document: dict[str, Any]) -> bytes:

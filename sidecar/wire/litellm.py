@@ -7,6 +7,7 @@ cannot be read is reported as a `Skip`, so that an operator can see why a limit 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from sidecar.wire.model_bounds import MAX_NAME_CHARS, MAX_TOKENS, MAX_USD_PER_TOKEN
+from sidecar.wire.problems import kind_of, problems_of
 
 LITELLM_CREATED = 1677610602
 """LiteLLM answers this constant for every model, so it says nothing."""
@@ -53,7 +55,7 @@ class Listing(Generic[M]):
 
 
 def _odd(value: object, wanted: str) -> ValueError:
-    shown = ascii(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    shown = json.dumps(value) if isinstance(value, (str, int, float)) else kind_of(value)
     cut = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
     return ValueError(f"{cut} is not {wanted}")
 
@@ -254,18 +256,12 @@ def read_items(kind: type[M], body: Any) -> Listing[M] | None:
         try:
             model = kind.model_validate(value, context=odd_fields)
         except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
-            why = f"{where}: {first['msg']}" if where else _kind_of(value)
-            skipped.append(Skip(f"item {place}", "", why))
+            first = problems_of(error)[0]
+            skipped.append(Skip(f"item {place}", "", str(first)))
             continue
         read.append(model)
         skipped += (Skip(_name_of(value, place), *odd) for odd in odd_fields)
     return Listing(read, tuple(skipped[:_NAMED_SKIPS]), len(skipped))
-
-
-def _kind_of(value: object) -> str:
-    return f"{type(value).__name__} instead of an object"
 
 
 def _name_of(item: Any, place: int) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from sidecar.wire.model_bounds import MAX_TYPED_NAME_CHARS
+from sidecar.wire.problems import shown
 
 MAX_TOOLS = 256
 MAX_MCP_SERVERS = 20
@@ -449,7 +450,7 @@ def _cloud_only(value: Any) -> Any:
                 "takes 'cloud'"
             )
         raise ValueError(
-            f"type {str(value['type'])[:80]!r} is not offered by this sidecar; it takes 'cloud'"
+            f"type {shown(value['type'])} is not offered by this sidecar; it takes 'cloud'"
         )
     return value or None
 

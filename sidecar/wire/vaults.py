@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from yarl import URL
 
 from sidecar.wire.managed import Body, LeftOut, Metadata, MetadataPatch, check_token
+from sidecar.wire.problems import shown
 
 AUTH_TYPES = ("static_bearer", "environment_variable")
 
@@ -121,9 +122,8 @@ class InjectionLocation(Body):
 
 def _known_auth(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type") not in AUTH_TYPES:
-        shown = str(value.get("type"))[:80]
         raise ValueError(
-            f"type {shown!r} is not offered by this sidecar; use {' or '.join(AUTH_TYPES)}"
+            f"type {shown(value.get('type'))} is not offered by this sidecar; use {' or '.join(AUTH_TYPES)}"
         )
     return value
 

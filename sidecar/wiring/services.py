@@ -122,6 +122,7 @@ async def open_services(
         heartbeat_seconds=settings.http.heartbeat_seconds,
         late_reader_seconds=settings.http.late_reader_seconds,
         replay_pause_seconds=settings.http.replay_pause_seconds,
+        channel_pause_seconds=settings.http.channel_pause_seconds,
     )
     streams = local if cluster is None else cluster.follow(local, domain)
     routes = make_routes(

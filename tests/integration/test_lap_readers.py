@@ -119,8 +119,9 @@ async def test_the_channel_reader_gets_its_own_turn_and_nothing_older(lap: Lap) 
         await lap.no_stream_open(session)
 
 
-async def test_the_late_reader_gets_the_finished_turn_once_more(lap: Lap) -> None:
-    """After the drain a second reader (a sub-agent's collector) is given the same turn; a third is not."""
+async def test_late_readers_get_the_finished_turn_again(lap: Lap) -> None:
+    """After the drain a second reader (a sub-agent's collector) is given the same turn, and a third one: a
+    page may have been the second."""
     session = await lap.new_session()
     first = await lap.drained_turn(session, "[[say: for both]]")
     await lap.no_stream_open(session)
@@ -128,7 +129,7 @@ async def test_the_late_reader_gets_the_finished_turn_once_more(lap: Lap) -> Non
         assert await late.drain() == first
     await lap.no_stream_open(session)
     async with lap.stream(session) as third:
-        assert await third.heard_heartbeats(3) == []
+        assert await third.drain() == first
 
 
 async def test_the_drain_gets_a_fast_turn_though_a_page_was_open(lap: Lap) -> None:

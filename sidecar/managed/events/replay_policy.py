@@ -11,14 +11,14 @@ None of the first three has a time-out: each must get its own turn to the end, a
 The rule:
 
 1. an open turn is replayed from its start;
-2. a finished turn that no stream has been opened for since it began is replayed to the first reader
-   that comes soon after it;
-3. one that was read already is replayed to one further reader that comes soon after;
-4. anything else is live only. In particular a turn that a channel saw: a stream was open when it began and
-   left after its end, and another was opened since.
+2. a finished turn is replayed to every reader that comes soon after it, after a pause in which a prompt may
+   come: the reader was a channel then, and gets its own turn only;
+3. anything else is live only.
 
-A turn that any stream saw is replayed after a moment in which a prompt may come: the reader was a
-channel then, and gets its own turn only.
+The pause is a moment, as a channel posts at once. It is longer after a turn that a channel seems to have
+read (a stream was opened for it alone, before it began, and left after its end, and another was opened
+since): the next reader is a channel again then, and a late reader only if that stream was a page that was
+closed. No rule can do better: until the prompt comes, a channel and a late reader look the same.
 
 Official SDKs read open streams only (their documented use is open, then send), and a loop that stops at
 `session.status_idle` would stop at a replayed one: the caller passes `replay_finished=False` for them.
@@ -42,12 +42,17 @@ class OpenStream:
     """The same, if no turn begins in the next moment."""
     turn: int = 0
     """The first event of the turn that was the latest when it opened."""
+    turns: int = 0
+    """How many turns it has seen, the one included during which it opened."""
+    is_after_channel: bool = False
+    """Whether a channel seems to have read the turn that would be replayed."""
     next_turn: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def settle(self, seconds: float) -> int:
+    async def settle(self, pause_seconds: float, channel_pause_seconds: float) -> int:
         """Return the number after which the stream is served, once that is certain."""
         if self.replay_after is None:
             return self.after
+        seconds = channel_pause_seconds if self.is_after_channel else pause_seconds
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.next_turn.wait()
@@ -62,11 +67,8 @@ class ReplayPolicy:
     turn_ended: float | None = None
     attached: int = 0
     """Streams opened since the turn began."""
-    was_open_at_start: bool = False
     has_channel_left: bool = False
-    """Whether a stream that was open when the turn began left after its end."""
-    has_further_reader: bool = False
-    """Whether rule 3 was applied."""
+    """Whether a stream that was opened for this turn alone, before it began, left after its end."""
     last_left: float = 0.0
     """When a stream left last."""
     open_streams: set[OpenStream] = field(default_factory=set)
@@ -77,10 +79,9 @@ class ReplayPolicy:
         self.turn_first_seq = first_seq
         self.turn_ended = None
         self.attached = 0
-        self.was_open_at_start = bool(self.open_streams)
         self.has_channel_left = False
-        self.has_further_reader = False
         for stream in self.open_streams:
+            stream.turns += 1
             stream.next_turn.set()
 
     def turn_finished(self) -> None:
@@ -95,7 +96,8 @@ class ReplayPolicy:
         A turn that waits for the client has shown an idle event: it counts as finished for readers
         that want no replay of those, and as open for the others.
         """
-        stream = OpenStream(last_seq, turn=self.turn_first_seq)
+        is_turn_open = bool(self.turn_first_seq) and self.turn_ended is None
+        stream = OpenStream(last_seq, turn=self.turn_first_seq, turns=int(is_turn_open))
         if self.turn_first_seq and not (is_paused and not replay_finished):
             self._place(stream, grace_seconds, replay_finished)
         self.attached += 1
@@ -106,7 +108,8 @@ class ReplayPolicy:
         """A stream was closed."""
         self.open_streams.discard(stream)
         self.last_left = time.monotonic()
-        if self.turn_ended is not None and stream.turn != self.turn_first_seq:
+        is_early = stream.turn != self.turn_first_seq
+        if self.turn_ended is not None and is_early and stream.turns == 1:  # a page sees many turns
             self.has_channel_left = True
 
     def is_needed(self, grace_seconds: float) -> bool:
@@ -117,22 +120,11 @@ class ReplayPolicy:
         whole_turn = self.turn_first_seq - 1
         if self.turn_ended is None:
             stream.after = whole_turn
-        elif replay_finished and self._is_recent(grace_seconds) and self._is_wanted():
-            if self.attached or self.was_open_at_start:
-                stream.replay_after = whole_turn
-            else:
-                stream.after = whole_turn
+        elif replay_finished and self._is_recent(grace_seconds):
+            stream.replay_after = whole_turn
+            stream.is_after_channel = self.has_channel_left and self.attached > 0
 
     def _is_recent(self, grace_seconds: float) -> bool:
         if self.turn_ended is None:
             return False
         return time.monotonic() - max(self.turn_ended, self.last_left) <= grace_seconds
-
-    def _is_wanted(self) -> bool:
-        if self.attached == 0:
-            return True
-        is_channels = self.was_open_at_start and self.has_channel_left
-        if is_channels or self.has_further_reader:
-            return False
-        self.has_further_reader = True
-        return True
