@@ -14,6 +14,11 @@ import structlog
 T = TypeVar("T")
 P = ParamSpec("P")
 
+END_OF_FRAME = b"\n\n"
+"""What ends a frame of server-sent events as opencode writes them."""
+SMALL_BYTES = 64 * 1024
+"""JSON of this size is read or written in a millisecond or two."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -222,6 +227,37 @@ class SilenceBound:
             self._scope.reschedule(now)
         else:
             self._timer = self._loop.call_at(due, self._look)
+
+
+class WholeFrames:
+    """Cuts what comes in pieces after the last `END_OF_FRAME`.
+
+    A frame of many pieces is put together once: joining it again for each piece would take seconds for 20 MB.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.held_bytes = 0
+        """Size of the frame that is not complete yet."""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return the frames that are complete with this piece, their ends included; empty for none."""
+        before = self._parts[-1][-1:] if self._parts else b""
+        # The end itself may be cut in two.
+        if (end := (before + piece).rfind(END_OF_FRAME)) < 0:
+            self._parts.append(piece)
+            self.held_bytes += len(piece)
+            return b""
+        end += len(END_OF_FRAME) - len(before)
+        whole = b"".join((*self._parts, piece[:end]))
+        self._parts = [piece[end:]] if end < len(piece) else []
+        self.held_bytes = len(piece) - end
+        return whole
+
+
+async def aside(size: int, work: Callable[[], T]) -> T:
+    """Call `work`, which works on `size` bytes: in a thread when that could hold the loop, else at once."""
+    return work() if size <= SMALL_BYTES else await asyncio.to_thread(work)
 
 
 async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:

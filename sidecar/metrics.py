@@ -46,6 +46,14 @@ class Connections(Protocol):
         """How many are open."""
 
 
+class Loop(Protocol):
+    """What is read of an event loop's watch."""
+
+    stalls: int
+    stalled_seconds: float
+    longest_seconds: float
+
+
 class Metrics:
     """Counters and histograms of one sidecar, in a registry of its own.
 
@@ -144,12 +152,10 @@ class Metrics:
             "Request bodies being received or worked on; the bound is SIDECAR_HTTP_BODIES_IN_FLIGHT_BYTES.",
             registry=self.registry,
         ).set_function(held_bytes)
-        self.registry.register(
-            _ReadCounter(
-                f"{PREFIX}_http_bodies_refused",
-                "Request bodies answered with 529 because too many were in flight.",
-                lambda: {"": refused()},
-            )
+        self._read(
+            "http_bodies_refused",
+            "Request bodies answered with 529 because too many were in flight.",
+            lambda: {"": refused()},
         )
 
     def watch_connections(self, connections: Connections) -> None:
@@ -159,13 +165,32 @@ class Metrics:
             "Connections of the public listener; at most SIDECAR_HTTP_MAX_CONNECTIONS and 32 for probes.",
             registry=self.registry,
         ).set_function(lambda: connections.open_connections)
-        self.registry.register(
-            _ReadCounter(
-                f"{PREFIX}_http_bounds_reached",
-                "Connections and requests that a bound ended or refused, by bound.",
-                lambda: connections.ended,
-            )
+        self._read(
+            "http_bounds_reached",
+            "Connections and requests that a bound ended or refused, by bound.",
+            lambda: connections.ended,
         )
+
+    def watch_loop(self, loop: Loop) -> None:
+        """Read these when asked: how often, and for how long, something held the event loop."""
+        self._read(
+            "event_loop_stalls",
+            "Times that the event loop was held for longer than SIDECAR_LOG_LOOP_STALL_SECONDS.",
+            lambda: {"": loop.stalls},
+        )
+        self._read(
+            "event_loop_stalled_seconds",
+            "Processor time of those; everything else waited meanwhile.",
+            lambda: {"": loop.stalled_seconds},
+        )
+        Gauge(
+            f"{PREFIX}_event_loop_longest_stall_seconds",
+            "The longest of those since the start.",
+            registry=self.registry,
+        ).set_function(lambda: loop.longest_seconds)
+
+    def _read(self, name: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self.registry.register(_ReadCounter(f"{PREFIX}_{name}", text, read))
 
     def request_began(self) -> None:
         """An HTTP request arrived."""

@@ -13,6 +13,7 @@ from sidecar import banner, logs
 from sidecar.app import RunningSidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
+from sidecar.loop_watch import WatchedLoop
 from sidecar.process_hardening import close_to_same_user
 from sidecar.process_limits import raise_descriptor_limit
 
@@ -34,7 +35,10 @@ def main() -> int:
     close_to_same_user()
     raise_descriptor_limit()
     try:
-        return asyncio.run(serve(settings))
+        with asyncio.Runner(
+            loop_factory=lambda: WatchedLoop(settings.log.loop_stall_seconds)
+        ) as runner:
+            return runner.run(serve(settings))
     except SettingsError as error:
         print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
         return EXIT_SETTINGS

@@ -16,5 +16,5 @@ async def list_events(
     store: Store, session_id: str, query: EventQuery, *, max_chars: int = _MANY_CHARS
 ) -> Any:
     """Return `{data, next_page}`."""
-    pieces = read_pieces(store, session_id, query, max_chars=max_chars)
+    pieces = read_pieces(store, session_id, query, share=lambda event: event, max_chars=max_chars)
     return json.loads(b"".join([piece async for piece in pieces]))

@@ -48,8 +48,8 @@ class HttpSettings(SettingsGroup):
     body_silence_seconds: Seconds = 20.0
     """Longest pause inside a request body, seconds; then 408. On average it must bring 1 KiB per second."""
     list_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
-    """Size at which a page of a list ends, bytes of its stored texts; `next_page` leads to the rest. A
-    list of events without `limit` has no other end."""
+    """Size at which a page of any list ends, bytes of what is stored; `next_page` leads to the rest. A list
+    of events without `limit` has no other end."""
     heartbeat_seconds: Seconds = 15.0
     """Longest silence on an event stream, seconds; proxies and SDKs cut longer ones."""
     keepalive_seconds: Seconds = 120.0
@@ -137,6 +137,9 @@ class LogSettings(SettingsGroup):
     """Least severe level that is written."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto` is console on a terminal and JSON lines otherwise."""
+    loop_stall_seconds: Seconds = 0.05
+    """Processor time for which something may hold the event loop, seconds; more is logged, with what held it,
+    and counted in `event_loop_stalls_total`. Everything else waits meanwhile."""
 
 
 class TracingSettings(SettingsGroup):

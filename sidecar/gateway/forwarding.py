@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 
 import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
-from sidecar.aiokit import SilenceBound
+from sidecar.aiokit import SilenceBound, aside
 from sidecar.config import GatewaySettings
 from sidecar.gateway.beginnings import Beginning, or_silence, read_beginning
 from sidecar.gateway.call import Call
@@ -121,7 +122,8 @@ class Forwarder:
         self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
     ) -> web.StreamResponse:
         is_labelled = upstream.content_type == _EVENT_STREAM
-        if not upstream.ok or not (is_labelled or call.wants_stream):
+        is_stream = is_labelled or await aside(len(call.body), lambda: call.wants_stream)
+        if not (upstream.ok and is_stream):
             return await self._pass_whole(request, upstream, call)
         call.is_streamed = True
         if is_labelled:
@@ -228,7 +230,8 @@ class Forwarder:
         async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
             while chunk:
                 call.note_first_byte()
-                if passed := stream.feed(chunk):
+                size = stream.held_bytes + len(chunk)
+                if passed := await aside(size, partial(stream.feed, chunk)):
                     await response.write(passed)
                 if stream.facts.is_over or stream.fault is not None:
                     return
@@ -295,7 +298,7 @@ class Forwarder:
                 kind = classify(upstream.status, bytes(kept))
                 call.failure = RequestFailure(kind, excerpt(bytes(kept), self._api_key))
         elif len(kept) <= limit:
-            call.facts = _facts_of(call, bytes(kept))
+            call.facts = await aside(len(kept), lambda: _facts_of(call, bytes(kept)))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response

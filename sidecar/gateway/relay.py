@@ -16,6 +16,7 @@ from collections.abc import Callable
 import structlog
 from aiohttp import hdrs, web
 
+from sidecar.aiokit import aside
 from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.forwarding import Forwarder, failed_answer
@@ -132,14 +133,14 @@ class Relay:
             return failed_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
         body = await request.read()
         self.bytes_taken += len(body)
-        call = Call(path, with_gateway_id(body))
+        call, model = await aside(len(body), lambda: _read(path, body))
         if request.method == hdrs.METH_POST:
-            return await self._observed(request, call)
+            return await self._observed(request, call, model)
         return await self._forwarder.forward(request, call)
 
-    async def _observed(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _observed(self, request: web.Request, call: Call, model: str) -> web.StreamResponse:
         """Forward between the two events; the end is told whatever happens."""
-        request_id, model = new_id("req"), call.model
+        request_id = new_id("req")
         session_id = request.headers.get("x-session-id", "")
         parent_id = request.headers.get("x-parent-session-id", "")
         started_at = time.time()
@@ -204,6 +205,12 @@ class Relay:
             hdrs.AUTHORIZATION, ""
         ).removeprefix("Bearer ")
         return hmac.compare_digest(offered.encode(), self.token.encode())
+
+
+def _read(path: str, body: bytes) -> tuple[Call, str]:
+    """Return the call, and the model that it names."""
+    call = Call(path, with_gateway_id(body))
+    return call, call.model
 
 
 def _end_span(span: Span, call: Call) -> None:

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel
 
+from sidecar.aiokit import SMALL_BYTES, aside
 from sidecar.config import HttpSettings
 from sidecar.errors import (
     InvalidRequestError,
@@ -36,10 +37,9 @@ from sidecar.wire.json_text import (
 from sidecar.wire.problems import kind_of
 
 M = TypeVar("M", bound=BaseModel)
-T = TypeVar("T")
 
-_SMALL_BYTES = 64 * 1024
-"""Up to here a body is parsed on the loop, and always let in: an interrupt must pass whatever else waits."""
+_SMALL_BYTES = SMALL_BYTES
+"""Up to here a body is always let in: an interrupt must pass whatever else waits."""
 _SLOWEST_BYTES_PER_SECOND = 1024
 _RETRY_AFTER_SECONDS = 2.0
 
@@ -219,11 +219,6 @@ async def read_model(
 async def read_optional_model(request: web.Request, model: type[M]) -> M:
     """Read the body as `model`, an empty one as the model without fields. Raises as `read_body`."""
     return parse(model, await read_object(request, allow_empty=True))
-
-
-async def aside(size: int, work: Callable[[], T]) -> T:
-    """Call `work` on `size` bytes: in a thread when that could hold the loop, else at once."""
-    return work() if size <= _SMALL_BYTES else await asyncio.to_thread(work)
 
 
 def _object_of(

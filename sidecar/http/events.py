@@ -12,7 +12,7 @@ from pydantic import Field
 from sidecar.errors import ConflictError, NotFoundError, RateLimitedError
 from sidecar.http import declare
 from sidecar.http.middleware import REQUEST_ID
-from sidecar.http.operations import Answer, Content, HeaderParameter, SessionId, ThreadId
+from sidecar.http.operations import Content, HeaderParameter, SessionId, ThreadId
 from sidecar.http.queries import (
     MAX_VALUES,
     CreatedAtBounds,
@@ -21,7 +21,7 @@ from sidecar.http.queries import (
     OrderParameter,
     QueryModel,
 )
-from sidecar.http.streaming import answer_in_pieces, pieces_of
+from sidecar.http.streaming import PIECE_BYTES, answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
@@ -86,7 +86,7 @@ FORWARDED_AS = web.RequestKey("forwarded_as", str)
 
 _log = structlog.get_logger(__name__)
 
-ListEvents = Callable[[str, EventQuery], AsyncIterator[bytes]]
+ListEvents = Callable[[str, EventQuery], AsyncIterator[bytes | memoryview]]
 """Yields a page of a session's events as JSON, in pieces. Raises NotFoundError before the first."""
 
 
@@ -112,12 +112,14 @@ class EventsApi:
     @declare.post(
         _EVENTS, response=AcceptedEvents, raises=(ConflictError, RateLimitedError), has_content=True
     )
-    async def send(self, request: web.Request, session_id: SessionId, body: EventsSend) -> Answer:
+    async def send(
+        self, request: web.Request, session_id: SessionId, body: EventsSend
+    ) -> web.StreamResponse:
         """Send events. They are durable when this is answered, and not yet processed."""
         accepted = await self._engine.send(
             session_id, body.events, request_id=request.get(FORWARDED_AS)
         )
-        return {"data": accepted}
+        return await answer_in_pieces(request, _document([event.text for event in accepted]))
 
     @declare.get(_EVENTS, response=Page[SessionEvent], headers=(_SDK,))
     @declare.get(
@@ -214,3 +216,16 @@ class EventsApi:
             record = await self._engine.record(session_id)
             if record.thread_id != thread_id:
                 raise NotFoundError(f"thread {thread_id} does not exist in session {session_id}")
+
+
+async def _document(texts: list[str]) -> AsyncIterator[bytes | memoryview]:
+    """Yield `{"data": [...]}` with the events as they are stored, in one piece unless they are large."""
+    size, opening = 0, '{"data":['
+    pieces: list[str] = []
+    for text in texts:
+        pieces += (opening, text)
+        size, opening = size + len(text), ","
+        if size > PIECE_BYTES:
+            yield "".join(pieces).encode()
+            size, pieces = 0, []
+    yield "".join((*pieces, "]}")).encode()

@@ -29,8 +29,9 @@ from pydantic import BaseModel
 from sidecar.errors import NotFoundError, SidecarError
 from sidecar.http.bodies import read_model, read_optional_model
 from sidecar.http.queries import QueryModel, read_query, shorten
-from sidecar.http.responses import json_response
+from sidecar.http.responses import json_response, page_response
 from sidecar.ids import Prefix, is_id
+from sidecar.managed.common.pagination import Envelope
 
 Answer = dict[str, Any]
 """What a handler returns: the object that its declaration names as `response`."""
@@ -205,6 +206,8 @@ def _handler(operation: Operation, method: Callable[..., Awaitable[Any]]) -> Han
         answer = await method(**arguments)
         if isinstance(answer, web.StreamResponse):
             return answer
+        if isinstance(answer, Envelope):
+            return await page_response(answer)
         return json_response(answer, status=operation.status)
 
     return handle

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from aiohttp import web
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import core_schema
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common import timestamps
-from sidecar.managed.common.pagination import Order, Query
+from sidecar.managed.common.pagination import MAX_PAGE_CHARS, Order, Query
 from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
 from sidecar.wire.problems import Problem, problems_of
 
@@ -22,6 +30,8 @@ Q = TypeVar("Q", bound="QueryModel")
 MAX_VALUES = 100
 """Of one list parameter."""
 
+LIST_BYTES = web.AppKey("list_bytes", int)
+"""Where a page of a list ends: `SIDECAR_HTTP_LIST_BYTES`."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -37,6 +47,13 @@ class QueryModel(BaseModel):
 
 def read_query(request: web.Request, model: type[Q]) -> Q:
     """Read the query string as `model`. Raises InvalidRequestError."""
+    query = _read(request, model)
+    if isinstance(query, ListQuery):
+        query.end_at(request.config_dict.get(LIST_BYTES, MAX_PAGE_CHARS))
+    return query
+
+
+def _read(request: web.Request, model: type[Q]) -> Q:
     given = request.query
     if not given:
         return model()
@@ -163,9 +180,17 @@ class ListQuery(QueryModel):
     limit: Limit = Field(20, description="the most items of a page")
     page: str | None = Field(None, description="`next_page` or `prev_page` of an earlier answer")
 
+    _max_chars: int = PrivateAttr(MAX_PAGE_CHARS)
+
+    def end_at(self, max_chars: int) -> None:
+        """Bound the page's size."""
+        self._max_chars = max_chars
+
     def paging(self, order: Order = "desc") -> Query:
         """Return the list query."""
-        return Query(select="", limit=self.limit, order=order, page=self.page)
+        return Query(
+            select="", limit=self.limit, max_chars=self._max_chars, order=order, page=self.page
+        )
 
 
 class LargeListQuery(ListQuery):

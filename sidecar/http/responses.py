@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import hdrs, web
 
+from sidecar.aiokit import aside
 from sidecar.errors import SidecarError
-from sidecar.wire.json_text import has_unstorable_escape, mended
+from sidecar.managed.common.pagination import Envelope
+from sidecar.wire.json_writing import write_json
 
 _NATIVE_ERRORS = {400: "BadRequest", 404: "NotFoundError"}
 """Status -> `name` of the errors that opencode's `/doc` declares; others keep our own name."""
-
-_COMPACT = (",", ":")
 
 
 def encode(body: Any) -> bytes:
@@ -22,26 +21,19 @@ def encode(body: Any) -> bytes:
 
     Older versions stored NUL and lone surrogates: one must not spoil the list that it is in.
     """
-    text = json.dumps(body, separators=_COMPACT, ensure_ascii=False)
-    try:
-        if not has_unstorable_escape(text):
-            return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, unescaped
-        pass
-    return json.dumps(mended(body), separators=_COMPACT, ensure_ascii=False).encode()
+    return write_json(body, is_ascii=False).encode()
 
 
 def json_response(
     body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """Answer with compact JSON."""
-    return web.Response(
-        body=encode(body),
-        status=status,
-        headers=headers,
-        content_type="application/json",
-        charset="utf-8",
-    )
+    return _encoded(encode(body), status=status, headers=headers)
+
+
+async def page_response(page: Envelope) -> web.Response:
+    """Answer with a page of a list; a large one is encoded in a thread."""
+    return _encoded(await aside(page.size, lambda: encode(page)))
 
 
 def error_response(
@@ -66,3 +58,15 @@ def error_response(
         if error.status == 401:
             headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="opencode-sidecar", charset="UTF-8"'
     return json_response(envelope, status=error.status, headers=headers)
+
+
+def _encoded(
+    body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        body=body,
+        status=status,
+        headers=headers,
+        content_type="application/json",
+        charset="utf-8",
+    )

@@ -8,12 +8,12 @@ from aiohttp import ClientConnectionResetError, hdrs, web
 
 from sidecar.http.middleware import REQUEST_ID
 
-_PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
 """The writer waits for the client when so much is not sent yet."""
 
 
 async def answer_in_pieces(
-    request: web.Request, pieces: AsyncIterator[bytes]
+    request: web.Request, pieces: AsyncIterator[bytes | memoryview]
 ) -> web.StreamResponse:
     """Answer 200 with a JSON document that comes in pieces, in one when there is only one.
 
@@ -22,8 +22,8 @@ async def answer_in_pieces(
     """
     first = await anext(pieces)
     second = await anext(pieces, None)
-    if second is None and len(first) <= _PIECE_BYTES:
-        return web.Response(body=first, content_type="application/json", charset="utf-8")
+    if second is None and len(first) <= PIECE_BYTES:
+        return web.Response(body=bytes(first), content_type="application/json", charset="utf-8")
     response = web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
     response.headers["request-id"] = request[REQUEST_ID]
     if second is None:
@@ -51,28 +51,28 @@ async def answer_in_pieces(
     return response
 
 
-def pieces_of(frames: Sequence[bytes]) -> Iterator[bytes | memoryview]:
+def pieces_of(frames: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """Yield the frames in writes of about 64 KiB; long ones are not copied, their readers share them."""
-    short: list[bytes] = []
+    short: list[bytes | memoryview] = []
     size = 0
     for frame in frames:
-        if len(frame) > _PIECE_BYTES:
+        if len(frame) > PIECE_BYTES:
             if short:
                 yield b"".join(short)
                 short, size = [], 0
             view = memoryview(frame)
-            for start in range(0, len(frame), _PIECE_BYTES):
-                yield view[start : start + _PIECE_BYTES]
+            for start in range(0, len(frame), PIECE_BYTES):
+                yield view[start : start + PIECE_BYTES]
             continue
         short.append(frame)
         size += len(frame)
-        if size >= _PIECE_BYTES:
+        if size >= PIECE_BYTES:
             yield b"".join(short)
             short, size = [], 0
     if short:
         yield b"".join(short)
 
 
-async def _write(response: web.StreamResponse, piece: bytes) -> None:
+async def _write(response: web.StreamResponse, piece: bytes | memoryview) -> None:
     for part in pieces_of([piece]):
         await response.write(part)

@@ -12,12 +12,20 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 import aiohttp
 import structlog
 
-from sidecar.aiokit import Backoff, Callbacks, SilenceBound
+from sidecar.aiokit import (
+    END_OF_FRAME,
+    Backoff,
+    Callbacks,
+    SilenceBound,
+    WholeFrames,
+    aside,
+)
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
@@ -153,13 +161,11 @@ class EventPump:
         ):
             if response.status != 200:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
-            pending = b""
+            whole = WholeFrames()
             while data := await bound.wait(response.content.readany()):
                 self.bytes_read += len(data)
-                *frames, pending = (pending + data).split(b"\n\n")
-                for frame in frames:
-                    if (event := self._read_or_drop(frame)) is None:
-                        continue
+                size = whole.held_bytes + len(data)
+                for event in await aside(size, partial(self._read_all, whole, data)):
                     if event["payload"]["type"] == "server.connected":
                         backoff.reset()
                         await self._note_connected(boot)
@@ -177,6 +183,11 @@ class EventPump:
         self.reconnects += 1
         gap = ChildGap("reconnected" if is_same else "restarted", boot)
         self._gap(gap)
+
+    def _read_all(self, whole: WholeFrames, data: bytes) -> list[dict[str, Any]]:
+        """Return the events that are complete with these bytes. Runs in a thread when they are large."""
+        found = map(self._read_or_drop, whole.feed(data).split(END_OF_FRAME))
+        return [event for event in found if event is not None]
 
     def _read_or_drop(self, frame: bytes) -> dict[str, Any] | None:
         """Return the event, if it is one. What is none must not end the reading of all sessions' events."""

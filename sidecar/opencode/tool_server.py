@@ -16,6 +16,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from sidecar import __version__
+from sidecar.aiokit import aside
 from sidecar.ids import is_id
 from sidecar.listening import listen, url_of
 from sidecar.opencode.custom_tools import CustomTools, ToolResult
@@ -111,7 +112,8 @@ class ToolServer:
             return web.json_response({"error": "unknown server"}, status=404)
         try:
             # As the events are read: a call is found again by its arguments.
-            call = read_leniently(await request.read())
+            body = await request.read()
+            call = await aside(len(body), lambda: read_leniently(body))
         except ValueError:
             return web.json_response(_error(None, _PARSE_ERROR, "not readable JSON"), status=400)
         if not isinstance(call, dict) or "method" not in call:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncIterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from sidecar.aiokit import aside
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.environment import USERNAME
 from sidecar.wire.json_text import read_leniently
+from sidecar.wire.json_writing import json_size, write_json
 
 UNBOUNDED = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
 """For answers that take as long as they take; only connecting is bounded."""
@@ -59,19 +60,20 @@ class Transport:
         target = f"{self.base_url}{path}" + (f"?{encoded}" if encoded else "")
         data, headers = None, None
         if body is not None:
-            data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+            headers = {"content-type": "application/json"}
+            data = await aside(json_size(body), lambda: write_json(body, is_ascii=False).encode())
         response = await self.send(
             method, target, data=data, headers=headers, bound=bound or self._bounded
         )
         async with response:
             try:
-                text = await response.text()
+                raw = await response.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise _unavailable(method, path) from error
         if response.status >= 400:
-            raise _refused(method, path, response.status, text)
+            raise _refused(method, path, response.status, raw.decode(errors="replace"))
         try:
-            return read_leniently(text) if text else None
+            return await aside(len(raw), lambda: read_leniently(raw)) if raw else None
         except ValueError as error:
             raise ChildError(
                 f"opencode did not answer readable JSON to {method} {path}",

@@ -16,6 +16,7 @@ from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.connections import ConnectionBounds
 from sidecar.http.middleware import PUBLIC_PATHS, finish_writes, request_context, require_key
 from sidecar.http.origin_check import check_origin
+from sidecar.http.queries import LIST_BYTES
 from sidecar.http.runner import Runner
 from sidecar.http.telemetry import telemetry
 from sidecar.listening import listen, url_of
@@ -48,6 +49,7 @@ async def open_public_listener(
             bounded_bodies(bodies),
         ],
     )
+    app[LIST_BYTES] = settings.http.list_bytes
     app.add_routes(routes)
     runner = await _listen(settings.http, app)
     stack.push_async_callback(runner.cleanup)

@@ -57,7 +57,12 @@ def make_routes(
         EventsApi(
             engine=domain.engine,
             streams=streams,
-            list_events=partial(list_events, database, max_chars=settings.http.list_bytes),
+            list_events=partial(
+                list_events,
+                database,
+                share=domain.log.share,
+                max_chars=settings.http.list_bytes,
+            ),
             max_streams=settings.http.max_streams,
             shows_bookkeeping=settings.http.bookkeeping_events,
         ),

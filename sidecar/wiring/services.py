@@ -22,6 +22,7 @@ from sidecar.http.operations import routes_of
 from sidecar.http.streams import LocalStreams
 from sidecar.instruments import Reading, Sources
 from sidecar.instruments import connect as connect_metrics
+from sidecar.loop_watch import running_watch
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.opencode.confinement import Confinement
@@ -267,6 +268,7 @@ def _make_telemetry(
     metrics = make_metrics(
         lambda model: catalogue.snapshot is not None and model in catalogue.snapshot.entries
     )
+    metrics.watch_loop(running_watch())
     return tracer, metrics
 
 

@@ -112,7 +112,9 @@ async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
         text = user_message("x" * 200_000 + str(number))
         await send(engine, session_id, text)
     waiting = await history(database, session_id)
-    pieces = read_pieces(database, session_id, EventQuery(order=order), max_chars=1 << 40)
+    pieces = read_pieces(
+        database, session_id, EventQuery(order=order), share=lambda event: event, max_chars=1 << 40
+    )
     read = [await anext(pieces)]
     turn = (await engine.actor(session_id)).turn
     assert turn is not None

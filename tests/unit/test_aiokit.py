@@ -1,10 +1,23 @@
-"""Owned tasks, back-off, single flight, bounded silence."""
+"""Owned tasks, back-off, single flight, bounded silence, frames, work beside the loop."""
 
 import asyncio
+import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.aiokit import Backoff, SilenceBound, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.aiokit import (
+    END_OF_FRAME,
+    SMALL_BYTES,
+    Backoff,
+    SilenceBound,
+    SingleFlight,
+    TaskOwner,
+    WholeFrames,
+    aside,
+    cancel_and_wait,
+)
 
 
 async def test_a_dying_task_is_noticed() -> None:
@@ -144,3 +157,23 @@ async def test_bounded_silence_leaves_cancellation_and_errors_alone() -> None:
     await asyncio.sleep(0)
     await cancel_and_wait(task)
     assert task.cancelled()
+
+
+@given(st.lists(st.text("a\n", min_size=1, max_size=5).map(str.encode)))
+def test_frames_are_cut_where_they_end(pieces: list[bytes]) -> None:
+    """What comes out ends with a frame's end, and together with what is left is what went in."""
+    whole, out = WholeFrames(), b""
+    for piece in pieces:
+        frames = whole.feed(piece)
+        assert not frames or frames.endswith(END_OF_FRAME)
+        out += frames
+    all_of_it = b"".join(pieces)
+    assert all_of_it.startswith(out)
+    assert END_OF_FRAME not in all_of_it[len(out) :]
+
+
+async def test_large_work_is_done_beside_the_loop() -> None:
+    """Small work is done at once, large work in a thread."""
+    here = threading.get_ident()
+    assert await aside(SMALL_BYTES, threading.get_ident) == here
+    assert await aside(SMALL_BYTES + 1, threading.get_ident) != here

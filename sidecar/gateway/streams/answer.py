@@ -79,6 +79,11 @@ class AnswerStream:
         """Whether what came so far may be an event stream."""
         return not self.beginning.strip() or looks_like_events(self.beginning) is not False
 
+    @property
+    def held_bytes(self) -> int:
+        """Size of what was fed and is not complete yet."""
+        return self._frames.held_bytes
+
     def feed(self, chunk: bytes) -> bytes:
         """Return what to pass on now. Raises FrameTooLongError."""
         if len(self.beginning) < _KEPT_BEGINNING_BYTES:

@@ -58,6 +58,11 @@ class FrameSplitter:
             raise FrameTooLongError
         return frames
 
+    @property
+    def held_bytes(self) -> int:
+        """Size of the frame that is not complete yet."""
+        return len(self._held)
+
     def rest(self) -> bytes:
         """Return what is left at the end of the stream: a frame without its blank line, or nothing."""
         rest = bytes(self._held)

@@ -7,9 +7,9 @@ child would answer them with an HTML page and status 200.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import aiohttp
 from aiohttp import hdrs, web
 
+from sidecar.aiokit import aside
 from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from sidecar.http import declare
 from sidecar.http.bodies import read_body
@@ -30,6 +31,7 @@ from sidecar.http.operations import Answer, Anything, Content, operations_of, ro
 from sidecar.http.responses import json_response
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
+from sidecar.wire.json_writing import write_json
 from sidecar.wire.objects.common import AnyObject
 
 REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent")
@@ -195,7 +197,7 @@ class NativeApi:
         """Hold the directory loaded; where a model is named or will be used, with that model, qualified."""
         directory, model_id = directories[0], None
         if method not in rules.READS:
-            document = _parsed(body) if body else None
+            document = await aside(len(body), partial(_parsed, body)) if body else None
             session = await self._managed.check_write(
                 client, method, path, directories=directories, body=document
             )
@@ -203,7 +205,7 @@ class NativeApi:
                 named = document or {}
                 model_id, is_edited = await self._models.qualify(named, session)
                 if is_edited:
-                    body = json.dumps(named).encode()
+                    body = await aside(len(body or b""), lambda: write_json(named).encode())
             if session is not None:
                 directory = Path(str(session.get("directory", directory)))
         await _make(directory)

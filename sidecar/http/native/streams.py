@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 import structlog
 from aiohttp import web
 
-from sidecar.aiokit import Backoff, SilenceBound
+from sidecar.aiokit import END_OF_FRAME, Backoff, SilenceBound, WholeFrames, aside
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
@@ -28,7 +29,6 @@ _HEADERS = {
     "x-accel-buffering": "no",
 }
 _COMMENT = b": the child is away\n\n"
-_END = b"\n\n"
 
 _SILENCE_SECONDS = 25.0
 """opencode sends a heartbeat every 10 s; a stream that is silent for longer is broken."""
@@ -70,7 +70,7 @@ class EventStreams:
             try:
                 client = await self._next_client(response)
                 async for frames in _frames(client):
-                    if chosen := select(frames):
+                    if chosen := await aside(len(frames), partial(select, frames)):
                         await response.write(chosen)
                     backoff.reset()
             except aiohttp.ClientConnectionResetError:
@@ -100,15 +100,11 @@ async def _frames(client: ChildClient) -> AsyncIterator[bytes]:
     async with SilenceBound(_SILENCE_SECONDS) as bound, await client.open_events() as upstream:
         if upstream.status != 200:
             raise ChildError("opencode refuses its events", upstream_status=upstream.status)
-        pending = b""
+        whole = WholeFrames()
         while chunk := await bound.wait(upstream.content.readany()):
-            data = pending + chunk if pending else chunk
-            end = data.rfind(_END)
-            if end < 0:
-                pending = data
-                continue
-            pending = data[end + len(_END) :]
-            yield data[: end + len(_END)] if pending else data
+            size = whole.held_bytes + len(chunk)
+            if frames := await aside(size, partial(whole.feed, chunk)):
+                yield frames
 
 
 def _everything(frames: bytes) -> bytes:
@@ -120,7 +116,9 @@ def _of_directory(directory: str) -> Select:
     mark = json.dumps(directory, ensure_ascii=False).encode()
 
     def select(frames: bytes) -> bytes:
-        return b"".join(_chosen(frame, directory, mark) for frame in frames.split(_END) if frame)
+        return b"".join(
+            _chosen(frame, directory, mark) for frame in frames.split(END_OF_FRAME) if frame
+        )
 
     return select
 
@@ -138,4 +136,4 @@ def _chosen(frame: bytes, directory: str, mark: bytes) -> bytes:
     if kind == "sync" or not is_wanted:
         return b""
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode(errors="replace") + _END
+    return b"data: " + text.encode(errors="replace") + END_OF_FRAME

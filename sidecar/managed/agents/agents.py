@@ -146,20 +146,21 @@ class Agents:
 
         return await self._database.write(write)
 
-    async def list(self, query: pagination.Query, *, include_archived: bool) -> dict[str, Any]:
+    async def list(self, query: pagination.Query, *, include_archived: bool) -> pagination.Envelope:
         """Return a page of latest versions."""
         query.select = f"SELECT * FROM ({_LATEST} AND v.version = a.version) AS latest"  # noqa: S608  # a constant
         if not include_archived:
             query.where("archived_at IS NULL")
-        page = await self._database.read(
-            lambda connection: pagination.fetch_page(connection, query)
+        return await self._database.read(
+            lambda connection: pagination.fetch_page(connection, query).envelope(
+                lambda row: self.to_api(_from_row(row))
+            )
         )
-        return page.envelope(lambda row: self.to_api(_from_row(row)))
 
-    async def versions(self, agent_id: str, query: pagination.Query) -> dict[str, Any]:
+    async def versions(self, agent_id: str, query: pagination.Query) -> pagination.Envelope:
         """Return a page of all versions, newest first. Raises NotFoundError."""
 
-        def select(connection: Connection) -> pagination.Page:
+        def select(connection: Connection) -> pagination.Envelope:
             _select(connection, agent_id, None)
             query.select = (
                 "SELECT id, agent_created_at, archived_at, version, updated_at, model_ref, body, "
@@ -171,10 +172,12 @@ class Agents:
                 "FROM agents a JOIN agent_versions v ON v.agent_id = a.id) AS versions"
             )
             query.where("id = ?", agent_id)
-            return pagination.fetch_page(connection, query)
+            page = pagination.fetch_page(connection, query)
+            return page.envelope(
+                lambda row: self.to_api(_from_row(row, created="agent_created_at"))
+            )
 
-        page = await self._database.read(select)
-        return page.envelope(lambda row: self.to_api(_from_row(row, created="agent_created_at")))
+        return await self._database.read(select)
 
     async def model_refs(self) -> set[str]:
         """Return the model refs in use by agents and sessions, for the child's config at start."""

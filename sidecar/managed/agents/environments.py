@@ -91,7 +91,7 @@ class Environments:
 
         await self._database.write(write)
 
-    async def list(self, query: pagination.Query, *, include_archived: bool) -> dict[str, Any]:
+    async def list(self, query: pagination.Query, *, include_archived: bool) -> pagination.Envelope:
         """Return a page."""
         return await Environment.page(self._database, query, include_archived=include_archived)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,12 +49,21 @@ class Cursor:
         return cursor
 
 
+MAX_PAGE_CHARS = 32 * 1024 * 1024
+_READ_ROWS = 50
+"""A resource has at most some MB, so that one read has at most so many times that."""
+
+
 @dataclass(slots=True)
 class Query:
-    """A filtered list over one table with `created_at` and `id` columns."""
+    """A filtered list over one table with `created_at`, `id` and `body` columns.
+
+    A page ends at `limit` rows, or when their bodies have `max_chars` characters together.
+    """
 
     select: str
     limit: int
+    max_chars: int = MAX_PAGE_CHARS
     order: Order = "desc"
     page: str | None = None
     conditions: list[str] = field(default_factory=list)
@@ -73,29 +82,36 @@ class Page:
     rows: Sequence[Row]
     next_page: str | None
     prev_page: str | None
+    size: int
+    """Of the rows' bodies, characters."""
 
-    def envelope(self, convert: Callable[[Row], dict[str, Any]]) -> dict[str, Any]:
-        """Return `{"data": [...], "next_page": ...}`."""
-        return {"data": [convert(row) for row in self.rows], "next_page": self.next_page}
+    def envelope(self, convert: Callable[[Row], dict[str, Any]]) -> Envelope:
+        """Return `{"data": [...], "next_page": ...}`. Call it in the job that reads: it may be large."""
+        data = [convert(row) for row in self.rows]
+        return Envelope(self.size, data=data, next_page=self.next_page)
+
+
+class Envelope(dict[str, Any]):
+    """A page as it is answered, and about how many characters its JSON has."""
+
+    def __init__(self, size: int, **fields: Any) -> None:
+        super().__init__(fields)
+        self.size = size
 
 
 def fetch_page(connection: Connection, query: Query) -> Page:
-    """Run the query. One row more than the limit is read, so that no cursor leads to an empty page."""
+    """Run the query. One row more than the page has is read, so that no cursor leads to an empty page."""
     cursor = Cursor.decode(query.page, query.order) if query.page else None
     backward = cursor is not None and cursor.backward
     descending = (query.order == "desc") != backward
-    conditions, parameters = list(query.conditions), list(query.parameters)
-    if cursor is not None:
-        conditions.append(f"(created_at, id) {'<' if descending else '>'} (?, ?)")
-        parameters += [cursor.created_at, cursor.id]
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    direction = "DESC" if descending else "ASC"
-    rows = connection.execute(
-        f"{query.select}{where} ORDER BY created_at {direction}, id {direction} LIMIT ?",
-        [*parameters, query.limit + 1],
-    ).fetchall()
-    more = len(rows) > query.limit
-    rows = rows[: query.limit]
+    rows: list[Row] = []
+    size, more = 0, False
+    for row in _rows(connection, query, cursor, is_descending=descending):
+        if rows and (len(rows) == query.limit or size >= query.max_chars):
+            more = True
+            break
+        rows.append(row)
+        size += len(row["body"])
     if backward:
         rows.reverse()
     has_next = more if not backward else True
@@ -106,7 +122,32 @@ def fetch_page(connection: Connection, query: Query) -> Page:
         prev_page=_cursor_at(rows[0], query.order, backward=True)
         if rows and has_previous
         else None,
+        size=size,
     )
+
+
+def _rows(
+    connection: Connection, query: Query, cursor: Cursor | None, *, is_descending: bool
+) -> Iterator[Row]:
+    """Yield what follows the cursor, read as it is needed."""
+    direction, comparison = ("DESC", "<") if is_descending else ("ASC", ">")
+    count = min(_READ_ROWS, query.limit + 1)
+    after = (cursor.created_at, cursor.id) if cursor is not None else None
+    is_last = False
+    while not is_last:
+        conditions, parameters = list(query.conditions), list(query.parameters)
+        if after is not None:
+            conditions.append(f"(created_at, id) {comparison} (?, ?)")
+            parameters += after
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = connection.execute(
+            f"{query.select}{where} ORDER BY created_at {direction}, id {direction} LIMIT ?",
+            [*parameters, count],
+        ).fetchall()
+        yield from rows
+        is_last = len(rows) < count
+        if rows:
+            after = rows[-1]["created_at"], rows[-1]["id"]
 
 
 def _cursor_at(row: Row, order: Order, *, backward: bool = False) -> str:

@@ -63,10 +63,13 @@ class Stored:
     @classmethod
     async def page(
         cls, database: Store, query: pagination.Query, *, include_archived: bool
-    ) -> dict[str, Any]:
+    ) -> pagination.Envelope:
         """Return a page of answers; the query may already have conditions."""
         query.select = f"SELECT * FROM {cls.table}"  # noqa: S608  # our name
         if not include_archived:
             query.where("archived_at IS NULL")
-        page = await database.read(lambda connection: pagination.fetch_page(connection, query))
-        return page.envelope(lambda row: cls.from_row(row).answer())
+        return await database.read(
+            lambda connection: pagination.fetch_page(connection, query).envelope(
+                lambda row: cls.from_row(row).answer()
+            )
+        )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.wire.json_text import storable
+from sidecar.wire.json_writing import write_json
 
 IDLE = "session.status_idle"
-
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+_FRAME_END = b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,11 @@ class Event:
         assert self._frame is not None
         return self._frame
 
+    @property
+    def encoded(self) -> memoryview:
+        """The event as JSON: a part of its frame, which is not copied."""
+        return memoryview(self.frame)[len(_frame_head(self.type)) : -len(_FRAME_END)]
+
 
 @dataclass(frozen=True, slots=True)
 class Preview:
@@ -77,12 +82,16 @@ class Preview:
 
 def sse_frame(type_: str, text: str) -> bytes:
     """Return one frame. SDKs drop frames without `event:`; LAP needs ASCII in `data:`."""
-    return f"event: {type_}\ndata: {text}\n\n".encode("ascii")
+    return b"".join((_frame_head(type_), text.encode("ascii"), _FRAME_END))
+
+
+def _frame_head(type_: str) -> bytes:
+    return f"event: {type_}\ndata: ".encode("ascii")
 
 
 def to_json(body: Mapping[str, Any]) -> str:
     """Return one line of ASCII JSON that every client can store, see `json_text.storable`."""
-    return storable(_encode(body))
+    return write_json(body)
 
 
 def from_row(seq: int, id_: str, type_: str, processed_us: int, text: str) -> Event:

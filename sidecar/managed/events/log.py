@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from sidecar.aiokit import SMALL_BYTES
 from sidecar.cluster.ownership import Ownership, OwnershipLostError
 from sidecar.errors import NotFoundError
 from sidecar.ids import new_id
@@ -25,6 +26,7 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview, from_row, to_json
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store
+from sidecar.wire.json_writing import json_size
 
 _TAIL_LENGTH = 256
 _TAIL_CHARS = 1_000_000
@@ -119,14 +121,16 @@ class EventLog:
         """
         condition, parameters = self._ownership.guard(session_id)
         others = self._companion.take(session_id) if self._companion is not None else ()
-        events = list(_number(drafts, head))
+        start = Head(head.seq, max(timestamps.now_us() - 1, head.processed_us))
+        end = Head(start.seq + len(drafts), start.processed_us + len(drafts)) if drafts else head
+        is_large = sum(json_size(draft.fields) for draft in drafts) > SMALL_BYTES
+        events = [] if is_large else list(_number(drafts, start))
         update = f"UPDATE sessions SET last_seq = ?, last_processed_us = ? WHERE id = ?{condition}"  # noqa: S608  # a constant
-        numbers = Head(
-            events[-1].seq if events else head.seq,
-            events[-1].processed_us if events else head.processed_us,
-        )
+        numbers = Head(end.seq, end.processed_us)
 
         def write(connection: Connection) -> None:
+            if not events:  # large ones are written here: it must not hold the loop
+                events.extend(_number(drafts, start))
             if before is not None:
                 before(connection)
             if events or condition:  # the row first: it is locked, and the owner's epoch is checked
@@ -148,8 +152,7 @@ class EventLog:
 
         began = time.perf_counter()
         kept = head.seq, head.processed_us
-        if events:
-            head.seq, head.processed_us = events[-1].seq, events[-1].processed_us
+        head.seq, head.processed_us = numbers.seq, numbers.processed_us
         try:
             await self._database.write(write)
         except asyncio.CancelledError:
@@ -250,13 +253,17 @@ class EventLog:
             return
         while True:
             batch, is_last = await self._database.read(_select_after(session_id, after))
-            shared = [self._in_use.setdefault(event.id, event) for event in batch]
+            shared = [self.share(event) for event in batch]
             del batch  # the copies that were not needed
             for event in shared:
                 yield event
             if is_last:
                 return
             after = shared[-1].seq
+
+    def share(self, event: Event) -> Event:
+        """Return the same event as another reader holds it, if one does: large ones are in memory once."""
+        return self._in_use.setdefault(event.id, event)
 
     def _publish(self, session_id: str, events: Sequence[Event]) -> None:
         readers = self._readers.get(session_id)
@@ -289,7 +296,8 @@ def _select_after(session_id: str, after: int) -> Callable[[Connection], tuple[l
 
 
 def _number(drafts: Sequence[Draft], head: Head) -> Iterator[Event]:
-    seq, processed_us = head.seq, max(timestamps.now_us() - 1, head.processed_us)
+    """Yield the events that follow `head` in the sequence."""
+    seq, processed_us = head.seq, head.processed_us
     for draft in drafts:
         seq, processed_us = seq + 1, processed_us + 1
         event_id = draft.id or new_id("sevt")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
+from sidecar.aiokit import aside
 from sidecar.managed.events.event import Event, Preview
 
 _BATCH_BYTES = 64 * 1024
@@ -86,7 +88,7 @@ class Subscription:
                 self._after = event.seq
                 if event.type in self._hidden:
                     continue
-                batch.append(event.frame)
+                batch.append(await aside(len(event.text), partial(_frame, event)))
                 size += len(batch[-1])
                 if size >= _BATCH_BYTES:
                     yield batch
@@ -110,3 +112,7 @@ class Subscription:
         async for batch in self.batches(heartbeat_seconds):
             for frame in batch:
                 yield frame
+
+
+def _frame(event: Event) -> bytes:
+    return event.frame

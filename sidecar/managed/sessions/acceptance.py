@@ -5,11 +5,11 @@ Runs under the session's lock, so what is decided here is still true when it is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidecar.aiokit import aside
 from sidecar.config import TurnSettings
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
@@ -18,9 +18,10 @@ from sidecar.managed.events.event import Draft, Event
 from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.sessions.table import insert_accepted
 from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
-from sidecar.managed.turns.state import INTERRUPT, SYSTEM, QueuedEvent
+from sidecar.managed.turns.state import INTERRUPT, SYSTEM, AcceptedEvent, QueuedEvent
 from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.store.interface import Connection
+from sidecar.wire.json_writing import json_size, write_json
 from sidecar.wire.sessions import (
     ClientEvent,
     DocumentBlock,
@@ -49,6 +50,12 @@ class Acceptance:
     is_resumed: bool = False
     is_interrupt: bool = False
 
+    def answers_to(self, appended: Sequence[Event]) -> list[AcceptedEvent]:
+        """Return all events of the batch, given those that went into the log."""
+        found = {e.id: AcceptedEvent(e.id, is_queued=False, text=e.text) for e in appended}
+        found |= {e.id: AcceptedEvent(e.id, is_queued=True, text=e.as_json()) for e in self.queued}
+        return [found[id_] for id_ in self.order]
+
 
 async def accept(
     actor: SessionActor,
@@ -60,8 +67,8 @@ async def accept(
     where: str = "events",
     before: Callable[[Connection], None] | None = None,
     request_id: str | None = None,
-) -> list[dict[str, Any]]:
-    """Accept a batch: persist it, set things going, return the events as the API answers them.
+) -> list[AcceptedEvent]:
+    """Accept a batch: persist it, set things going, return the events in the order of the batch.
 
     Needs the actor's lock. `before` runs first in the same transaction; `where` is the field that errors
     name. Raises InvalidRequestError, ConflictError (archived session), RateLimitedError (queue full) or what
@@ -69,7 +76,7 @@ async def accept(
     """
     plan = Acceptance()
     waiting = await actor.waiting_calls()
-    texts = _make_room(actor, events, limits)
+    texts = await _make_room(actor, events, limits)
     _check(actor, plan, events, where, waiting=waiting, modalities_of=modalities_of)
     if actor.record.turn is None and any(isinstance(event, UserMessage) for event in events):
         check_room()
@@ -93,10 +100,12 @@ async def accept(
     elif plan.is_interrupt:
         await actor.interrupt_waiting()
     await actor.start_next()
-    return _answers(plan, appended)
+    return await aside(
+        sum(len(event.text) for event in plan.queued), lambda: plan.answers_to(appended)
+    )
 
 
-def _make_room(
+async def _make_room(
     actor: SessionActor, events: Sequence[ClientEvent], limits: TurnSettings
 ) -> dict[int, str]:
     """Return the messages that may have to wait as they would be stored, by their place in the batch."""
@@ -105,15 +114,26 @@ def _make_room(
     places = [n for n, event in enumerate(events) if isinstance(event, UserMessage)]
     if actor.record.turn is None and not actor.queue:
         places = places[1:]  # the first one does not wait
-    texts = {place: json.dumps(_fields(events[place])) for place in places}
+    if not places:
+        return {}
+    if len(actor.queue) + len(places) > limits.max_queued_messages:
+        raise _no_room(f"{limits.max_queued_messages} events")
+    # What follows a message that waits waits behind it.
+    places = [
+        n for n, event in enumerate(events) if n in places or isinstance(event, SystemMessage)
+    ]
+    fields = {place: _fields(events[place]) for place in places}
+    texts = await aside(
+        json_size(fields), lambda: {place: write_json(value) for place, value in fields.items()}
+    )
     waiting_bytes = sum(len(event.text) for event in actor.queue) + sum(map(len, texts.values()))
-    if texts and len(actor.queue) + len(texts) > limits.max_queued_messages:
-        much = f"{limits.max_queued_messages} events"
-    elif texts and waiting_bytes > limits.max_queued_bytes:
-        much = f"{limits.max_queued_bytes} bytes of events"
-    else:
-        return texts
-    raise RateLimitedError(
+    if waiting_bytes > limits.max_queued_bytes:
+        raise _no_room(f"{limits.max_queued_bytes} bytes of events")
+    return texts
+
+
+def _no_room(much: str) -> RateLimitedError:
+    return RateLimitedError(
         f"events: no more than {much} may wait on a session; wait for it to become idle",
         retry_after_seconds=5,
     )
@@ -240,7 +260,7 @@ def _apply(
         is_queued |= isinstance(event, UserMessage) and (has_turn or must_wait)
         is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
         if is_queued:
-            text = texts.get(place) or json.dumps(fields)
+            text = texts.get(place) or write_json(fields)
             plan.queued.append(QueuedEvent(position, event_id, event.type, text))
             position += 1
             plan.is_interrupt |= event.type == INTERRUPT
@@ -292,9 +312,3 @@ def _insert_accepted(
             insert_accepted(connection, request_id, session_id, order)
 
     return insert
-
-
-def _answers(acceptance: Acceptance, appended: Sequence[Event]) -> list[dict[str, Any]]:
-    stored = {event.id: event for event in appended}
-    queued = {event.id: event for event in acceptance.queued}
-    return [stored[id_].body if id_ in stored else queued[id_].to_api() for id_ in acceptance.order]

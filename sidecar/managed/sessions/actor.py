@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sidecar.aiokit import aside
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview
@@ -256,14 +257,17 @@ class SessionActor:
         place = next((n for n, event in enumerate(self.queue) if event.type != INTERRUPT), None)
         if place is None:
             return
+        # Read before anything changes: a cancelled caller must leave memory and store as they are.
+        first = self.queue[place]
+        fields = await aside(len(first.text), lambda: first.fields)
         taken = [self.queue.pop(place)]
-        drafts = self.begin(taken[0].id, taken[0].fields)
+        drafts = self.begin(first.id, fields)
         while place < len(self.queue) and self.queue[place].type == SYSTEM:
             taken.append(self.queue.pop(place))
             self.add_system(taken[-1].fields)
             drafts.append(Draft(SYSTEM, taken[-1].fields, taken[-1].id))
         await self.commit(drafts, also=_delete_queued(self.record.id, taken))
-        self.launch(taken[0].fields["content"])
+        self.launch(fields["content"])
 
     def begin(self, event_id: str, fields: Mapping[str, Any]) -> list[Draft]:
         """Set the row to running and return the events that open a turn, the message first.

@@ -44,7 +44,7 @@ from sidecar.managed.turns.inputs import (
     Violation,
 )
 from sidecar.managed.turns.machine import TurnMachine
-from sidecar.managed.turns.state import SYSTEM, SessionRecord, TurnEnded
+from sidecar.managed.turns.state import SYSTEM, AcceptedEvent, SessionRecord, TurnEnded
 from sidecar.managed.turns.timing import Limits
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 from sidecar.opencode.custom_tools import CustomTools
@@ -163,7 +163,7 @@ class SessionEngine:
 
     async def send(
         self, session_id: str, events: Sequence[ClientEvent], *, request_id: str | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> list[AcceptedEvent]:
         """Accept a batch of client events, see `acceptance.accept`.
 
         With `request_id` a batch that was accepted under that id before is answered again, and not
@@ -226,7 +226,7 @@ class SessionEngine:
         where: str = "events",
         before: Callable[[Connection], None] | None = None,
         request_id: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[AcceptedEvent]:
         accepted = await acceptance.accept(
             actor,
             events,
@@ -240,7 +240,7 @@ class SessionEngine:
         self._traces.note_accepted(accepted)
         return accepted
 
-    async def _repeated(self, request_id: str) -> list[dict[str, Any]] | None:
+    async def _repeated(self, request_id: str) -> list[AcceptedEvent] | None:
         """Return the events that were accepted under that id, None when none were."""
         return await self._database.read(lambda connection: select_accepted(connection, request_id))
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from sidecar.aiokit import aside
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common.pagination import Order
+from sidecar.managed.events.event import Event, from_row
 from sidecar.managed.sessions.table import select_queue, select_session
-from sidecar.managed.turns.state import QueuedEvent
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.json_text import read_strictly, storable
 
 _PIECE_CHARS = 256 * 1024
 """Size of a piece, about."""
+_LARGE_CHARS = 64 * 1024
+"""From here on an event is in memory once for all that read it."""
 _READ_ROWS = 500
 _HIGHEST_SEQ = 2**63 - 1
 
@@ -129,24 +133,47 @@ def _is_number(value: object) -> bool:
 
 
 async def list_events(
-    store: Store, session_id: str, query: EventQuery, *, max_chars: int
-) -> AsyncIterator[bytes]:
+    store: Store,
+    session_id: str,
+    query: EventQuery,
+    *,
+    share: Callable[[Event], Event],
+    max_chars: int,
+) -> AsyncIterator[bytes | memoryview]:
     """Yield the JSON document `{"data": [...], "next_page": ...}` in pieces, as it is read.
 
-    The stored texts are passed on as they are; at any time one piece is in memory, about 256 KiB or one
-    event. A page ends at `query.limit`, or when its events have `max_chars` characters. Queued client
-    events come last, with `processed_at` null. One that is processed between two pages is on both of them,
-    with the same id. Raises NotFoundError and InvalidRequestError before the first piece.
+    The stored texts are passed on as they are. At any time one piece is in memory, about 256 KiB, or one
+    large event, which `share` has all its readers hold together. A page ends at `query.limit`, or when its
+    events have `max_chars` characters. Queued client events come last, with `processed_at` null. One that is
+    processed between two pages is on both of them, with the same id. Raises NotFoundError and
+    InvalidRequestError before the first piece.
     """
     reader = _Reader(session_id, query, max_chars=max_chars)
     opening, is_last = '{"data":[', False
     while not is_last:
-        texts, is_last = await store.read(reader.read)
-        closing = f'],"next_page":{json.dumps(reader.next_page)}}}' if is_last else ""
-        piece = "".join((opening, ",".join(texts), closing)).encode()
-        del texts  # a slow client holds the loop's place here for minutes: one copy is enough
-        yield piece
-        opening = ","
+        read, is_last = await store.read(reader.read)
+        # Held while the pieces are written, which may take minutes: other readers find the large ones here.
+        found = [item if isinstance(item, str) else share(item) for item in read]
+        del read
+        texts: list[str] = []
+        for item in found:
+            texts.append(opening)
+            opening = ","
+            if isinstance(item, str):
+                texts.append(item)
+            else:
+                yield "".join(texts).encode()
+                yield await aside(len(item.text), partial(_encoded, item))
+                texts = []
+        if is_last:
+            start = opening if opening != "," else ""
+            texts.append(f'{start}],"next_page":{json.dumps(reader.next_page)}}}')
+        if texts:
+            yield "".join(texts).encode()
+
+
+def _encoded(event: Event) -> memoryview:
+    return event.encoded
 
 
 class _Reader:
@@ -168,24 +195,28 @@ class _Reader:
         self._chars = 0
         self.next_page: str | None = None
 
-    def read(self, connection: Connection) -> tuple[list[str], bool]:
-        """Return the next texts, and whether the page ends with them; otherwise at least one follows."""
+    def read(self, connection: Connection) -> tuple[list[str | Event], bool]:
+        """Return what comes next, and whether the page ends with it; otherwise at least one event follows.
+
+        It is the events as they are answered, or an `Event` where it is large.
+        """
         select_session(connection, self._session_id)
-        texts: list[str] = []
+        found: list[str | Event] = []
         chars, was_logged = 0, False
-        for place, text, is_logged in self._rest(connection):
+        for place, item, is_logged in self._rest(connection):
             if self._is_full():
                 self.next_page = self._place.encode(self._query.order)
                 break
             if was_logged and is_logged and chars >= _PIECE_CHARS:
-                return texts, False
+                return found, False
+            size = len(item if isinstance(item, str) else item.text)
             self._place = place
             self._count += 1
-            self._chars += len(text)
-            chars += len(text)
-            texts.append(text)
+            self._chars += size
+            chars += size
+            found.append(item)
             was_logged = is_logged
-        return texts, True
+        return found, True
 
     def _is_full(self) -> bool:
         if self._count == 0:
@@ -193,15 +224,15 @@ class _Reader:
         limit = self._query.limit
         return (limit is not None and self._count >= limit) or self._chars >= self._max_chars
 
-    def _rest(self, connection: Connection) -> Iterator[tuple[_Place, str, bool]]:
-        """Yield (place, text, whether it is of the log) from here on, in the list's order."""
+    def _rest(self, connection: Connection) -> Iterator[tuple[_Place, str | Event, bool]]:
+        """Yield (place, event, whether it is of the log) from here on, in the list's order."""
         is_logged = self._query.order == "asc"
         for part in (is_logged, not is_logged):
             select = self._logged if part else self._queued
-            for place, text in select(connection):
-                yield place, text, part
+            for place, item in select(connection):
+                yield place, item, part
 
-    def _logged(self, connection: Connection) -> Iterator[tuple[_Place, str]]:
+    def _logged(self, connection: Connection) -> Iterator[tuple[_Place, str | Event]]:
         query, is_ascending = self._query, self._query.order == "asc"
         conditions: list[str] = ["session_id = ?", f"seq {'>' if is_ascending else '<'} ?"]
         filters: list[str | int] = []
@@ -215,7 +246,7 @@ class _Reader:
             conditions.append(f"processed_us {operator} ?")
             filters.append(microseconds)
         select = (
-            f"SELECT seq, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
+            f"SELECT seq, id, type, processed_us, body FROM events WHERE {' AND '.join(conditions)} "  # noqa: S608  # constants
             f"ORDER BY seq {'ASC' if is_ascending else 'DESC'} LIMIT {_READ_ROWS}"
         )
         # In descending order the queue was before the log: it is behind us.
@@ -226,9 +257,10 @@ class _Reader:
             after = _HIGHEST_SEQ if seq is None else seq
             for row in connection.execute(select, (self._session_id, after, *filters)):
                 seq, count = row["seq"], count + 1
-                yield _Place(seq, position), storable(row["body"])
+                is_large = len(row["body"]) > _LARGE_CHARS
+                yield _Place(seq, position), from_row(*row) if is_large else storable(row["body"])
 
-    def _queued(self, connection: Connection) -> Iterator[tuple[_Place, str]]:
+    def _queued(self, connection: Connection) -> Iterator[tuple[_Place, str | Event]]:
         query, start = self._query, self._place
         if query.bounds:
             return  # they have no time yet
@@ -242,11 +274,4 @@ class _Reader:
                 else event.position >= start.position
             )
             if not is_behind and (not query.types or event.type in query.types):
-                yield _Place(start.seq, event.position), _text_of(event)
-
-
-def _text_of(event: QueuedEvent) -> str:
-    """Return what `event.to_api()` is as JSON, without reading the stored text."""
-    known = json.dumps({"id": event.id, "type": event.type, "processed_at": None})
-    others = storable(event.text).strip()
-    return known if others == "{}" else f"{known[:-1]},{others[1:]}"
+                yield _Place(start.seq, event.position), event.as_json()

@@ -183,31 +183,27 @@ class Sessions:
             )
             return session_to_api(record)
 
-    async def list(self, query: pagination.Query, filters: Filters) -> dict[str, Any]:
+    async def list(self, query: pagination.Query, filters: Filters) -> pagination.Envelope:
         """Return a page with `next_page` and `prev_page`."""
-        page = await self.records(query, filters)
-        return {
-            "data": [session_to_api(record) for record in page.records],
-            "next_page": page.next_page,
-            "prev_page": page.prev_page,
-        }
+        _narrow(query, filters)
+
+        def select(connection: Connection) -> pagination.Envelope:
+            page = pagination.fetch_page(connection, query)
+            envelope = page.envelope(lambda row: session_to_api(read_row(row)))
+            envelope["prev_page"] = page.prev_page
+            return envelope
+
+        return await self._database.read(select)
 
     async def records(self, query: pagination.Query, filters: Filters) -> RecordPage:
         """Return the same page as rows."""
-        query.select = "SELECT * FROM sessions"
-        if filters.statuses:
-            query.where(f"status IN ({','.join('?' * len(filters.statuses))})", *filters.statuses)
-        if filters.agent_id is not None:
-            query.where("agent_id = ?", filters.agent_id)
-        if filters.agent_version is not None:
-            query.where("agent_version = ?", filters.agent_version)
-        if not filters.include_archived:
-            query.where("archived_at IS NULL")
-        page = await self._database.read(
-            lambda connection: pagination.fetch_page(connection, query)
-        )
-        records = [read_row(row) for row in page.rows]
-        return RecordPage(records, page.next_page, page.prev_page)
+        _narrow(query, filters)
+
+        def select(connection: Connection) -> RecordPage:
+            page = pagination.fetch_page(connection, query)
+            return RecordPage([read_row(row) for row in page.rows], page.next_page, page.prev_page)
+
+        return await self._database.read(select)
 
     async def archive(self, session_id: str) -> dict[str, Any]:
         """End the session for good; its history stays readable. Raises InvalidRequestError while running.
@@ -300,6 +296,18 @@ class Sessions:
                 "tools: cannot be cleared while the agent has skills", field="tools"
             )
         return changed, model_ref
+
+
+def _narrow(query: pagination.Query, filters: Filters) -> None:
+    query.select = "SELECT * FROM sessions"
+    if filters.statuses:
+        query.where(f"status IN ({','.join('?' * len(filters.statuses))})", *filters.statuses)
+    if filters.agent_id is not None:
+        query.where("agent_id = ?", filters.agent_id)
+    if filters.agent_version is not None:
+        query.where("agent_version = ?", filters.agent_version)
+    if not filters.include_archived:
+        query.where("archived_at IS NULL")
 
 
 def _used_by(record: SessionRecord) -> list[str]:

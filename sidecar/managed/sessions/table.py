@@ -8,7 +8,7 @@ from dataclasses import astuple
 from typing import Any
 
 from sidecar.errors import NotFoundError
-from sidecar.managed.turns.state import QueuedEvent, SessionRecord, TurnRecord
+from sidecar.managed.turns.state import AcceptedEvent, QueuedEvent, SessionRecord, TurnRecord
 from sidecar.model_requests import Usage
 from sidecar.store.interface import Connection, Row
 
@@ -101,7 +101,7 @@ def insert_accepted(
     )
 
 
-def select_accepted(connection: Connection, request_id: str) -> list[dict[str, Any]] | None:
+def select_accepted(connection: Connection, request_id: str) -> list[AcceptedEvent] | None:
     """Return the events that a request was accepted as, None when it was not. PostgreSQL only."""
     row = connection.execute(
         "SELECT session_id, event_ids FROM requests WHERE id = ?", (request_id,)
@@ -110,9 +110,13 @@ def select_accepted(connection: Connection, request_id: str) -> list[dict[str, A
         return None
     order = json.loads(row["event_ids"])
     marks = ", ".join("?" * len(order))
-    found = {event.id: event.to_api() for event in select_queue(connection, row["session_id"])}
-    for event in connection.execute(f"SELECT id, body FROM events WHERE id IN ({marks})", order):  # noqa: S608  # marks
-        found[event["id"]] = json.loads(event["body"])
+    found = {
+        event.id: AcceptedEvent(event.id, is_queued=True, text=event.as_json())
+        for event in select_queue(connection, row["session_id"])
+    }
+    logged = f"SELECT id, body FROM events WHERE id IN ({marks})"  # noqa: S608  # marks
+    for id_, text in connection.execute(logged, order):
+        found[id_] = AcceptedEvent(id_, is_queued=False, text=text)
     return [found[id_] for id_ in order if id_ in found]
 
 

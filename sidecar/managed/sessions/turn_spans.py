@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sidecar.managed.turns.state import TurnEnded
+from sidecar.managed.turns.state import AcceptedEvent, TurnEnded
 from sidecar.tracing import Span, Tracer, current_traceparent
 
 _MAX_WAITING = 10_000
@@ -21,14 +20,14 @@ class TurnTraces:
         self._spans: dict[str, Span] = {}
         self._waiting: OrderedDict[str, str] = OrderedDict()
 
-    def note_accepted(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def note_accepted(self, events: Sequence[AcceptedEvent]) -> None:
         """Remember the current request's context for the events that were queued."""
         traceparent = current_traceparent()
         if traceparent is None:
             return
         for event in events:
-            if event["processed_at"] is None:
-                self._waiting[event["id"]] = traceparent
+            if event.is_queued:
+                self._waiting[event.id] = traceparent
         while len(self._waiting) > _MAX_WAITING:
             self._waiting.popitem(last=False)
 

@@ -16,6 +16,7 @@ from sidecar.managed.events.event import Draft
 from sidecar.managed.turns import event_builders
 from sidecar.managed.turns.outcome import Outcome
 from sidecar.model_requests import Usage
+from sidecar.wire.json_text import storable
 
 Status = Literal["idle", "running", "rescheduling", "terminated"]
 """The API's `status` of a session."""
@@ -244,6 +245,18 @@ class QueuedEvent:
         parsed: dict[str, Any] = json.loads(self.text)
         return parsed
 
-    def to_api(self) -> dict[str, Any]:
-        """Return the event as the list shows it: not processed yet."""
-        return {"id": self.id, "type": self.type, "processed_at": None, **self.fields}
+    def as_json(self) -> str:
+        """Return the event as lists show it, not processed yet, without reading the stored text."""
+        known = json.dumps({"id": self.id, "type": self.type, "processed_at": None})
+        others = storable(self.text).strip()
+        return known if others == "{}" else f"{known[:-1]},{others[1:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEvent:
+    """A client's event that is stored: in the log, or still in the queue."""
+
+    id: str
+    is_queued: bool
+    text: str
+    """The event as the API shows it, a JSON object."""

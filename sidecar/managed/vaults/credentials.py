@@ -130,7 +130,7 @@ class Credentials:
 
     async def list(
         self, vault_id: str, query: pagination.Query, *, include_archived: bool
-    ) -> dict[str, Any]:
+    ) -> pagination.Envelope:
         """Return a page. Raises NotFoundError for the vault."""
         query.where("vault_id = ?", vault_id)
         await self._database.read(lambda connection: vaults.select(connection, vault_id))

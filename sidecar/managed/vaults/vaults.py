@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
@@ -109,7 +108,7 @@ class Vaults:
 
         await self._database.write(write)
 
-    async def list(self, query: pagination.Query, *, include_archived: bool) -> dict[str, Any]:
+    async def list(self, query: pagination.Query, *, include_archived: bool) -> pagination.Envelope:
         """Return a page."""
         return await Vault.page(self._database, query, include_archived=include_archived)
 

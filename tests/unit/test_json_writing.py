@@ -1,0 +1,54 @@
+"""JSON is written as Python's encoder writes it, storable, and in pieces where it is long."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.wire import json_writing
+from sidecar.wire.json_text import mended
+from sidecar.wire.json_writing import json_size, write_json
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(_VALUES, st.booleans(), st.integers(1, 8))
+def test_pieces_are_what_the_encoder_writes(
+    value: Any, is_ascii: bool, piece: int
+) -> None:  # drawn
+    """Cut anywhere, the text is that of `json.dumps` on the same value, once it is storable."""
+    wanted = json.dumps(mended(value), separators=(",", ":"), ensure_ascii=is_ascii)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_writing, "_PIECE_CHARS", piece)
+        assert write_json(value, is_ascii=is_ascii) == wanted
+    assert write_json(value, is_ascii=is_ascii) == wanted
+
+
+@pytest.mark.parametrize("text", ["\0", "a\ud83d", "\udc00b", "\\u0000"])
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_what_no_client_can_store_is_replaced(text: str, *, is_ascii: bool) -> None:
+    """NUL and halves of pairs become U+FFFD, in names, too; a text that quotes an escape stays."""
+    written = write_json({text: [text]}, is_ascii=is_ascii)
+    shown = text if text.startswith("\\") else text.replace("\0", "\ufffd")
+    shown = shown.replace("\ud83d", "\ufffd").replace("\udc00", "\ufffd")
+    assert json.loads(written.encode()) == {shown: [shown]}
+
+
+def test_a_long_text_is_written_as_any_other() -> None:
+    """Megabytes with quotes, newlines, and characters beyond U+FFFF at every cut."""
+    text = 'é"\n😀' * 500_000
+    assert json.loads(write_json({"text": text})) == {"text": text}
+    assert write_json({"text": text}).isascii()
+    assert json.loads(write_json([text], is_ascii=False)) == [text]
+
+
+def test_the_size_counts_texts_and_values() -> None:
+    """About the characters of the JSON."""
+    assert json_size("x" * 1000) == 1000
+    value = {"content": [{"type": "text", "text": "x" * 5000}] * 3}
+    assert json_size(value) == pytest.approx(len(json.dumps(value)), rel=0.05)
