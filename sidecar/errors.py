@@ -117,6 +117,12 @@ class RateLimitedError(SidecarError):
     type = "rate_limit_error"
 
 
+class TooManyStoredError(RateLimitedError):
+    """As many resources are stored as may be. Repeating the request cannot help: `x-should-retry` says so."""
+
+    should_retry = False
+
+
 class StoreUnavailableError(SidecarError):
     """The store could not read or write; nothing of the request was done."""
 

@@ -72,6 +72,8 @@ class Sources:
     """How far agents are confined, and what got through."""
     console: Callable[[], Iterable[Reading]] | None = None
     """Attempts to sign in to the console."""
+    stored: Callable[[], Iterable[Reading]] | None = None
+    """How much is stored of what has a bound."""
     web: Callable[[], Iterable[Reading]] | None = None
     """What agents fetched and searched."""
 
@@ -168,7 +170,7 @@ class StateCollector(Collector):
 
     def _further(self) -> Iterable[Callable[[], Iterable[Reading]] | None]:
         sources = self._sources
-        return sources.cluster, sources.walls, sources.console, sources.web
+        return sources.stored, sources.cluster, sources.walls, sources.console, sources.web
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -54,6 +54,20 @@ class StorageSettings(SettingsGroup):
     """SQLite's `synchronous`. FULL survives power loss; NORMAL survives a crash of the process and is
     about twice as fast per commit."""
 
+    max_agents: Annotated[int, Field(ge=1)] = 100_000
+    """Agents that may be stored, archived ones included; above it 429. What no session uses ages out, see
+    `SIDECAR_TURN_RETENTION_DAYS`."""
+    max_agent_versions: Annotated[int, Field(ge=1)] = 10_000
+    """Versions that one agent may have; above it 429."""
+    max_environments: Annotated[int, Field(ge=1)] = 100_000
+    """Environments that may be stored, archived ones included; above it 429."""
+    max_vaults: Annotated[int, Field(ge=1)] = 100_000
+    """Vaults that may be stored, archived ones included; above it 429."""
+    max_vault_credentials: Annotated[int, Field(ge=1)] = 1000
+    """Credentials that one vault may have, archived ones included; above it 429."""
+    max_sessions: Annotated[int, Field(ge=1)] = 100_000
+    """Sessions that may be stored, archived ones included; above it 429."""
+
     def check(self) -> None:
         """Raise SettingsError for a database that is no PostgreSQL."""
         url = self.database_url.get_secret_value() if self.database_url else None

@@ -22,6 +22,7 @@ from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.child.web_tools import WebTools
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.resources import Resources
@@ -80,6 +81,7 @@ async def open_secrets(
     stack: AsyncExitStack,
     tasks: TaskOwner,
     *,
+    limits: StoredLimits,
     child_pid: Callable[[], int | None],
 ) -> Secrets:
     """Find the key, and let the child ask for the variables of its shells."""
@@ -92,7 +94,7 @@ async def open_secrets(
             key=key.get_secret_value() if key else None,
             data_dir=settings.storage.data_dir,
         )
-    vaults = Vaults(database=database, secret_box=secret_box)
+    vaults = Vaults(database=database, secret_box=secret_box, limits=limits)
     variables = ShellVariables(
         database=database,
         vaults=vaults,
@@ -112,7 +114,7 @@ async def open_secrets(
     git = Git(settings=settings.repository, inherited=os.environ, tasks=tasks)
     return Secrets(
         vaults,
-        Credentials(database=database, secret_box=secret_box),
+        Credentials(database=database, secret_box=secret_box, limits=limits),
         Repositories(database=database, secret_box=secret_box, git=git),
     )
 
@@ -124,6 +126,7 @@ async def make_domain(
     *,
     child: ChildParts,
     secrets: Secrets,
+    limits: StoredLimits,
     web: Web,
     tracer: Tracer,
     ownership: Ownership,
@@ -203,6 +206,7 @@ async def make_domain(
         database=database,
         resolve_model=child.registry.resolve,
         has_search=web.search is not None,
+        limits=limits,
     )
     sessions = Sessions(
         database=database,
@@ -214,12 +218,13 @@ async def make_domain(
         check_vaults=secrets.vaults.check,
         repositories=secrets.repositories,
         resolve_model=child.registry.resolve,
+        limits=limits,
     )
     return Domain(
         log=log,
         engine=engine,
         agents=agents,
-        environments=Environments(database=database),
+        environments=Environments(database=database, limits=limits),
         sessions=sessions,
         mirror=mirror,
         resources=Resources(repositories=secrets.repositories, engine=engine),

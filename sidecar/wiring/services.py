@@ -24,6 +24,7 @@ from sidecar.instruments import Reading, Sources
 from sidecar.instruments import connect as connect_metrics
 from sidecar.loop_watch import running_watch
 from sidecar.managed.agents.model_registry import ModelRegistry
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.opencode.confinement import Confinement
 from sidecar.opencode.environment import ChildFiles
@@ -77,8 +78,10 @@ async def open_services(
         is_busy=lambda: domain.engine.is_busy(),  # noqa: PLW0108  # later
     )
     supervisor = child.supervisor
+    limits = StoredLimits(settings.storage)
+    tasks.start("stored counts", limits.run(database))
     secrets = await open_secrets(
-        settings, database, files, stack, tasks, child_pid=lambda: supervisor.pid
+        settings, database, files, stack, tasks, limits=limits, child_pid=lambda: supervisor.pid
     )
     web = await open_web(settings.web, gateway, session, stack)
     cluster = await _make_cluster(settings, database, stack)
@@ -88,6 +91,7 @@ async def open_services(
         stack,
         child=child,
         secrets=secrets,
+        limits=limits,
         web=web,
         tracer=tracer,
         ownership=cluster.ownership if cluster is not None else Ownership(),
@@ -108,6 +112,7 @@ async def open_services(
         cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
         walls=partial(wall_readings, child.confinement, domain),
         console=partial(sign_in_readings, attempts),
+        stored=partial(stored_readings, limits),
         web=web.readings,
     )
     connect_metrics(metrics, sources)
@@ -225,6 +230,15 @@ def wall_readings(confinement: Confinement, domain: Domain) -> Iterator[Reading]
     yield Reading("workspaces_stopped", text, domain.space.stopped)
     text = "Size of the largest directory of the sessions in which something runs."
     yield Reading("workspace_largest_bytes", text, domain.space.largest_bytes, is_counter=False)
+
+
+def stored_readings(limits: StoredLimits) -> Iterator[Reading]:
+    """Yield how much is stored of what has a bound, and how much found no room."""
+    for kind in ("agents", "environments", "vaults", "sessions"):
+        text = f"{kind.capitalize()} that are stored, archived ones included; counted every minute."
+        yield Reading(f"stored_{kind}", text, limits.counts.get(kind, 0), is_counter=False)
+    text = "Agents, versions, environments, vaults, credentials and sessions that found no room."
+    yield Reading("stored_refused", text, limits.refused.total())
 
 
 class _Drain:

@@ -12,6 +12,7 @@ from sidecar.ids import new_id
 from sidecar.managed.agents import toolsets
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.naming import ModelRef
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.managed import (
@@ -54,9 +55,15 @@ class Agents:
     """Create, read, update and list agents. `has_search` says that the gateway can be searched with."""
 
     def __init__(
-        self, *, database: Store, resolve_model: ResolveModel, has_search: bool = False
+        self,
+        *,
+        database: Store,
+        resolve_model: ResolveModel,
+        has_search: bool = False,
+        limits: StoredLimits | None = None,
     ) -> None:
         self._database = database
+        self._limits = limits or StoredLimits()
         self._resolve_model = resolve_model
         self._has_search = has_search
 
@@ -83,6 +90,7 @@ class Agents:
         agent = Agent(new_id("agent"), 1, now, now, None, model_ref, body)
 
         def insert(connection: Connection) -> None:
+            self._limits.check(connection, "agents")
             connection.execute(
                 "INSERT INTO agents (id, version, created_at) VALUES (?, 1, ?)", (agent.id, now)
             )
@@ -126,6 +134,7 @@ class Agents:
                 model_ref,
                 changed,
             )
+            self._limits.check(connection, "agent_versions", owner_id=agent_id)
             connection.execute(
                 "UPDATE agents SET version = ? WHERE id = ?", (updated.version, agent_id)
             )

@@ -9,6 +9,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.managed import CloudConfig, EnvironmentCreate, EnvironmentUpdate
 
@@ -24,8 +25,9 @@ class Environment(Stored):
 class Environments:
     """Create, read, update, list, archive and delete environments."""
 
-    def __init__(self, *, database: Store) -> None:
+    def __init__(self, *, database: Store, limits: StoredLimits | None = None) -> None:
         self._database = database
+        self._limits = limits or StoredLimits()
 
     async def create(self, request: EnvironmentCreate) -> Environment:
         """Store a new environment; without a config it is the cloud one with no limits."""
@@ -38,7 +40,12 @@ class Environments:
             "scope": request.scope,
         }
         environment = Environment.new(new_id("env"), body)
-        await self._database.write(environment.insert)
+
+        def insert(connection: Connection) -> None:
+            self._limits.check(connection, "environments")
+            environment.insert(connection)
+
+        await self._database.write(insert)
         return environment
 
     async def get(self, environment_id: str) -> Environment:

@@ -19,6 +19,7 @@ from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_uses import note_uses
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.managed.events.event import Draft, sse_frame, to_json
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import SessionEngine
@@ -71,8 +72,10 @@ class Sessions:
         resolve_model: Callable[[str], Awaitable[ModelRef]],
         check_vaults: CheckVaults,
         repositories: Repositories,
+        limits: StoredLimits | None = None,
     ) -> None:
         self._database = database
+        self._limits = limits or StoredLimits()
         self._log = log
         self._engine = engine
         self._ownership = ownership or Ownership()
@@ -120,6 +123,7 @@ class Sessions:
         )
 
         def insert(connection: Connection) -> None:
+            self._limits.check(connection, "sessions")
             _check_environment(connection, request.environment_id)
             insert_session(connection, record)
             note_uses(connection, _used_by(record), now)

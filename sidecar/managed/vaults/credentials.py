@@ -11,6 +11,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.managed.vaults import vaults
 from sidecar.managed.vaults.encryption import SecretBox
 from sidecar.store.interface import Connection, Store
@@ -39,8 +40,11 @@ class Credential(Stored):
 class Credentials:
     """Create, read, update, list, archive and delete the credentials of a vault."""
 
-    def __init__(self, *, database: Store, secret_box: SecretBox) -> None:
+    def __init__(
+        self, *, database: Store, secret_box: SecretBox, limits: StoredLimits | None = None
+    ) -> None:
         self._database = database
+        self._limits = limits or StoredLimits()
         self._secret_box = secret_box
 
     async def create(self, vault_id: str, request: CredentialCreate) -> Credential:
@@ -62,6 +66,7 @@ class Credentials:
             connection.lock_row("vaults", vault_id)  # of two at once the second sees the first
             vaults.select_active(connection, vault_id)
             _refuse_duplicate(connection, vault_id, auth)
+            self._limits.check(connection, "credentials", owner_id=vault_id)
             credential.insert(connection, secret=encrypted)
 
         await self._database.write(insert)

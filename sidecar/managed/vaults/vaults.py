@@ -13,6 +13,7 @@ from sidecar.ids import is_id, new_id
 from sidecar.managed.common import pagination, timestamps
 from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
+from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.managed.vaults.encryption import DecryptionError, SecretBox
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.vaults import VaultCreate, VaultUpdate
@@ -42,8 +43,11 @@ class SessionSecrets:
 class Vaults:
     """Create, read, update, list, archive and delete vaults; open their secrets for a session."""
 
-    def __init__(self, *, database: Store, secret_box: SecretBox) -> None:
+    def __init__(
+        self, *, database: Store, secret_box: SecretBox, limits: StoredLimits | None = None
+    ) -> None:
         self._database = database
+        self._limits = limits or StoredLimits()
         self._secret_box = secret_box
 
     async def create(self, request: VaultCreate) -> Vault:
@@ -53,7 +57,12 @@ class Vaults:
             "metadata": dict(request.metadata or {}),
         }
         vault = Vault.new(new_id("vlt"), body)
-        await self._database.write(vault.insert)
+
+        def insert(connection: Connection) -> None:
+            self._limits.check(connection, "vaults")
+            vault.insert(connection)
+
+        await self._database.write(insert)
         return vault
 
     async def get(self, vault_id: str) -> Vault:
