@@ -107,7 +107,7 @@ class Pages:
             "state": state,
             "confinement": self._parts.confinement,
             "gateway_url": self._parts.gateway_url,
-            "chart": chart.draw(recent.turns, recent.requests, now),
+            "chart": chart.draw(recent.turns, recent.requests, now, kept=recent.kept_turns),
             "size": chart,
             "turns": list(reversed(recent.turns))[:_TABLE_ROWS],
             "troubles": list(reversed(recent.troubles)),
@@ -272,7 +272,7 @@ class Pages:
                     "tools": _TOOLS[form["tools"]][1],
                 },
                 "environment_id": await self._environment(),
-                "title": text.splitlines()[0][:_TITLE_CHARS],
+                "title": _title(text),
                 "metadata": _MARK,
                 "initial_events": [
                     {"type": "user.message", "content": [{"type": "text", "text": text}]}
@@ -313,6 +313,14 @@ class Pages:
             "can_sign_out": session is not None and not self._sign_ins.is_open,
         }
         return self._renderer.page(template, common | values, status=status)
+
+
+def _title(text: str) -> str:
+    """Return the first line, cut."""
+    line = text.splitlines()[0]
+    return (
+        line if len(line) <= _TITLE_CHARS else f"{line[: _TITLE_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
 
 
 def _marked() -> Query:

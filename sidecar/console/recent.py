@@ -55,6 +55,7 @@ class Recent:
     """Hears of everything and keeps the latest."""
 
     def __init__(self, *, kept_turns: int) -> None:
+        self.kept_turns = kept_turns
         self.turns: deque[RecentTurn] = deque(maxlen=kept_turns)
         self.requests: deque[RecentRequest] = deque(maxlen=kept_turns)
         self.troubles: deque[Trouble] = deque(maxlen=_MOST_TROUBLES)

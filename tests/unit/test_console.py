@@ -125,20 +125,27 @@ def turn(at: float, seconds: float = 1.0, outcome: str = "completed") -> RecentT
 def test_the_chart_shows_the_last_hour() -> None:
     """Earlier turns are left out of drawing and numbers; the height of a dot is its duration's logarithm."""
     turns = [turn(NOW - 4000), turn(NOW - 1800, 10.0), turn(NOW - 30, 0.1, "failed")]
-    drawn = chart.draw(turns, [], NOW)
+    drawn = chart.draw(turns, [], NOW, kept=500)
     assert (drawn.turns, drawn.failed, drawn.median_seconds, drawn.p95_seconds) == (2, 1, 0.1, 10)
     assert [(dots.kind, dots.path) for dots in drawn.dots] == [
-        ("completed", "M300.0 80.0h0"),
-        ("failed", "M595.0 160.0h0"),
+        ("completed", "M300.0 64.0h0"),
+        ("failed", "M595.0 128.0h0"),
     ]
     assert [(bar.kind, bar.x) for bar in drawn.bars] == [("failed", 591.0), ("completed", 291.0)]
-    assert drawn.most_per_minute == 1
+    assert (drawn.minutes, drawn.most_per_bar, drawn.is_cut) == (60, 1, False)
+
+
+def test_a_young_sidecar_is_shown_larger_and_a_busy_one_is_said_to_be() -> None:
+    """Ten minutes while nothing is older; and that not all turns are kept, where that is so."""
+    drawn = chart.draw([turn(NOW - 300), turn(NOW - 1)], [], NOW, kept=2)
+    assert (drawn.minutes, drawn.bar_seconds, drawn.is_cut) == (10, 10, True)
+    assert drawn.dots[0].path.startswith("M300.0 ")
 
 
 def test_odd_durations_stay_inside_the_chart() -> None:
     """Nothing, for ever, and a clock that went back."""
     turns = [turn(NOW, 0.0), turn(NOW, 1e9), turn(NOW + 500, 5.0)]
-    for dots in chart.draw(turns, [], NOW).dots:
+    for dots in chart.draw(turns, [], NOW, kept=500).dots:
         for point in dots.path.split("M")[1:]:
             x, _, y = point.removesuffix("h0").partition(" ")
             assert 0 <= float(x) <= chart.WIDTH
@@ -147,8 +154,8 @@ def test_odd_durations_stay_inside_the_chart() -> None:
 
 def test_parts_of_a_bar_stand_on_each_other() -> None:
     """Failed turns below, completed above, together as high as the minute's share of the busiest."""
-    turns = [turn(NOW - 1), turn(NOW - 2), turn(NOW - 3, outcome="failed"), turn(NOW - 70)]
-    drawn = chart.draw(turns, [], NOW)
+    turns = [turn(NOW - 1), turn(NOW - 2), turn(NOW - 3, outcome="failed"), turn(NOW - 3000)]
+    drawn = chart.draw(turns, [], NOW, kept=500)
     assert [(b.kind, b.y, b.height) for b in drawn.bars if b.x > 585] == [
         ("failed", 26.7, 13.3),
         ("completed", 0.0, 26.7),
@@ -274,6 +281,6 @@ def test_requests_have_their_own_dots() -> None:
         RecentRequest(NOW - 60, "m", "ok", 2.0, 1.0),
         RecentRequest(NOW - 60, "m", "timeout", 9.0, None),
     ]
-    drawn = chart.draw([], requests, NOW)
+    drawn = chart.draw([], requests, NOW, kept=500)
     assert (drawn.requests, drawn.failed_requests, drawn.first_byte_median_seconds) == (2, 1, 1.0)
     assert [dots.kind for dots in drawn.dots] == ["first-byte"]

@@ -266,6 +266,14 @@ class Timeline {
     return node;
   }
 
+  /** Show on a call's line how it stands. */
+  mark(id, words, kind) {
+    const badge = this.nodes.get(id)?.querySelector("summary .badge");
+    if (!badge) return;
+    badge.textContent = words;
+    badge.className = `badge ${kind}`;
+  }
+
   finish(node, result) {
     const badge = node.querySelector("summary .badge");
     const isError = result.is_error === true;
@@ -277,6 +285,7 @@ class Timeline {
 
   decisionNode(event) {
     const call = this.events.get(event.tool_use_id);
+    if (!this.results.has(event.tool_use_id)) this.mark(event.tool_use_id, event.result === "allow" ? "allowed" : "denied", "");
     const why = event.deny_message ? `: ${event.deny_message}` : "";
     return slim("user", `${event.result === "allow" ? "allows" : "denies"} ${call?.name ?? "a call"}${why}`);
   }
@@ -356,6 +365,7 @@ function watchSession(section) {
     const ids = calls.map((call) => call.id).join();
     if (box.dataset.ids === ids) return;
     box.dataset.ids = ids;
+    for (const call of calls) timeline.mark(call.id, "waits", "warn");
     box.hidden = calls.length === 0;
     box.replaceChildren(...calls.map(question));
   }
