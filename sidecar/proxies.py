@@ -1,4 +1,4 @@
-"""The company proxy: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, for what leaves this machine.
+"""The company proxy: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, for what leaves this machine.
 
 aiohttp's own `trust_env` is not used: it would also send what a `.netrc` holds, it knows no networks in
 `NO_PROXY` (`10.0.0.0/8`, the usual form in Kubernetes), and it would send loopback requests to the proxy.
@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import (
     ClientHandlerType,
@@ -26,6 +26,7 @@ from yarl import URL
 from sidecar.errors import SettingsError
 
 _VARIABLES = {"http": ("http_proxy", "HTTP_PROXY"), "https": ("https_proxy", "HTTPS_PROXY")}
+_ALL = ("all_proxy", "ALL_PROXY")
 _NONE = ("no_proxy", "NO_PROXY")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -36,36 +37,51 @@ class Proxies:
 
     by_scheme: Mapping[str, URL]
     exempt: tuple[str, ...] = ()
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """Schemes whose proxy, of `ALL_PROXY`, is none that can be used here, and what to say of it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Proxies:
-        """Read the variables; lower case wins, as it does for curl.
+        """Read the variables as curl does: lower case wins, an empty one counts as unset, and `ALL_PROXY` is
+        for schemes that have none of their own.
 
-        Raises SettingsError for a value that is no URL of an HTTP proxy.
+        Raises SettingsError for a value that is no URL of an HTTP proxy. In `ALL_PROXY`, where desktops put
+        SOCKS proxies, it is an error of the requests that would need it.
         """
-        by_scheme = {}
+        by_scheme, unusable = {}, {}
         for scheme, names in _VARIABLES.items():
             name, value = _first(environment, names)
+            all_name, all_value = _first(environment, _ALL)
             if value:
                 by_scheme[scheme] = _proxy_url(name, value)
+            elif all_value:
+                try:
+                    by_scheme[scheme] = _proxy_url(all_name, all_value)
+                except SettingsError as error:
+                    unusable[scheme] = f"{error.message}; set {names[1]}, or NO_PROXY for the host"
         _, none = _first(environment, _NONE)
         exempt = tuple(part.lower() for part in re.split(r"[\s,]+", none) if part)
-        return cls(by_scheme, exempt)
+        return cls(by_scheme, exempt, unusable)
 
     def proxy_for(self, url: URL) -> URL | None:
-        """Return the proxy, or None for a direct connection. Loopback is always direct."""
+        """Return the proxy, or None for a direct connection. Loopback is always direct.
+
+        Raises SettingsError when the URL's proxy cannot be used.
+        """
         host = (url.host or "").lower().rstrip(".")
         if not host or is_loopback(host):
             return None
         port = url.port or _DEFAULT_PORTS.get(url.scheme)
         if any(_is_exempt(host, port, entry) for entry in self.exempt):
             return None
+        if url.scheme in self.unusable:
+            raise SettingsError(self.unusable[url.scheme])
         return self.by_scheme.get(url.scheme)
 
     @property
     def middlewares(self) -> tuple[ClientMiddlewareType, ...]:
         """For `aiohttp.ClientSession(middlewares=...)`: sends its requests through their proxies."""
-        return (self._send,) if self.by_scheme else ()
+        return (self._send,) if self.by_scheme or self.unusable else ()
 
     async def _send(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         proxy = self.proxy_for(request.url)
@@ -80,7 +96,10 @@ class Proxies:
 
     def describe(self, url: URL) -> str:
         """Say how a URL is reached, without the proxy's password."""
-        proxy = self.proxy_for(url)
+        try:
+            proxy = self.proxy_for(url)
+        except SettingsError as error:
+            return f"not at all: {error.message}"
         if proxy is not None:
             return f"through the proxy {proxy.with_user(None)}"
         if self.by_scheme.get(url.scheme) is None:
@@ -101,8 +120,8 @@ def is_loopback(host: str) -> bool:
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str]:
     for name in names:
-        if name in environment:
-            return name, environment[name].strip()
+        if value := environment.get(name, "").strip():
+            return name, value
     return names[0], ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -50,6 +51,24 @@ def _without_trailing_slash(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_without_trailing_slash)]
+
+
+def _address(host: str) -> str:
+    if host == "*":
+        return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104  # what `*` means
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        is_ipv6 = ipaddress.ip_address(host.partition("%")[0]).version == 6
+    except ValueError:
+        is_ipv6 = False
+    if "/" in host or any(c.isspace() for c in host) or (":" in host and not is_ipv6):
+        raise ValueError("must be an address or a name alone; the port has a setting of its own")
+    return host
+
+
+Host = Annotated[str, AfterValidator(_address)]
+"""An address to listen on; IPv6 may be written in brackets, and `*` is every address of both families."""
 
 
 class _SecretFiles(PydanticBaseSettingsSource):

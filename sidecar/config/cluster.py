@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import Seconds, SettingsGroup
+from sidecar.config.base import Host, Seconds, SettingsGroup
 from sidecar.errors import SettingsError
 
 _LEAST_HEARTBEATS = 3
@@ -22,7 +22,7 @@ class ClusterSettings(SettingsGroup):
     key: SecretStr | None = None
     """Key that pods show each other on the internal listener. Required with `DATABASE_URL`, and the same
     in all pods."""
-    host: str = "0.0.0.0"  # noqa: S104  # other pods must reach it, and it asks for the key
+    host: Host = "0.0.0.0"  # noqa: S104  # other pods must reach it, and it asks for the key
     """Address that the internal listener binds."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """TCP port of the internal listener; 0 picks a free one."""

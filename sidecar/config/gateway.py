@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
+from sidecar.config.base import CommaList, Host, Seconds, SettingsGroup, Url
 from sidecar.errors import SettingsError
 
 
@@ -41,7 +41,10 @@ class GatewaySettings(SettingsGroup):
     """Bound for silence inside a streamed model answer, seconds."""
     repair_streams: bool = True
     """Repair streamed answers that the AI SDK inside opencode cannot read (docs/gateways.md). Off: every
-    byte passes as it came."""
+    event passes as it came."""
+    max_retry_after_seconds: Seconds = 60.0
+    """Longest pause that the gateway's `retry-after` may make opencode wait, seconds; it has no bound of its
+    own. After the pause it asks again, at most 5 times, and then the turn says why."""
     include: CommaList = ()
     """Globs of model ids to list; empty lists all chat models."""
     exclude: CommaList = ()
@@ -110,7 +113,7 @@ class RelaySettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="SIDECAR_RELAY_")
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on. Containers of one pod share the loopback; elsewhere `0.0.0.0`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """TCP port; 0 picks a free one, which only a child that we start ourselves can be told."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import Seconds, SettingsGroup, Url, is_loopback
+from sidecar.config.base import Host, Seconds, SettingsGroup, Url, is_loopback
 from sidecar.errors import SettingsError
 
 
@@ -16,9 +16,9 @@ class HttpSettings(SettingsGroup):
 
     model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
 
-    host: str | None = Field(None, validation_alias="HOST")
+    host: Host | None = Field(None, validation_alias="HOST")
     """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
-    reaches this port runs code. `::` serves IPv6 and IPv4."""
+    reaches this port runs code. `::` and `*` serve IPv6 and IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, validation_alias="PORT")
     """TCP port; 0 picks a free one (printed at start)."""
     runtime_api_key: SecretStr | None = Field(None, validation_alias="RUNTIME_API_KEY")
@@ -68,11 +68,6 @@ class HttpSettings(SettingsGroup):
     """The same after a turn that such a reader seems to have read, seconds: the next one is probably its
     like again, and its prompt may be slow."""
 
-    @field_validator("host")
-    @classmethod
-    def _without_brackets(cls, value: str | None) -> str | None:
-        return value[1:-1] if value and value.startswith("[") and value.endswith("]") else value
-
     def effective_host(self) -> str:
         """Return the address to bind. Raises SettingsError for an open, unauthenticated one."""
         if self.host is None:
@@ -92,7 +87,7 @@ class AdminSettings(SettingsGroup):
 
     is_enabled: bool = Field(True, validation_alias="SIDECAR_ADMIN_ENABLED")
     """Serve `/metrics` and `/admin/*`."""
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on. Anything but loopback needs the key."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """TCP port; 0 picks a free one (logged at start). The default gives way to a free one when it is

@@ -64,6 +64,7 @@ class Forwarder:
         self._root = api_root(base_url)
         self._api_key = api_key
         self._proxies = proxies or Proxies.from_environment()
+        self._proxies.proxy_for(URL(base_url))  # raises now what every request would raise
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
@@ -179,7 +180,7 @@ class Forwarder:
     ) -> web.StreamResponse:
         stream = AnswerStream(call.wire, is_repaired=self._settings.repair_streams)
         call.status, call.facts = upstream.status, stream.facts
-        response = _response(upstream)
+        response = self._response(upstream)
         if upstream.content_type != _EVENT_STREAM:
             response.headers[hdrs.CONTENT_TYPE] = f"{_EVENT_STREAM}; charset=utf-8"
         await response.prepare(request)
@@ -270,7 +271,7 @@ class Forwarder:
         self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
     ) -> web.StreamResponse:
         call.status = upstream.status
-        response = _response(upstream)
+        response = self._response(upstream)
         if hdrs.CONTENT_ENCODING not in upstream.headers:
             response.content_length = upstream.content_length
         await response.prepare(request)
@@ -303,6 +304,15 @@ class Forwarder:
             await response.write_eof()
         return response
 
+    def _response(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        headers = for_child(
+            upstream.headers, max_retry_after_seconds=self._settings.max_retry_after_seconds
+        )
+        headers.pop(
+            hdrs.CONTENT_ENCODING, None
+        )  # what reaches us compressed all the same is unpacked
+        return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
+
     def _fail(self, call: Call, status: int, kind: FailureKind, message: str) -> web.Response:
         call.status = status
         call.failure = RequestFailure(kind, message)
@@ -313,12 +323,6 @@ def failed_answer(path: str, status: int, message: str) -> web.Response:
     """Make an error answer in the format of the route."""
     body = error_body(path, status, message)
     return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _response(upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = for_child(upstream.headers)
-    headers.pop(hdrs.CONTENT_ENCODING, None)  # what reaches us compressed all the same is unpacked
-    return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
 
 
 def _facts_of(call: Call, body: bytes) -> AnswerFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from email.utils import parsedate_to_datetime
 
@@ -29,9 +30,6 @@ LEADING_AWAY = frozenset(
     }
 )
 """By these a client could come to talk to somebody else than the relay, or be recognised there."""
-MAX_RETRY_AFTER_SECONDS = 60
-"""opencode waits as long as `retry-after` says, without bound: a turn that waits until tomorrow's quota
-looks as if it hung. After the bound it asks again, at most 5 times, and then the turn says why."""
 _PAUSES = {"retry-after": 1, "retry-after-ms": 1000}
 STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server"}
 
@@ -52,24 +50,29 @@ def for_gateway(
     return [*passed, ("accept-encoding", "identity")]
 
 
-def for_child(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """Return the headers of the gateway's answer as the child gets them."""
+def for_child(
+    headers: CIMultiDictProxy[str], *, max_retry_after_seconds: float
+) -> CIMultiDict[str]:
+    """Return the headers of the gateway's answer as the child gets them.
+
+    opencode waits as long as `retry-after` says: a turn that waits for tomorrow's quota looks as if it hung.
+    """
     passed = CIMultiDict(
         (name, value) for name, value in headers.items() if name.lower() not in STRIPPED_FROM_ANSWER
     )
     for name, unit in _PAUSES.items():
-        if name in passed and _is_long(passed[name], unit):
-            passed[name] = str(MAX_RETRY_AFTER_SECONDS * unit)
+        if name in passed and not _pause(passed[name], unit) <= max_retry_after_seconds:
+            passed[name] = str(math.ceil(max_retry_after_seconds * unit))
     return passed
 
 
-def _is_long(value: str, unit: int) -> bool:
-    """Whether a pause, as a number of `1/unit` seconds or as a date, is longer than the bound."""
+def _pause(value: str, unit: int) -> float:
+    """Return the seconds of a pause that is a number of `1/unit` seconds or a date; 0 when it is neither."""
     try:
-        seconds = float(value) / unit
+        return float(value) / unit
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
-            return False
-    return not seconds <= MAX_RETRY_AFTER_SECONDS
+        pass
+    try:
+        return parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

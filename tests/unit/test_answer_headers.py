@@ -26,4 +26,4 @@ from sidecar.gateway.headers import for_child
 def test_no_gateway_makes_a_turn_wait_without_bound(name: str, value: str, expected: str) -> None:
     """opencode obeys these headers; a past date or what is no pause passes, opencode ignores it."""
     headers = CIMultiDictProxy(CIMultiDict({name: value, "location": "http://elsewhere"}))
-    assert dict(for_child(headers).items()) == {name: expected}
+    assert dict(for_child(headers, max_retry_after_seconds=60).items()) == {name: expected}

@@ -1,10 +1,11 @@
 """Settings: names that LAP's deployments use, secrets from files, and refusals that help."""
 
 import pwd
+import socket
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from sidecar.config import HttpSettings, Settings, meanings, trimmed_variables, variables
 from sidecar.errors import SettingsError
@@ -149,6 +150,9 @@ def test_secrets_do_not_show() -> None:
         ("::", False, False, None),
         ("10.0.0.1", False, False, None),
         ("my-host", False, False, None),
+        ("*", False, False, None),
+        ("*", True, False, "::" if socket.has_dualstack_ipv6() else "0.0.0.0"),
+        ("[::1]", False, False, "::1"),
     ],
 )
 def test_an_open_address_needs_a_key(
@@ -162,6 +166,13 @@ def test_an_open_address_needs_a_key(
             settings.effective_host()
     else:
         assert settings.effective_host() == bound
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0:8080", "http://0.0.0.0", "a b", "[::1]:80", "::1/64"])
+def test_an_address_is_an_address_alone(host: str) -> None:
+    """What people write who think of a URL is refused with the setting that it belongs to."""
+    with pytest.raises(ValidationError, match="port has a setting of its own"):
+        HttpSettings(host=host)
 
 
 def test_every_setting_has_a_meaning_and_a_name_of_its_own() -> None:

@@ -53,6 +53,28 @@ def test_each_scheme_has_its_own_proxy() -> None:
     assert Proxies.from_environment({}).middlewares == ()
 
 
+@pytest.mark.parametrize("name", ["all_proxy", "ALL_PROXY"])
+def test_one_proxy_for_all_schemes(name: str) -> None:
+    """For those that have none of their own; an empty variable counts as unset."""
+    proxies = Proxies.from_environment({name: "a:1", "http_proxy": "", "HTTPS_PROXY": "http://c:3"})
+    assert str(proxies.proxy_for(URL("http://x"))) == "http://a:1"
+    assert str(proxies.proxy_for(URL("https://x"))) == "http://c:3"
+
+
+def test_a_socks_proxy_for_all_schemes_is_refused_where_it_would_be_used() -> None:
+    """Desktops set one beside the others, and loopback needs none."""
+    value = {"ALL_PROXY": "socks5://user:secret@x:1", "NO_PROXY": "inside.corp"}
+    proxies = Proxies.from_environment({**value, "HTTP_PROXY": "a:1"})
+    assert str(proxies.proxy_for(URL("http://x"))) == "http://a:1"
+    for direct in ("https://localhost:4000", "https://inside.corp"):
+        assert proxies.proxy_for(URL(direct)) is None
+    with pytest.raises(SettingsError, match=r"ALL_PROXY: .*set HTTPS_PROXY") as raised:
+        proxies.proxy_for(URL("https://x"))
+    assert "secret" not in raised.value.message
+    assert "ALL_PROXY" in proxies.describe(URL("https://x"))
+    assert Proxies.from_environment(value).middlewares
+
+
 def test_a_proxy_that_is_not_supported_is_named() -> None:
     """The variable, not its value, which may hold a password."""
     with pytest.raises(SettingsError, match="HTTPS_PROXY") as raised:
