@@ -74,8 +74,8 @@ class Sources:
     """Attempts to sign in to the console."""
     stored: Callable[[], Iterable[Reading]] | None = None
     """How much is stored of what has a bound."""
-    web: Callable[[], Iterable[Reading]] | None = None
-    """What agents fetched and searched."""
+    tools: Callable[[], Iterable[Reading]] | None = None
+    """What agents fetched and searched, and the packages installed for them."""
 
 
 def connect(metrics: Metrics, sources: Sources) -> None:
@@ -170,7 +170,7 @@ class StateCollector(Collector):
 
     def _further(self) -> Iterable[Callable[[], Iterable[Reading]] | None]:
         sources = self._sources
-        return sources.stored, sources.cluster, sources.walls, sources.console, sources.web
+        return sources.stored, sources.cluster, sources.walls, sources.console, sources.tools
 
     def _build(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

@@ -20,6 +20,7 @@ from sidecar.config import (
     GatewaySettings,
     HttpSettings,
     LogSettings,
+    PackageSettings,
     RelaySettings,
     Settings,
     StorageSettings,
@@ -54,6 +55,7 @@ def make_settings(data_dir: Path, gateway_url: str | None, **groups: dict[str, A
         log=LogSettings(**groups.get("log", {})),
         tracing=TracingSettings(**groups.get("tracing", {})),
         relay=RelaySettings(**groups.get("relay", {})),
+        packages=PackageSettings(**groups.get("packages", {})),
         web=WebSettings(**groups.get("web", {})),
         admin=AdminSettings(**({"port": 0} | groups.get("admin", {}))),
     )

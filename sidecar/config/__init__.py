@@ -12,6 +12,7 @@ from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
     ConfinementSettings,
+    PackageSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "GatewaySettings",
     "HttpSettings",
     "LogSettings",
+    "PackageSettings",
     "RelaySettings",
     "RepositorySettings",
     "RuntimesSettings",

@@ -230,6 +230,17 @@ class VaultSettings(SettingsGroup):
     `<DATA_DIR>/secret.key`. Losing it loses the secrets, so a wrong one refuses to start."""
 
 
+class PackageSettings(SettingsGroup):
+    """Packages of environments that are installed into sessions."""
+
+    model_config = SettingsConfigDict(env_prefix="SIDECAR_PACKAGES_")
+
+    timeout_seconds: Seconds = 600.0
+    """Bound for installing one session's packages, seconds; then its turn ends with `session.error`."""
+    max_parallel: Annotated[int, Field(ge=1)] = 4
+    """Sessions whose packages are installed at the same time; further ones wait, within their own bound."""
+
+
 class RepositorySettings(SettingsGroup):
     """Repositories that are cloned into sessions."""
 

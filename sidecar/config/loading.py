@@ -21,6 +21,7 @@ from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
     ChildSettings,
     ConfinementSettings,
+    PackageSettings,
     RepositorySettings,
     StorageSettings,
     TurnSettings,
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     vault: VaultSettings = Field(default_factory=VaultSettings)
     repository: RepositorySettings = Field(default_factory=RepositorySettings)
+    packages: PackageSettings = Field(default_factory=PackageSettings)
     log: LogSettings
     admin: AdminSettings = Field(default_factory=AdminSettings)
     console: ConsoleSettings = Field(default_factory=ConsoleSettings)

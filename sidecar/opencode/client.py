@@ -116,6 +116,22 @@ class ChildClient:
             body["variant"] = variant
         await self._transport.call("POST", _session(session_id, "prompt_async"), body=body)
 
+    async def run_shell(self, session_id: str, command: str, *, agent: str, model: ModelRef) -> str:
+        """Run a command in the session's directory as its agent's shell would; return what it wrote.
+
+        No model is asked, and no permission. Waits without a bound of its own: abort ends the command.
+        """
+        body = {
+            "agent": agent,
+            "model": {"providerID": model.provider, "modelID": child_id(model.model_id)},
+            "command": command,
+        }
+        answer = await self._transport.call(
+            "POST", _session(session_id, "shell"), body=body, bound=UNBOUNDED
+        )
+        states = [part.get("state") or {} for part in as_objects(field_of(answer, "parts"))]
+        return "".join(str(state.get("output") or state.get("error") or "") for state in states)
+
     async def abort(self, session_id: str) -> None:
         """Stop the session's turn; no turn is fine too."""
         await self._transport.call("POST", _session(session_id, "abort"))

@@ -36,6 +36,7 @@ from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_secret_box, open_shared_secret_box
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
+from sidecar.managed.workspaces.packages import Packages
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
@@ -68,6 +69,7 @@ class Domain:
     environments: Environments
     sessions: Sessions
     resources: Resources
+    packages: Packages
     mirror: Mirror | None
     permission_watch: PermissionWatch
     space: SpaceWatch
@@ -159,6 +161,7 @@ async def make_domain(
             workspaces_dir=settings.storage.workspaces_dir.resolve(),
         )
         child.pump.on_sync(mirror.note)
+    packages = Packages(settings=settings.packages, end_processes=child.end_processes)
     child_sessions = ChildSessions(
         supervisor=child.supervisor,
         instances=child.instances,
@@ -172,6 +175,7 @@ async def make_domain(
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
         prompt_wait_seconds=settings.child.prompt_wait_seconds,
         mirror=mirror,
+        packages=packages,
         external=child.external,
         end_processes=child.end_processes,
         private_dir=child.private_dir,
@@ -227,6 +231,7 @@ async def make_domain(
         environments=Environments(database=database, limits=limits),
         sessions=sessions,
         mirror=mirror,
+        packages=packages,
         resources=Resources(repositories=secrets.repositories, engine=engine),
         permission_watch=child_sessions.watch,
         space=space,

@@ -38,7 +38,7 @@ from sidecar.wiring.gateway import describe, find_gateway, make_catalogue, start
 from sidecar.wiring.public_listener import open_public_listener
 from sidecar.wiring.routes import make_models_api, make_routes, serve_admin
 from sidecar.wiring.running import RunningSidecar
-from sidecar.wiring.web import open_web
+from sidecar.wiring.web import open_web, tool_readings
 
 if TYPE_CHECKING:
     from sidecar.wiring.cluster import Cluster
@@ -113,7 +113,7 @@ async def open_services(
         walls=partial(wall_readings, child.confinement, domain),
         console=partial(sign_in_readings, attempts),
         stored=partial(stored_readings, limits),
-        web=web.readings,
+        tools=partial(tool_readings, web, domain.packages),
     )
     connect_metrics(metrics, sources)
     # Before the catalogue's first refresh, whose update would meet a config that cannot be written, too.

@@ -11,6 +11,7 @@ import aiohttp
 from sidecar.config import WebSettings
 from sidecar.gateway.search import GatewaySearch
 from sidecar.instruments import Reading
+from sidecar.managed.workspaces.packages import Packages
 from sidecar.proxies import Proxies
 from sidecar.web.fetch import WebFetcher
 from sidecar.wiring.gateway import Gateway
@@ -36,6 +37,13 @@ class Web:
         if self.search is not None:
             yield Reading("web_searches", "Searches through the gateway.", self.search.searches)
             yield Reading("web_search_failures", "Those that failed.", self.search.failures)
+
+
+def tool_readings(web: Web, packages: Packages) -> Iterator[Reading]:
+    """Yield what the metrics show of the web tools, and of the packages installed for agents."""
+    yield from web.readings()
+    yield Reading("package_installs", "Sessions whose packages were installed.", packages.installs)
+    yield Reading("package_install_failures", "Attempts that failed.", packages.failures)
 
 
 async def open_web(

@@ -20,8 +20,9 @@ from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import Violation
-from sidecar.managed.turns.state import SessionRecord
+from sidecar.managed.turns.state import PACKAGES, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.managed.workspaces.packages import Packages
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.child import Child, State
@@ -142,11 +143,13 @@ class ChildSessions:
         workspaces_dir: Path,
         prompt_wait_seconds: float,
         mirror: Mirror | None = None,
+        packages: Packages | None = None,
         external: Sequence[Rule] = OPEN,
         end_processes: EndProcesses = _end_nothing,
         private_dir: Path | None = None,
     ) -> None:
         self._mirror = mirror
+        self._packages = packages
         self._supervisor = supervisor
         self._instances = instances
         self._pump = pump
@@ -224,6 +227,8 @@ class ChildSessions:
                 self._mcp_servers.check(record, key, statuses)
 
         async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
+            if self._packages is not None and record.body.get(PACKAGES):
+                await self._packages.install(client, record.body[PACKAGES], directory, model=model)
             preamble = ""
             if self._mirror is not None:
                 preamble = await self._mirror.restore(client, record, directory)

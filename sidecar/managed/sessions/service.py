@@ -25,8 +25,9 @@ from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.representation import session_to_api
 from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
-from sidecar.managed.turns.state import CURRENT_RULES, RULES, STALE, SessionRecord
+from sidecar.managed.turns.state import CURRENT_RULES, PACKAGES, RULES, STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.managed.workspaces.packages import INSTALLED
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.model_requests import Usage
 from sidecar.naming import ModelRef
@@ -124,7 +125,7 @@ class Sessions:
 
         def insert(connection: Connection) -> None:
             self._limits.check(connection, "sessions")
-            _check_environment(connection, request.environment_id)
+            record.body[PACKAGES] = _packages_of(connection, request.environment_id)
             insert_session(connection, record)
             note_uses(connection, _used_by(record), now)
             self._ownership.claim_new(connection, record.id)
@@ -325,7 +326,8 @@ def typed_name(model_ref: str) -> str:
     return ref.model_id if ref.provider == "litellm" else model_ref
 
 
-def _check_environment(connection: Connection, environment_id: str) -> None:
+def _packages_of(connection: Connection, environment_id: str) -> dict[str, list[str]]:
+    """Return what is to be installed. Raises InvalidRequestError for an environment that cannot be used."""
     if not is_id(environment_id, "env"):
         raise InvalidRequestError(
             f"environment_id: {environment_id[:80]!r} is not an environment id",
@@ -341,9 +343,23 @@ def _check_environment(connection: Connection, environment_id: str) -> None:
         )
     if environment.body["config"]["type"] == "self_hosted":
         raise InvalidRequestError(
-            "environment_id: self_hosted environments are not served here; use one of type cloud",
+            "environment_id: self_hosted environments are not offered here; use one of type cloud",
             field="environment_id",
         )
+    config = environment.body["config"]
+    packages = {
+        name: names for name, names in config["packages"].items() if name != "type" and names
+    }
+    refused = [f"{name} packages" for name in packages if name not in INSTALLED]
+    if config["networking"]["type"] != "unrestricted":
+        refused.append("limited networking")
+    if refused:  # of an earlier version, which stored them and did nothing
+        raise InvalidRequestError(
+            f"environment_id: {environment_id} has {' and '.join(refused)}, not offered by this sidecar; "
+            "update the environment",
+            field="environment_id",
+        )
+    return packages
 
 
 def _refuse_while_running(record: SessionRecord, action: str) -> None:

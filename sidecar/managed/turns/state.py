@@ -40,6 +40,9 @@ RULES, CURRENT_RULES = "tool_rules", 2
 """Key in a session's body, and its value: what the rules that opencode was given are about. Before the 2 they
 allowed opencode's own `webfetch`."""
 
+PACKAGES = "packages"
+"""Key in a session's body: packages by manager, as its environment had them when it was created."""
+
 TurnOutcome = Literal["completed", "interrupted", "refused", "failed"]
 
 

@@ -27,7 +27,9 @@ export default async ({ directory }) => {
     "shell.env": async (_input, output) => {
       for (const name of NOT_FOR_SHELLS) output.env[name] = ""
       output.env.SIDECAR_SHELL_MARKER = process.env.SIDECAR_CHILD_MARKER ?? ""
-      Object.assign(output.env, await variables(directory))
+      const { SIDECAR_PATH_PREFIX: prefix, ...given } = await variables(directory)
+      Object.assign(output.env, given)
+      if (prefix) output.env.PATH = [prefix, process.env.PATH].filter(Boolean).join(path.delimiter)
       output.env.SIDECAR_SESSION_DIRECTORY = directory
     },
     "tool.execute.before": async ({ tool }, { args }) => {
