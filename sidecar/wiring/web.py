@@ -34,16 +34,16 @@ class Web:
             "Fetches refused: for a domain list, or an address that is not public.",
             counts.refused,
         )
-        if self.search is not None:
-            yield Reading("web_searches", "Searches through the gateway.", self.search.searches)
-            yield Reading("web_search_failures", "Those that failed.", self.search.failures)
+        asked, failed = (self.search.searches, self.search.failures) if self.search else (0, 0)
+        yield Reading("web_searches", "Searches through the gateway.", asked)
+        yield Reading("web_search_failures", "Searches that failed.", failed)
 
 
 def tool_readings(web: Web, packages: Packages) -> Iterator[Reading]:
     """Yield what the metrics show of the web tools, and of the packages installed for agents."""
     yield from web.readings()
     yield Reading("package_installs", "Sessions whose packages were installed.", packages.installs)
-    yield Reading("package_install_failures", "Attempts that failed.", packages.failures)
+    yield Reading("package_install_failures", "Installations that failed.", packages.failures)
 
 
 async def open_web(

@@ -68,7 +68,9 @@ async def test_packages_are_there_with_the_first_turn(raw: RawClient, index: Pac
 async def test_setting_up_a_package_is_the_agents_work(raw: RawClient, index: PackageIndex) -> None:
     """It has the session's variables, no key of ours, and leaves no process behind."""
     session = await new_session(raw, index, npm=["greet"])
-    turn = await raw.turn(session, "[[bash: cat environment-of-setup; pgrep -f '[s]leep 98.765'; true]]")
+    turn = await raw.turn(
+        session, "[[bash: cat environment-of-setup; pgrep -f '[s]leep 98.765'; true]]"
+    )
     (result,) = plain(turn, "agent.tool_result")
     said = result["output"]
     assert f"NPM_CONFIG_REGISTRY={index.url}/npm/" in said
