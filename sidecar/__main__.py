@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import sys
 
-from sidecar.process_hardening import close_to_same_user
+from sidecar import start
 
 
 def main() -> None:
     """Run the command line; `serve` alone, which has no options, starts without the parser of options."""
+    is_server = sys.argv[1:] == ["serve"]
+    if is_server:
+        start.leave_on_signals()  # before anything else is loaded
+    from sidecar.process_hardening import close_to_same_user  # noqa: PLC0415
+
     close_to_same_user()  # every command may have the server's keys in its environment
     _show_what_can_be_shown()
-    if sys.argv[1:] == ["serve"]:
-        from sidecar import start  # noqa: PLC0415  # one or the other
-
+    if is_server:
         sys.exit(start.main())
     from sidecar import cli  # noqa: PLC0415
 

@@ -14,10 +14,15 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 
+def leave_on_signals() -> None:
+    """End on SIGTERM and SIGINT at once and with 0, until the loop has its own handlers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+
+
 def main() -> int:
     """Load the server and run it; return the process's exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)  # until the loop has its own
+    leave_on_signals()
     # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
     # in every full collection. `serve` enables it when all is loaded.
     gc.disable()
