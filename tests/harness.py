@@ -28,6 +28,7 @@ from sidecar.config import (
     TurnSettings,
     WebSettings,
 )
+from tests.openapi_check import CheckedResponse, check_frame
 
 RUNTIME_KEY = "runtime-key-of-the-tests"
 GATEWAY_KEY = "gateway-key-of-the-tests"
@@ -76,14 +77,19 @@ async def sidecar_for(
 async def http_client(
     url: str, key: str | None = RUNTIME_KEY
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """A plain HTTP client with our key."""
+    """A plain HTTP client with our key. Every answer that it reads is held against the OpenAPI document."""
     headers = {"x-api-key": key} if key else {}
-    async with aiohttp.ClientSession(url, headers=headers) as session:
+    async with aiohttp.ClientSession(
+        url, headers=headers, response_class=CheckedResponse
+    ) as session:
         yield session
 
 
 async def read_frames(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """Yield the data of each frame of an event stream; checks that `event:` names its type."""
+    """Yield the data of each frame of a session's stream, held against the OpenAPI document.
+
+    `event:` has to name its type.
+    """
     name = ""
     async for raw in response.content:
         line = raw.decode("ascii").rstrip("\n")
@@ -92,6 +98,7 @@ async def read_frames(response: aiohttp.ClientResponse) -> AsyncIterator[dict[st
         elif line.startswith("data: "):
             event = json.loads(line.removeprefix("data: "))
             assert event["type"] == name
+            check_frame(event)
             yield event
 
 

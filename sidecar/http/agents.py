@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from sidecar.errors import ConflictError
+from sidecar.errors import ConflictError, TooManyStoredError
 from sidecar.http import declare
 from sidecar.http.operations import AgentId, Answer, Anything
 from sidecar.http.queries import AgentVersion, CreatedAtBounds, Flag, ListQuery, QueryModel
@@ -32,7 +32,7 @@ class AgentsApi:
     def __init__(self, *, agents: Agents) -> None:
         self._agents = agents
 
-    @declare.post("/v1/agents", response=AgentObject)
+    @declare.post("/v1/agents", response=AgentObject, raises=(TooManyStoredError,))
     async def create(self, body: AgentCreate) -> Answer:
         """Create an agent. Its model is an id that the gateway lists, or an alias."""
         return self._agents.to_api(await self._agents.create(body))
@@ -49,7 +49,9 @@ class AgentsApi:
         """Retrieve an agent."""
         return self._agents.to_api(await self._agents.get(agent_id, query.version))
 
-    @declare.post("/v1/agents/{id}", response=AgentObject, raises=(ConflictError,))
+    @declare.post(
+        "/v1/agents/{id}", response=AgentObject, raises=(ConflictError, TooManyStoredError)
+    )
     async def update(self, agent_id: AgentId, body: AgentUpdate) -> Answer:
         """Update an agent, which makes a new version: what is omitted is kept, null or empty clears."""
         return self._agents.to_api(await self._agents.update(agent_id, body))

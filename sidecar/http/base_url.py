@@ -1,4 +1,7 @@
-"""The commonest mistake in a client's base URL, answered with a sentence that says so."""
+"""Requests that were meant for another address, answered with a sentence that says which.
+
+The base URL with `/v1` at its end is the commonest mistake. The other is to take the sidecar for a gateway.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,35 @@ from aiohttp import web
 
 from sidecar.errors import NotFoundError
 
+_OF_THE_GATEWAY = (
+    *("messages", "complete", "chat/completions", "completions", "responses", "embeddings"),
+    *("images", "audio", "moderations", "rerank"),
+)
+"""First parts of paths below `/v1` by which models are called, in Anthropic's and OpenAI's APIs."""
+
 
 def routes() -> list[web.RouteDef]:
-    """Return the route of every path that has `/v1` twice: LAP keeps an address as it was typed."""
-    return [web.route("*", "/v1/v1/{path:.*}", _refuse)]
+    """Return the routes of paths that are wrong in a way we can name."""
+    return [
+        # LAP keeps an address as it was typed.
+        web.route("*", "/v1/v1/{path:.*}", _refuse_doubled),
+        *(
+            web.route("*", f"/v1/{part}{{rest:(/.*)?}}", _refuse_model_call)
+            for part in _OF_THE_GATEWAY
+        ),
+    ]
 
 
-async def _refuse(request: web.Request) -> web.StreamResponse:
+async def _refuse_doubled(request: web.Request) -> web.StreamResponse:
     raise NotFoundError(
         f"no such route: {request.method} {request.path[:200]}; the base URL must not end in /v1, "
         "clients add that themselves: register this runtime without it"
+    )
+
+
+async def _refuse_model_call(request: web.Request) -> web.StreamResponse:
+    raise NotFoundError(
+        f"no such route: {request.method} {request.path[:200]}; this server runs agents and calls no model "
+        "for its clients: send this to the LiteLLM gateway, whose models GET /v1/models lists. One base URL "
+        "for both is the recipe 'LiteLLM in front' in docs/deploy.md"
     )

@@ -36,7 +36,7 @@ from sidecar.errors import (
     RequestTimeoutError,
     SidecarError,
 )
-from sidecar.http.middleware import PUBLIC_PATHS, as_sidecar_error
+from sidecar.http.middleware import PROBES, as_sidecar_error
 from sidecar.http.responses import error_response
 from sidecar.ids import new_id
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
@@ -75,7 +75,7 @@ class ConnectionBounds:
     most: int
     header_seconds: float
     stall_seconds: float
-    exempt: Collection[str] = PUBLIC_PATHS
+    exempt: Collection[str] = PROBES
     """Paths that may use the reserve."""
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.errors import TooManyStoredError
 from sidecar.http import declare
 from sidecar.http.operations import Answer, Anything, EnvironmentId
 from sidecar.http.queries import Flag, LargeListQuery
@@ -23,7 +24,7 @@ class EnvironmentsApi:
     def __init__(self, *, environments: Environments) -> None:
         self._environments = environments
 
-    @declare.post("/v1/environments", response=EnvironmentObject)
+    @declare.post("/v1/environments", response=EnvironmentObject, raises=(TooManyStoredError,))
     async def create(self, body: EnvironmentCreate) -> Answer:
         """Create an environment."""
         return (await self._environments.create(body)).answer()

@@ -25,8 +25,7 @@ from sidecar.http.streaming import PIECE_BYTES, answer_in_pieces, pieces_of
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
-from sidecar.wire.objects.common import Page
-from sidecar.wire.objects.events import AcceptedEvents, SessionEvent, StreamFrame
+from sidecar.wire.objects.events import AcceptedEvents, EventPage, StreamFrame
 from sidecar.wire.sessions import EventsSend
 
 _EVENTS = "/v1/sessions/{id}/events"
@@ -121,10 +120,8 @@ class EventsApi:
         )
         return await answer_in_pieces(request, _document([event.text for event in accepted]))
 
-    @declare.get(_EVENTS, response=Page[SessionEvent], headers=(_SDK,))
-    @declare.get(
-        _THREAD + "/events", response=Page[SessionEvent], headers=(_SDK,), name="list_of_thread"
-    )
+    @declare.get(_EVENTS, response=EventPage, headers=(_SDK,))
+    @declare.get(_THREAD + "/events", response=EventPage, headers=(_SDK,), name="list_of_thread")
     async def list(
         self,
         request: web.Request,

@@ -31,8 +31,9 @@ from sidecar.tracing import current_traceparent, trace_id_of
 
 REQUEST_ID = web.RequestKey("request_id", str)
 
-PUBLIC_PATHS = frozenset({"/health", "/livez", "/readyz", "/startupz"})
-"""Probes carry no key; nothing here tells more than states and versions."""
+PROBES = frozenset({"/health", "/livez", "/readyz", "/startupz"})
+PUBLIC_PATHS = PROBES | {"/openapi.json"}
+"""They need no key; nothing here tells more than states, versions and the shape of the API."""
 
 CLIENT_GONE = 499
 """nginx's status for a client that did not wait: in logs and metrics, never sent."""
@@ -40,7 +41,7 @@ CLIENT_GONE = 499
 CONSOLE_ROOT = "/console"
 """Below it are the routes that check by themselves who calls: people with a cookie, see `sidecar.console`."""
 
-_UNLOGGED_PATHS = PUBLIC_PATHS | {"/metrics"}
+_UNLOGGED_PATHS = PROBES | {"/metrics"}
 """Asked every few seconds for ever."""
 
 _STORE_RETRY_SECONDS = 5.0
@@ -52,7 +53,7 @@ _log = structlog.get_logger(__name__)
 def is_native(path: str) -> bool:
     """Whether a path belongs to opencode's own API: its clients speak HTTP Basic and read other errors."""
     is_ours = path.startswith(("/v1/", f"{CONSOLE_ROOT}/")) or path == CONSOLE_ROOT
-    return not is_ours and path not in _UNLOGGED_PATHS
+    return not is_ours and path not in PUBLIC_PATHS | {"/metrics"}
 
 
 def _checks_itself(request: web.Request) -> bool:

@@ -10,7 +10,11 @@ from aiohttp import hdrs, web
 from pydantic import Field, model_validator
 
 from sidecar.errors import InvalidRequestError
+from sidecar.http.operations import Content, HeaderParameter
 from sidecar.http.queries import MAX_VALUES, Flag, LargeLimit, OneOf, QueryModel
+
+IF_NONE_MATCH = HeaderParameter("if-none-match", "The `etag` of the answer that the caller has.")
+CONDITIONAL = {304: Content("The caller has it already.", headers=("etag", "age"))}
 
 ItemOf = Callable[[str], dict[str, Any]]
 """Returns the model object of an id."""

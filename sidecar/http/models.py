@@ -21,8 +21,14 @@ from sidecar.errors import (
 from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.http import declare
 from sidecar.http.model_info import model_info
-from sidecar.http.model_pages import ModelsQuery, conditional, etag_of, page
-from sidecar.http.operations import Content, HeaderParameter
+from sidecar.http.model_pages import (
+    CONDITIONAL,
+    IF_NONE_MATCH,
+    ModelsQuery,
+    conditional,
+    etag_of,
+    page,
+)
 from sidecar.http.queries import QueryModel
 from sidecar.http.responses import encode
 from sidecar.wire.objects.service import ModelList, ModelObject, RuntimeModelObject
@@ -35,10 +41,6 @@ _FIRST_LIST_SECONDS = 2.5
 _RETRY_AFTER_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
-
-
-_IF_NONE_MATCH = HeaderParameter("if-none-match", "The `etag` of the answer that the caller has.")
-_CONDITIONAL = {304: Content("The caller has it already.", headers=("etag", "age"))}
 
 
 class ModelQuery(QueryModel):
@@ -81,9 +83,9 @@ class ModelsApi:
     @declare.get(
         "/v1/models",
         response=ModelList,
-        others=_CONDITIONAL,
+        others=CONDITIONAL,
         raises=(RateLimitedError, RuntimeListError),
-        headers=(_IF_NONE_MATCH,),
+        headers=(IF_NONE_MATCH,),
     )
     async def list(self, request: web.Request, query: ModelsQuery) -> web.Response:
         """List the models of the gateway, or of another runtime."""
@@ -104,9 +106,9 @@ class ModelsApi:
     @declare.get(
         "/v1/models/{id:.+}",
         response=ModelObject | RuntimeModelObject,
-        others=_CONDITIONAL,
+        others=CONDITIONAL,
         raises=(NotFoundError, RateLimitedError, RuntimeListError),
-        headers=(_IF_NONE_MATCH,),
+        headers=(IF_NONE_MATCH,),
     )
     async def retrieve(self, request: web.Request, query: ModelQuery) -> web.Response:
         """Retrieve a model by its id, an alias, or either with `litellm/` before it.

@@ -53,7 +53,7 @@ class PathId:
     @property
     def pattern(self) -> str:
         """The regular expression of such ids."""
-        return f"^{self.prefix}_[0-9A-Za-z]+$"
+        return f"^{self.prefix}_[0-9A-HJKMNP-TV-Z]{{26}}$"
 
     def read(self, request: web.Request) -> str:
         """Return it. Raises NotFoundError."""

@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from sidecar.errors import InvalidRequestError, NotFoundError
+from sidecar.errors import InvalidRequestError, NotFoundError, TooManyStoredError
 from sidecar.http import declare
 from sidecar.http.operations import Answer, Anything, SessionId, ThreadId
 from sidecar.http.queries import (
@@ -62,7 +62,12 @@ class SessionsApi:
     def __init__(self, *, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    @declare.post("/v1/sessions", response=SessionObject, has_content=True)
+    @declare.post(
+        "/v1/sessions",
+        response=SessionObject,
+        raises=(NotFoundError, TooManyStoredError),
+        has_content=True,
+    )
     async def create(self, body: SessionCreate) -> Answer:
         """Create a session; it starts at once when it has `initial_events`."""
         return await self._sessions.create(body)

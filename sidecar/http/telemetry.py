@@ -7,7 +7,7 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from sidecar.http.middleware import CLIENT_GONE, PUBLIC_PATHS
+from sidecar.http.middleware import CLIENT_GONE, PROBES
 from sidecar.metrics import Metrics
 from sidecar.tracing import (
     TRACEPARENT,
@@ -51,7 +51,7 @@ def telemetry(metrics: Metrics, tracer: Tracer) -> Middleware:
 
 def _start_span(tracer: Tracer, request: web.Request) -> Span | None:
     """Probes ask every few seconds and are no part of anything."""
-    if request.path in PUBLIC_PATHS:
+    if request.path in PROBES:
         return None
     route = route_of(request)
     return tracer.start(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.errors import ConflictError
+from sidecar.errors import ConflictError, TooManyStoredError
 from sidecar.http import declare
 from sidecar.http.operations import Answer, Anything, CredentialId, VaultId
 from sidecar.http.queries import Flag, ListQuery
@@ -29,7 +29,7 @@ class VaultsApi:
         self._vaults = vaults
         self._credentials = credentials
 
-    @declare.post("/v1/vaults", response=VaultObject)
+    @declare.post("/v1/vaults", response=VaultObject, raises=(TooManyStoredError,))
     async def create(self, body: VaultCreate) -> Answer:
         """Create an empty vault."""
         return (await self._vaults.create(body)).answer()
@@ -61,7 +61,10 @@ class VaultsApi:
         return (await self._vaults.archive(vault_id)).answer()
 
     @declare.post(
-        _CREDENTIALS, response=CredentialObject, raises=(ConflictError,), has_secrets=True
+        _CREDENTIALS,
+        response=CredentialObject,
+        raises=(ConflictError, TooManyStoredError),
+        has_secrets=True,
     )
     async def create_credential(self, vault_id: VaultId, body: CredentialCreate) -> Answer:
         """Create a credential in a vault."""

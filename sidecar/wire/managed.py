@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -101,11 +102,29 @@ def _check_whole(value: dict[str, str | None]) -> dict[str, str | None]:
     return value
 
 
+def _pairs_schema(value: dict[str, Any]) -> WithJsonSchema:
+    """Return what the checks above say, for the API's description."""
+    return WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {**value, "maxLength": 512},
+            "propertyNames": {"minLength": 1, "maxLength": 64},
+        }
+    )
+
+
 _Pairs = Annotated[dict[str, str | None], AfterValidator(_check_metadata)]
-MetadataPatch = Annotated[_Pairs, _few(2 * MAX_METADATA_PAIRS)]
+MetadataPatch = Annotated[
+    _Pairs, _few(2 * MAX_METADATA_PAIRS), _pairs_schema({"type": ["string", "null"]})
+]
 """Metadata of an update: a null value deletes the key. It can delete as many pairs as there may be, and set
 as many; how many there are then is checked on the result."""
-Metadata = Annotated[_Pairs, AfterValidator(_check_whole), _few(MAX_METADATA_PAIRS)]
+Metadata = Annotated[
+    _Pairs,
+    AfterValidator(_check_whole),
+    _few(MAX_METADATA_PAIRS),
+    _pairs_schema({"type": "string"}),
+]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 System = Annotated[str, StringConstraints(max_length=MAX_SYSTEM_CHARS)]
@@ -129,7 +148,10 @@ class ModelConfig(Body):
     """A model with options; a bare string is taken as its id."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=MAX_TYPED_NAME_CHARS)]
-    effort: Annotated[Effort | None, BeforeValidator(_effort_object)] = None
+    effort: Annotated[
+        Effort | None,
+        BeforeValidator(_effort_object, json_schema_input_type=EffortLevel | Effort | None),
+    ] = None
     speed: Literal["standard"] | None = None
     inference_geo: Annotated[
         None, refused("is not offered by this sidecar: where a model runs is up to the gateway")
@@ -144,7 +166,9 @@ def _model_object(value: Any) -> Any:
     raise ValueError('must be a model id or an object such as {"id": "claude-sonnet-4-5"}')
 
 
-ModelParam = Annotated[ModelConfig, BeforeValidator(_model_object)]
+ModelParam = Annotated[
+    ModelConfig, BeforeValidator(_model_object, json_schema_input_type=str | ModelConfig)
+]
 
 
 class ToolOptions(Body):

@@ -113,18 +113,20 @@ def _text_shorthand(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-UserContent = Annotated[
+_MessageBlocks = Annotated[
     Items[Annotated[TextBlock | ImageBlock | DocumentBlock, Field(discriminator="type")]],
-    BeforeValidator(_text_shorthand),
     Field(min_length=1),
 ]
+_ResultBlocks = Items[
+    Annotated[
+        TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
+    ]
+]
+UserContent = Annotated[
+    _MessageBlocks, BeforeValidator(_text_shorthand, json_schema_input_type=str | _MessageBlocks)
+]
 ResultContent = Annotated[
-    Items[
-        Annotated[
-            TextBlock | ImageBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
-        ]
-    ],
-    BeforeValidator(_text_shorthand),
+    _ResultBlocks, BeforeValidator(_text_shorthand, json_schema_input_type=str | _ResultBlocks)
 ]
 
 
@@ -239,9 +241,9 @@ def _agent_object(value: Any) -> Any:
     )
 
 
+_AgentChoice = Annotated[AgentReference | AgentWithOverrides, Field(discriminator="type")]
 AgentParam = Annotated[
-    Annotated[AgentReference | AgentWithOverrides, Field(discriminator="type")],
-    BeforeValidator(_agent_object),
+    _AgentChoice, BeforeValidator(_agent_object, json_schema_input_type=str | _AgentChoice)
 ]
 
 

@@ -16,8 +16,10 @@ from sidecar.gateway.catalogue import Catalogue
 from sidecar.http import base_url
 from sidecar.http.admin import AdminApi, start_admin
 from sidecar.http.agents import AgentsApi
+from sidecar.http.document import DocumentApi
 from sidecar.http.environments import EnvironmentsApi
 from sidecar.http.events import EventsApi
+from sidecar.http.health import HealthApi
 from sidecar.http.models import ModelsApi, OtherRuntimes
 from sidecar.http.native import NativeApi
 from sidecar.http.native.models import NamedModels
@@ -67,9 +69,19 @@ def make_routes(
             shows_bookkeeping=settings.http.bookkeeping_events,
         ),
     )
-    routes = [*base_url.routes(), *(route for api in apis for route in routes_of(api))]
     # opencode's own API knows one opencode, and its sessions are in one pod each.
-    if settings.child.forward_native and settings.storage.database_url is None:
+    is_native_served = settings.child.forward_native and settings.storage.database_url is None
+    document = DocumentApi(
+        apis=[
+            ModelsApi,
+            *map(type, apis),
+            *([NativeApi] if is_native_served else []),
+            HealthApi,
+        ],
+        is_key_required=settings.http.runtime_api_key is not None,
+    )
+    routes = [*base_url.routes(), *(route for api in (*apis, document) for route in routes_of(api))]
+    if is_native_served:
         routes += _native(settings, child, catalogue).routes()
     return routes
 

@@ -130,6 +130,7 @@ class AgentObject(SessionAgentObject):
 class PackagesObject(TypedDict):
     """Packages by manager."""
 
+    type: NotRequired[Literal["packages"]]
     apt: list[str]
     cargo: list[str]
     gem: list[str]

@@ -453,3 +453,10 @@ class AcceptedEvents(TypedDict):
     """The events as they were accepted."""
 
     data: list[SessionEvent]
+
+
+class EventPage(TypedDict):
+    """A page of events; `next_page` is null at the end."""
+
+    data: list[SessionEvent]
+    next_page: str | None
