@@ -1,4 +1,4 @@
-"""What tests of all folders share: the databases that a store can be in, and `rg` on the path."""
+"""What tests of all folders share: how they run side by side, the stores' engines, and `rg` on the path."""
 
 from __future__ import annotations
 
@@ -9,10 +9,53 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from sidecar.store.interface import Store
 from tests.postgres import PostgresCluster
 from tests.stores import ENGINES, open_store
+
+_TESTS = Path(__file__).parent
+_LONGEST_FIRST = ("e2e", "integration", "unit")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which `make test` leaves out, and then makes up for, the tests marked `alone`."""
+    parser.addoption("--alone", choices=("skip", "only"), help="leave out, or run only, these")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Apply `--alone`; where several processes run the tests, begin with the longest."""
+    wanted = config.getoption("--alone")
+    if wanted is not None:
+        left_out = [i for i in items if bool(i.get_closest_marker("alone")) != (wanted == "only")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _rank(item.path.relative_to(_TESTS).parts[0]))
+
+
+def _rank(tier: str) -> int:
+    return _LONGEST_FIRST.index(tier) if tier in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Have one process run what shares fixtures, or must not run side by side."""
+    return _ByGroup(config, log)
+
+
+class _ByGroup(LoadScopeScheduling):
+    """A group is a file, with two exceptions."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, name = nodeid.partition("::")
+        if "/test_walls" in file and "[other" in name:
+            return "another user"  # whose processes the kernel counts together
+        if "/bad_input/" in file:  # all files share one sidecar for each engine
+            return next((engine for engine in ENGINES if f"[{engine}" in name), file)
+        return file
 
 
 @pytest.fixture(scope="session", autouse=True)

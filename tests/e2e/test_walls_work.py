@@ -155,6 +155,7 @@ async def test_long_output_can_be_read_again(sessions: Sessions) -> None:
     assert "100000" in await sessions.bash(session, f"tail -n1 {saved}")
 
 
+@pytest.mark.alone
 async def test_limits(sessions: Sessions, request: pytest.FixtureRequest) -> None:
     """A fork bomb is stopped; another session goes on, and so does this one.
 
