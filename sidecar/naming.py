@@ -8,7 +8,7 @@ takes a name apart is here, and it asks the catalogue first.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 GATEWAY_PROVIDER = "litellm"
@@ -90,17 +90,12 @@ def look_up(
     gateway_ids: Collection[str],
     *,
     aliases: Mapping[str, str] | None = None,
-    child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
 ) -> ModelRef | None:
     """Return the one model that a client's name means, None when no rule resolves it.
 
     1. the whole name is a gateway id (so an id that really begins with `litellm/` wins as it is);
     2. one leading `litellm/` stripped, the rest is a gateway id;
-    3. either form is an alias of a gateway id;
-    4. the first segment is a provider the child really has, and the rest one of its models.
-
-    `child_models(provider)` returns the model ids of a provider in opencode's own config, None when
-    there is no such provider.
+    3. either form is an alias of a gateway id.
     """
     forms = dict.fromkeys((name, name.removeprefix(_PREFIX)))
     for form in forms:
@@ -110,9 +105,6 @@ def look_up(
         target = (aliases or {}).get(form)
         if target is not None and target in gateway_ids:
             return ModelRef(GATEWAY_PROVIDER, target)
-    provider, slash, model_id = name.partition("/")
-    if slash and provider != GATEWAY_PROVIDER and model_id in (child_models(provider) or ()):
-        return ModelRef(provider, model_id)
     return None
 
 
@@ -121,14 +113,13 @@ def qualify(
     gateway_ids: Collection[str],
     *,
     aliases: Mapping[str, str] | None = None,
-    child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
     suggest_from: Iterable[str] | None = None,
 ) -> ModelRef:
     """Do what `look_up` does, or raise UnknownModelError with near matches.
 
     These come from `suggest_from`, by default all gateway ids.
     """
-    ref = look_up(name, gateway_ids, aliases=aliases, child_models=child_models)
+    ref = look_up(name, gateway_ids, aliases=aliases)
     if ref is None:
         known = gateway_ids if suggest_from is None else suggest_from
         raise UnknownModelError(name, near_matches(name.removeprefix(_PREFIX), known))

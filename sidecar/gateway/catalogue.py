@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -80,11 +80,7 @@ class CatalogueSnapshot:
 
 
 class Catalogue:
-    """Owns the snapshot and everything that replaces it.
-
-    `child_models(provider)` tells the model ids of a provider in opencode's own config (None when there is
-    no such provider), for names that mean no gateway model. Raises SettingsError for a wrong override.
-    """
+    """Owns the snapshot and everything that replaces it. Raises SettingsError for a wrong override."""
 
     def __init__(
         self,
@@ -93,13 +89,11 @@ class Catalogue:
         settings: GatewaySettings,
         file: Path,
         tasks: TaskOwner,
-        child_models: Callable[[str], Collection[str] | None] = lambda _provider: None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._file = file
         self._tasks = tasks
-        self._child_models = child_models
         self._rules = rules_of(settings)
         self._snapshot: CatalogueSnapshot | None = None
         self._facts: dict[str, SourceFacts] = {}
@@ -173,10 +167,8 @@ class Catalogue:
         assert self._snapshot is not None
         return self._snapshot
 
-    async def resolve(
-        self, name: str, field: str = "model"
-    ) -> tuple[ModelRef, CatalogueEntry | None]:
-        """Return the model that a client's name means; its entry is None for a provider of the child.
+    async def resolve(self, name: str, field: str = "model") -> tuple[ModelRef, CatalogueEntry]:
+        """Return the model that a client's name means, and what is known of it.
 
         A name is refused only by a list that was read after this call: an unknown one waits for the next
         refresh, which all callers share. Raises InvalidRequestError that names `field` and near matches,
@@ -185,14 +177,9 @@ class Catalogue:
         """
         snapshot = self._snapshot
         if snapshot is not None:
-            ref = look_up(
-                name,
-                snapshot.entries,
-                aliases=self._settings.aliases,
-                child_models=self._child_models,
-            )
+            ref = look_up(name, snapshot.entries, aliases=self._settings.aliases)
             if ref is not None:
-                return ref, _usable(name, field, _entry(snapshot, ref))
+                return ref, _usable(name, field, snapshot.entries[ref.model_id])
         error = await self._next_flight()
         return self._resolve_last(name, field, self._snapshot, error)
 
@@ -202,14 +189,13 @@ class Catalogue:
         field: str,
         snapshot: CatalogueSnapshot | None,
         refresh_error: SidecarError | None,
-    ) -> tuple[ModelRef, CatalogueEntry | None]:
+    ) -> tuple[ModelRef, CatalogueEntry]:
         entries: Mapping[str, CatalogueEntry] = snapshot.entries if snapshot else {}
         try:
             ref = qualify(
                 name,
                 entries,
                 aliases=self._settings.aliases,
-                child_models=self._child_models,
                 suggest_from=snapshot.listed if snapshot else (),
             )
         except UnknownModelError as error:
@@ -221,7 +207,7 @@ class Catalogue:
                 field=field,
                 retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
             ) from error
-        return ref, _usable(name, field, _entry(snapshot, ref))
+        return ref, _usable(name, field, entries[ref.model_id])
 
     async def _run_timer(self) -> None:
         backoff = Backoff(first=1.0, longest=self._settings.refresh_seconds)
@@ -364,15 +350,9 @@ class Catalogue:
         self._saved = facts
 
 
-def _entry(snapshot: CatalogueSnapshot | None, ref: ModelRef) -> CatalogueEntry | None:
-    if snapshot is None or ref.provider != GATEWAY_PROVIDER:
-        return None
-    return snapshot.entries[ref.model_id]
-
-
-def _usable(name: str, field: str, entry: CatalogueEntry | None) -> CatalogueEntry | None:
+def _usable(name: str, field: str, entry: CatalogueEntry) -> CatalogueEntry:
     """Return the entry. Raises InvalidRequestError for a model that no request can name."""
-    if entry is not None and not entry.is_usable:
+    if not entry.is_usable:
         raise InvalidRequestError(
             f"{field}: {name[:200]!r} cannot be used: {entry.hidden_because}", field=field
         )

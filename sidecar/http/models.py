@@ -125,8 +125,6 @@ class ModelsApi:
                 _, entry = await self._catalogue.resolve(name)
             except InvalidRequestError as error:
                 raise NotFoundError(error.message) from error
-        if entry is None:
-            raise NotFoundError(f"model: {name[:200]!r} is not a model of the gateway")
         body = encode(model_info(entry))
         return self._answer(request, body, etag_of(body))
 

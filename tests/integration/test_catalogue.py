@@ -52,14 +52,12 @@ async def make(tmp_path: Path) -> AsyncIterator[MakeCatalogue]:
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         def make(url: str, *, key: str | None = "k", **settings: Any) -> Catalogue:
-            child_models = settings.pop("child_models", lambda _provider: None)
             made = GatewaySettings(**settings)
             return Catalogue(
                 client=GatewayClient(settings=made, base_url=url, api_key=key, session=session),
                 settings=made,
                 file=tmp_path / "data" / "catalogue.json",
                 tasks=tasks,
-                child_models=child_models,
             )
 
         yield make
@@ -391,22 +389,16 @@ async def test_resolve_without_any_catalogue(make: MakeCatalogue) -> None:
     assert caught.value.retry_after_seconds is not None
 
 
-async def test_resolve_knows_hidden_aliased_and_child_models(
+async def test_resolve_knows_hidden_and_aliased_models(
     demo: DemoGateway, make: MakeCatalogue
 ) -> None:
-    """Hidden is not refused; aliases resolve; a provider of the child has no catalogue entry."""
-    catalogue = make(
-        demo.url,
-        aliases={"fast": "openai/gpt-4o-mini"},
-        child_models={"opencode": {"pickle"}}.get,
-    )
+    """Hidden is not refused; aliases resolve."""
+    catalogue = make(demo.url, aliases={"fast": "openai/gpt-4o-mini"})
     await catalogue.refresh()
     _, hidden = await catalogue.resolve("text-embedding-3-small")
-    assert hidden is not None
     assert not hidden.listed
     ref, _ = await catalogue.resolve("litellm/fast")
     assert str(ref) == "litellm/openai/gpt-4o-mini"
-    assert await catalogue.resolve("opencode/pickle") == (ModelRef("opencode", "pickle"), None)
 
 
 async def test_wrong_override_stops_the_start(make: MakeCatalogue) -> None:

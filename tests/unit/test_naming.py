@@ -16,7 +16,6 @@ IDS = {
     "text-embedding-3-small",
 }
 ALIASES = {"fast": "openai/gpt-4o-mini", "team/best": "claude-sonnet-4-5", "gone": "no/longer"}
-CHILD = {"opencode": {"big-pickle"}, "anthropic": {"claude-only-in-child"}}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ CHILD = {"opencode": {"big-pickle"}, "anthropic": {"claude-only-in-child"}}
         # an id that begins with the prefix itself is taken as it is, and only one prefix is stripped
         ("litellm/odd", "litellm/odd"),
         ("litellm/litellm/odd", "litellm/odd"),
-        # `anthropic/` stays part of the id although the child has a provider of that name
+        # `anthropic/` stays part of the id although opencode knows a provider of that name
         ("anthropic/claude-opus-4-1", "anthropic/claude-opus-4-1"),
         # hidden from the list is not refused
         ("text-embedding-3-small", "text-embedding-3-small"),
@@ -48,21 +47,7 @@ CHILD = {"opencode": {"big-pickle"}, "anthropic": {"claude-only-in-child"}}
 )
 def test_gateway_models(name: str, model_id: str) -> None:
     """A name means the gateway id that it equals, slashes and colons kept, under one provider."""
-    assert ModelRef("litellm", model_id) == qualify(
-        name, IDS, aliases=ALIASES, child_models=CHILD.get
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "ref"),
-    [
-        ("opencode/big-pickle", ModelRef("opencode", "big-pickle")),
-        ("anthropic/claude-only-in-child", ModelRef("anthropic", "claude-only-in-child")),
-    ],
-)
-def test_child_providers_come_last(name: str, ref: ModelRef) -> None:
-    """The first segment is a provider only if the child really has it, and that model in it."""
-    assert ref == qualify(name, IDS, child_models=CHILD.get)
+    assert ModelRef("litellm", model_id) == qualify(name, IDS, aliases=ALIASES)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +59,7 @@ def test_child_providers_come_last(name: str, ref: ModelRef) -> None:
         "litellm",
         "gpt-4o",  # a tail alone is a guess
         "azure/gpt-4o",
-        "opencode/unknown",
+        "opencode/big-pickle",  # opencode offers the gateway's models only
         "litellm/litellm/openai/gpt-4o",
         "litellm/opencode/big-pickle",
         "OPENAI/GPT-4O",
@@ -88,7 +73,7 @@ def test_child_providers_come_last(name: str, ref: ModelRef) -> None:
 def test_everything_else_is_refused(name: str) -> None:
     """No rule guesses: what nobody offers is an error."""
     with pytest.raises(UnknownModelError):
-        qualify(name, IDS, aliases=ALIASES, child_models=CHILD.get)
+        qualify(name, IDS, aliases=ALIASES)
 
 
 def test_the_refusal_says_which_field_and_what_was_meant() -> None:

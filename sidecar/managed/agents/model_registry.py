@@ -44,7 +44,7 @@ class ModelRegistry:
         could not read, and GatewayUnavailableError while no list can be had that may have it.
         """
         ref, entry = await self._catalogue.resolve(name)
-        if ref.provider == GATEWAY_PROVIDER and not self._is_registered(ref.model_id, entry):
+        if not self._is_registered(ref.model_id, entry):
             async with self._lock:
                 # The holder of the lock before may have written this model with its own.
                 if not self._is_registered(ref.model_id, entry):
@@ -79,11 +79,10 @@ class ModelRegistry:
         models = {name: self._entry(name, snapshot) for name in wanted}
         await self._config_file.register(models, default_model=default)
 
-    def _is_registered(self, model_id: str, entry: CatalogueEntry | None) -> bool:
+    def _is_registered(self, model_id: str, entry: CatalogueEntry) -> bool:
         if model_id not in self._in_use:
             return False  # the default, which may become another one
-        wanted = model_entry(entry) if entry is not None else ModelEntry(model_id)
-        return self._config_file.entries().get(model_id) == wanted
+        return self._config_file.entries().get(model_id) == model_entry(entry)
 
     def _entry(self, model_id: str, snapshot: CatalogueSnapshot | None) -> ModelEntry:
         entry = snapshot.entries.get(model_id) if snapshot is not None else None
