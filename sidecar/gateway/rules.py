@@ -102,7 +102,7 @@ def _why_no_chat(model_id: str, mode: str | None) -> str | None:
         return "a placeholder of LiteLLM, not a model"
     if "*" in model_id:
         return "wildcard"
-    if mode is not None and mode not in _CHAT_MODES:
+    if mode is not None and mode.lower() not in _CHAT_MODES:
         return f"mode {mode}"
     if mode is None and (match := _NOT_CHAT.search(model_id)):
         return f"no mode, and its name says {match.group(2).lower()}"

@@ -68,6 +68,11 @@ LeftOut = BeforeValidator(_left_out)
 """`{}` means that the field was left out, as clients send it that fill in every field."""
 
 
+def _or(default: Any) -> BeforeValidator:
+    """Return the validator that puts the default in the place of null."""
+    return BeforeValidator(lambda value: default if value is None else value)
+
+
 def check_token(value: str) -> str:
     """Return the token. A header carries it: raises ValueError unless it is one line of printable ASCII."""
     if not value.isascii() or not value.isprintable() or value != value.strip():
@@ -325,7 +330,7 @@ Tool = Annotated[AgentToolset | McpToolset | CustomTool, Field(discriminator="ty
 class McpServer(Body):
     """A remote MCP server over streamable HTTP or SSE."""
 
-    type: Annotated[Literal["url"], BeforeValidator(lambda value: value or "url")] = "url"
+    type: Annotated[Literal["url"], _or("url")] = "url"
     """The only kind there is; clients leave it out."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
@@ -439,7 +444,7 @@ def _unlimited(value: Any) -> Any:
             "limited is not offered: this sidecar cannot limit which hosts a session's commands reach (the "
             'platform around it can, see docs/deploy.md); send {"type": "unrestricted"}'
         )
-    return value or {"type": "unrestricted"}
+    return {"type": "unrestricted"} if value is None or value == {} else value
 
 
 class UnrestrictedNetwork(Body):
@@ -455,7 +460,7 @@ class CloudConfig(Body):
     networking: Annotated[UnrestrictedNetwork, BeforeValidator(_unlimited)] = UnrestrictedNetwork(
         type="unrestricted"
     )
-    packages: Annotated[Packages, BeforeValidator(lambda value: value or {})] = Packages()
+    packages: Annotated[Packages, _or({})] = Packages()
 
 
 class SelfHostedConfig(Body):
@@ -476,7 +481,7 @@ def _cloud_only(value: Any) -> Any:
         raise ValueError(
             f"type {shown(value['type'])} is not offered by this sidecar; it takes 'cloud'"
         )
-    return value or None
+    return _left_out(value)
 
 
 EnvironmentConfig = Annotated[CloudConfig | None, BeforeValidator(_cloud_only)]

@@ -114,6 +114,8 @@ def _text(problem: ErrorDetails) -> str:
             return f"{name} {shown(tag)} is not offered by this sidecar; it takes {expected}"
         case "union_tag_not_found":
             return f"must be an object with a {context['discriminator']}"
+        case "string_too_short" | "too_short" if context["min_length"] == 1:
+            return "must not be empty"
     text = _TEXTS.get(kind)
     if text is not None:
         return text.format_map(context)

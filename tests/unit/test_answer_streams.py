@@ -190,6 +190,14 @@ def test_calls_are_put_together_whatever_the_gateway_leaves_out(
     assert calls(passed("chat", sse(*chunks, chunk(finish="tool_calls")), [])) == expected
 
 
+@pytest.mark.parametrize("name", ["functions.bash", " bash\n", "bash"])
+def test_a_tool_is_called_by_the_name_that_was_offered(name: str) -> None:
+    """Templates of some models put the tools into a namespace; parsers leave it, or blanks, in the name."""
+    fragment = {"index": 0, "id": "a", "function": {"name": name, "arguments": "{}"}}
+    stream = sse(chunk({"tool_calls": [fragment]}), chunk(finish="tool_calls"))
+    assert calls(passed("chat", stream, [])) == [("bash", "{}")]
+
+
 NAMES = (
     *("type", "index", "delta", "choices", "usage", "message", "content_block", "error", "id"),
     *("tool_calls", "function", "name", "arguments", "finish_reason", "stop_reason", "content"),

@@ -173,6 +173,18 @@ def test_a_wrong_type_is_shown_as_json(value: Any, shown: str) -> None:
     )
 
 
+@pytest.mark.parametrize("value", [[], "", 0, False])
+@pytest.mark.parametrize("path", [("config",), ("config", "networking"), ("config", "packages")])
+def test_only_null_and_an_empty_object_mean_that_it_was_left_out(
+    path: tuple[str, ...], value: Any
+) -> None:
+    """Anything else that is empty is a mistake."""
+    body: dict[str, Any] = {"name": "e", "config": {"type": "cloud"}}
+    assert refusal(EnvironmentCreate, changed(body, path, value)).startswith(".".join(path))
+    for empty in (None, {}):
+        assert not refusal(EnvironmentCreate, changed(body, path, empty))
+
+
 def test_a_path_has_no_tags_of_unions() -> None:
     """`events.0.text`, not `events.0.user.message.content.0.text.text`."""
     with pytest.raises(InvalidRequestError, match=r"^events\.0\.content\.0\.text: is required$"):

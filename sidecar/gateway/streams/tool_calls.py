@@ -2,7 +2,8 @@
 
 OpenAI's rule: the first fragment of a call has `index`, `id` and `function.name`, the others `index` and
 further arguments. Real gateways give all parallel calls index 0 (Ollama, some vLLM parsers), no id (GLM,
-NIM), the name in a later fragment (Azure), a new id for each fragment, or whole arguments as an object.
+NIM), the name in a later fragment (Azure), a new id for each fragment, whole arguments as an object, or the
+name with the namespace in which the model's template puts its tools (gpt-oss, Kimi).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class ToolCalls:
         function = fragment.get("function")
         function = function if isinstance(function, dict) else {}
         index = _index(fragment.get("index"))
-        id_, name = _text(fragment.get("id")), _text(function.get("name"))
+        id_, name = _text(fragment.get("id")), _name(function.get("name"))
         arguments = _arguments(function.get("arguments"))
         call = self._find(index, id_, name, arguments) or self._begin(index)
         # Two calls with one id would be one to opencode.
@@ -152,6 +153,12 @@ def _text(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) and value else None
+
+
+def _name(value: object) -> str | None:
+    """Return the name of a tool as it was offered: models also write `functions.bash`, and blanks."""
+    name = _text(value)
+    return name.strip().removeprefix("functions.") or None if name else None
 
 
 def _is_object(text: str) -> bool:
