@@ -18,7 +18,7 @@ from bench.processes import BASIC_MODEL, GATEWAY_KEY, free_port
 from bench.straight import StraightOpencode
 from sidecar.errors import ChildError
 from sidecar.naming import GATEWAY_PROVIDER
-from sidecar.opencode.boot import Boot
+from sidecar.opencode.boot_process import BootProcess
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import find_binary
 from sidecar.processes.process import ChildProcess
@@ -47,7 +47,7 @@ def configure(home: Path, *, gateway_url: str, models: list[str]) -> None:
     (folder / "opencode.json").write_text(json.dumps(document))
 
 
-async def spawn(home: Path, session: aiohttp.ClientSession) -> Boot:
+async def spawn(home: Path, session: aiohttp.ClientSession) -> BootProcess:
     """Start `opencode serve` for that user, without waiting for it."""
     port = free_port()
     command = [str(find_binary(None, search_path=os.environ.get("PATH"))), "serve"]
@@ -67,7 +67,7 @@ async def spawn(home: Path, session: aiohttp.ClientSession) -> Boot:
         session=session,
         request_timeout_seconds=_READY_SECONDS,
     )
-    return Boot(process=process, client=client, port=port)
+    return BootProcess(process=process, client=client, port=port)
 
 
 async def seconds_to_its_models(home: Path) -> float:
@@ -93,7 +93,7 @@ class StockOpencode(StraightOpencode):
 
     agent = DEFAULT_AGENT
 
-    async def _spawn(self) -> Boot:
+    async def _spawn(self) -> BootProcess:
         home = self._directory / "home"
         await asyncio.to_thread(
             configure, home, gateway_url=self._gateway_url, models=[BASIC_MODEL]

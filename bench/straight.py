@@ -22,7 +22,7 @@ from sidecar.aiokit import cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.ids import new_id
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
-from sidecar.opencode.boot import Boot
+from sidecar.opencode.boot_process import BootProcess
 from sidecar.opencode.client import ChildClient, PermissionRule
 from sidecar.opencode.config_file import AGENT, ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
@@ -47,7 +47,7 @@ class StraightOpencode:
         self._gateway_url = gateway_url
         self._session = session
         self._files = ChildFiles(directory / "opencode")
-        self._boot: Boot | None = None
+        self._boot: BootProcess | None = None
         self._reading: asyncio.Task[None] | None = None
         self._turns: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -64,11 +64,11 @@ class StraightOpencode:
         await anext(events)  # server.connected
         self._reading = asyncio.create_task(self._read(events))
 
-    async def _spawn(self) -> Boot:
+    async def _spawn(self) -> BootProcess:
         await asyncio.to_thread(self._files.prepare)
         config = ConfigFile(self._files.config_file)
         await config.register({BASIC_MODEL: ModelEntry(BASIC_MODEL)})
-        return await Boot.spawn(
+        return await BootProcess.spawn(
             find_binary(None, search_path=None),
             settings=ChildSettings(),
             files=self._files,

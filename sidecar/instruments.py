@@ -265,8 +265,12 @@ class StateCollector(Collector):
         yield _labelled("child_info", "The child's version; always 1.", "version", version)
         yield _counter("child_boots", "Processes started.", supervisor.boot)
         is_pending = supervisor.restart_pending is not None
-        yield _gauge("child_restart_pending", "1 while a restart waits for idle.", is_pending)
-        connected = pump.connected_boot > 0
+        yield _gauge(
+            "child_restart_pending",
+            "1 while opencode is to be replaced and is not yet.",
+            is_pending,
+        )
+        connected = pump.is_connected(supervisor.current)
         yield _gauge("child_events_connected", "1 while its event stream is read.", connected)
         yield _counter("child_events", "Events read from it.", pump.events_seen)
         dropped = pump.events_dropped
@@ -274,6 +278,19 @@ class StateCollector(Collector):
             "child_events_dropped", "Those that could not be read; the log says why.", dropped
         )
         yield _counter("child_event_reconnects", "Event streams opened anew.", pump.reconnects)
+        retiring = supervisor.retiring
+        yield _gauge(
+            "child_retiring",
+            "1 while a replaced opencode finishes its turns.",
+            retiring is not None,
+        )
+        yield _counter("child_overdue", "Replaced ones whose turns were cut.", supervisor.overdue)
+        stats = retiring.process_stats if retiring is not None else None
+        yield _gauge(
+            "child_retiring_resident_memory_bytes",
+            "Resident size of that opencode.",
+            stats.rss_bytes if stats is not None else 0,
+        )
         process_stats = supervisor.process_stats
         if process_stats is not None:
             yield _gauge(

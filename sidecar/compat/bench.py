@@ -164,7 +164,10 @@ class CompatBench:
                 directory, title="compat bench", permission=permission
             )
         prompt = Prompt(session_id, directory, message_id or new_id("msg"))
-        self.pump.subscribe(session_id, prompt.take)
+        boot = self.supervisor.current
+        expect(boot is not None, f"opencode is {self.supervisor.state}")
+        assert boot is not None
+        self.pump.subscribe(boot, session_id, prompt.take)
         await self.client.prompt_async(
             session_id,
             message_id=prompt.message_id,
@@ -193,7 +196,7 @@ class CompatBench:
         async with asyncio.timeout(_READY_SECONDS):
             await changed.wait()
         await self.supervisor.wait_ready(_READY_SECONDS)
-        await self.pump.wait_connected(self.supervisor.boot)
+        await self.pump.wait_connected(await self.supervisor.wait_boot(_READY_SECONDS))
 
 
 @asynccontextmanager
@@ -220,14 +223,14 @@ async def open_bench(root: Path, settings: ChildSettings) -> AsyncIterator[Compa
         )
         pump = EventPump(supervisor=supervisor)
         shells = ShellEnvironment(
-            path=files.shell_socket, child_pid=lambda: supervisor.pid, variables_of=_variables_of
+            path=files.shell_socket, child_pids=lambda: supervisor.pids, variables_of=_variables_of
         )
         try:
             await shells.start()
             await supervisor.start()
             tasks.start("pump", pump.run())
             await supervisor.wait_ready(_READY_SECONDS)
-            await pump.wait_connected(supervisor.boot)
+            await pump.wait_connected(await supervisor.wait_boot(_READY_SECONDS))
             yield CompatBench(
                 root=root,
                 files=files,

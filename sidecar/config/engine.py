@@ -133,13 +133,23 @@ class ChildSettings(SettingsGroup):
     max_instances: Annotated[int, Field(ge=1)] = 60
     """Directories loaded in the child at once; the longest idle one is unloaded first. Each costs
     4 to 5 MB and, on some kernels, memory maps that are never given back."""
-    max_rss_bytes: Annotated[int, Field(ge=0)] = 1_500_000_000
-    """Resident size above which an idle child is replaced, bytes; 0 never."""
+    max_rss_bytes: Annotated[int, Field(ge=0)] = 1_000_000_000
+    """Resident size above which the child is replaced, bytes; 0 never. Where opencode runs beside us (no
+    `OPENCODE_URL`), the one that is replaced finishes its turns beside the next one: leave room for both."""
     max_maps: Annotated[int, Field(ge=0)] = 30_000
-    """Memory-map count above which the child is replaced when idle; at 65530 it hangs for good. 0 never."""
+    """Memory-map count above which the child is replaced; at 65530 it hangs for good. 0 never."""
+    retirement_seconds: Seconds = 7200.0
+    """How long an opencode that was replaced (memory, a broken config, an operator) may go on with the turns
+    that it has, seconds; then they end with `session.error`. New turns go to the next one meanwhile, so that
+    there are two for so long."""
     restart_patience_seconds: Seconds = 300.0
-    """How long a planned restart (memory, a poisoned directory) waits for a moment without running
-    turns, seconds. Then new turns are held so that it comes, for half of the time that a prompt waits."""
+    """How long a replaced opencode stays for turns that only wait for their client, seconds: they can go on
+    in the next one. Where two cannot run side by side (attach mode, `OPENCODE_PORT`): how long a planned
+    restart waits for a moment without running turns; then new ones are held so that it comes, for half of
+    the time that a prompt waits."""
+    spare: bool = False
+    """Keep a second opencode that takes over at once when the first one dies. Costs its memory, 300 MB, all
+    the time; without it the next prompt waits about 5 s for a start. Needs `OPENCODE_PORT` 0."""
     restart_first_delay_seconds: Seconds = 0.5
     """First back-off after a crash, seconds; doubles up to 30 s."""
     crash_loop_limit: Annotated[int, Field(ge=1)] = 8
@@ -157,6 +167,13 @@ class ChildSettings(SettingsGroup):
     """Forward the safe part of opencode's own API on the same port."""
     log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "WARN"
     """opencode's own log level; its lines are re-logged with `source=child`."""
+
+    def check(self) -> None:
+        """Raise SettingsError for a spare where two opencodes cannot run side by side."""
+        if self.spare and (self.url is not None or self.port):
+            raise SettingsError(
+                "SIDECAR_CHILD_SPARE: with OPENCODE_URL or OPENCODE_PORT there can be only one opencode"
+            )
 
 
 class ConfinementSettings(SettingsGroup):

@@ -77,6 +77,7 @@ class Settings(BaseModel):
         settings.admin.check()
         settings.gateway.check()
         settings.web.networks()
+        settings.child.check()
         settings.check_attached()
         settings.check_database()
         return settings

@@ -53,7 +53,8 @@ class RestartRequest(BaseModel):
 
     reason: str = Field("asked for by an operator", min_length=1, max_length=200)
     force: bool = False
-    """Restart now and cut the running turns, instead of waiting until none runs."""
+    """Where opencode can only be ended before the next one starts (attach mode, `OPENCODE_PORT`): do that now
+    and cut the running turns, instead of waiting until none runs. Elsewhere none is cut anyway."""
 
 
 class AdminApi:
@@ -168,7 +169,7 @@ class AdminApi:
         return json_response({"generation": generation, "unloaded": unloaded, "later": later})
 
     async def restart(self, request: web.Request) -> web.Response:
-        """`POST /admin/restart {"reason"?, "force"?}`: replace opencode, when idle unless forced."""
+        """`POST /admin/restart {"reason"?, "force"?}`: replace opencode; the old one finishes its turns."""
         wanted = await read_optional_model(request, RestartRequest)
         supervisor, engine = self._sources.supervisor, self._sources.engine
         boot, running = supervisor.boot, engine.busy_count
@@ -187,13 +188,26 @@ class AdminApi:
             "pid": supervisor.pid,
             "pid_unknown_because": supervisor.pid_unknown_because or None,
             "restart_pending": supervisor.restart_pending,
+            "retiring": self._retiring(),
             "last_exit": asdict(supervisor.last_exit) if supervisor.last_exit else None,
             "vitals": asdict(supervisor.process_stats) if supervisor.process_stats else None,
             "events": {
-                "is_connected": pump.connected_boot > 0,
+                "is_connected": pump.is_connected(supervisor.current),
                 "seen": pump.events_seen,
                 "reconnects": pump.reconnects,
             },
+        }
+
+    def _retiring(self) -> dict[str, Any] | None:
+        """Return the opencode that was replaced and finishes its turns."""
+        boot = self._sources.supervisor.retiring
+        if boot is None:
+            return None
+        return {
+            "boot": boot.number,
+            "pid": boot.pid,
+            "busy_directories": self._sources.instances.busy(boot),
+            "vitals": asdict(boot.process_stats) if boot.process_stats else None,
         }
 
     def _catalogue_state(self) -> dict[str, Any]:

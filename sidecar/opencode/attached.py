@@ -24,11 +24,12 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError
 from sidecar.opencode.attached_process import AttachedProcess
-from sidecar.opencode.boot import sweep
+from sidecar.opencode.boot import Boot, Loss
+from sidecar.opencode.boot_process import sweep
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.health import read_process_stats
-from sidecar.opencode.pulse import Pulse
+from sidecar.opencode.pulse import UNRESPONSIVE, Pulse
 from sidecar.processes import orphans
 
 _READY_POLL_SECONDS = 0.25
@@ -93,29 +94,33 @@ class AttachedChild(Child):
     async def _run(self) -> None:
         while True:
             self._set_state("starting")
-            client = await self._found()
-            if client is None:
+            boot = await self._found()
+            if boot is None:
                 return
             try:
-                reason = await self._attend(client)
-                if not await self._goes_on(client, reason):
+                reason = await self._attend(boot)
+                if not await self._goes_on(boot, reason):
                     return
             finally:
                 self._forget_process()
 
-    async def _goes_on(self, client: ChildClient, reason: str) -> bool:
+    async def _goes_on(self, boot: Boot, reason: str) -> bool:
         """Clear away after a boot; return whether there is to be another one."""
+        client = boot.client
         if reason in {_EXITED, _STOPPED}:
             self._set_state("stopping" if self._is_stopping else "backing_off")
         else:
             self._set_state("stopping")
+        loss: Loss = "unresponsive" if reason in UNRESPONSIVE else "ended"
+        self._lose(boot, "exited" if reason == _EXITED else loss)
         if reason != _EXITED:
             await _dispose(client)
-        self._client = self.pid = self.process_stats = None
+        self._current = None
+        self.note_processes(boot.number, ())
         self.pid_unknown_because = ""
-        self._note_exit(0, reason)
+        self._note_exit(boot.number, 0, reason)
         killed = await self._sweep()
-        _log.info("attached child lost", boot=self.boot, reason=reason, swept=killed)
+        _log.info("attached child lost", boot=boot.number, reason=reason, swept=killed)
         if self._is_stopping:
             return False
         return reason == _EXITED or await self._is_restarted(client, reason)
@@ -124,7 +129,7 @@ class AttachedChild(Child):
         """Kill the shells that nobody waits for any more; return how many."""
         return await sweep(self._marker, orphans.SHELL_MARKER_VARIABLE)
 
-    async def _found(self) -> ChildClient | None:
+    async def _found(self) -> Boot | None:
         """Wait until it answers, for as long as that takes; None when we stop or cannot talk to it."""
         client = ChildClient(
             base_url=self._url,
@@ -148,26 +153,24 @@ class AttachedChild(Child):
                 await _dispose(client)
                 if killed := await self._sweep():
                     _log.warning("leftover processes of an earlier run killed", count=killed)
-                await self._know_process()
+                boot = Boot(self.boot + 1, client)
+                await self._know_process(boot)
                 if self._is_stopping:
                     self._forget_process()
                     return None
-                self.boot += 1
-                self._client = client
-                self._restart.clear()
-                self._become_ready()
+                self._become_current(boot)
                 _log.info(
                     "attached to child",
-                    boot=self.boot,
+                    boot=boot.number,
                     version=self.version,
                     url=self._url,
-                    pid=self.pid,
+                    pid=boot.pid,
                 )
-                return client
+                return boot
             await self._pause(_READY_POLL_SECONDS)
         return None
 
-    async def _know_process(self) -> None:
+    async def _know_process(self, boot: Boot) -> None:
         """Learn whose the address is, or why that cannot be known."""
         try:
             self._process = await AttachedProcess.find(self._url, marker=self._marker)
@@ -180,19 +183,20 @@ class AttachedChild(Child):
                 )
             self.pid_unknown_because = error.message
             return
-        self.pid, self.pid_unknown_because = self._process.pid, ""
+        boot.pid, self.pid_unknown_because = self._process.pid, ""
         self._process.on_end(self._wake.set)
+        self.note_processes(boot.number, (boot.pid,))
 
     def _forget_process(self) -> None:
         if self._process is not None:
             self._process.close()
             self._process = None
 
-    async def _attend(self, client: ChildClient) -> str:
+    async def _attend(self, boot: Boot) -> str:
         """Stay until this boot is over or has to end; return why."""
         pulse = Pulse(
-            pid=lambda: self.pid,
-            signs=self.signs_of_life,
+            pid=lambda: boot.pid,
+            signs=lambda: self.signs_of_life(boot),
             silence_seconds=self._settings.health_timeout_seconds,
             limit_seconds=max(
                 self._settings.health_timeout_seconds, self._settings.busy_limit_seconds
@@ -210,11 +214,11 @@ class AttachedChild(Child):
                 return self._restart.reason or ""
             asked = time.monotonic()
             try:
-                await client.health(timeout_seconds=self._check_timeout_seconds)
+                await boot.client.health(timeout_seconds=self._check_timeout_seconds)
             except ChildError as error:
                 if _is_refused(error):
                     return _EXITED
-                self._note_health(False)
+                self.note_health(boot, False)
                 reason = await pulse.missed(
                     planned_seconds=self._check_timeout_seconds + _WATCH_SECONDS,
                     took_seconds=time.monotonic() - (missed_at or asked),
@@ -225,20 +229,21 @@ class AttachedChild(Child):
             else:
                 missed_at = None
                 pulse.answered()
-                self._note_health(True)
+                self.note_health(boot, True)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + self._settings.health_interval_seconds
-                await self._look_at_process()
+                await self._look_at_process(boot)
             await self._pause(_WATCH_SECONDS)
 
-    async def _look_at_process(self) -> None:
+    async def _look_at_process(self, boot: Boot) -> None:
         if self._process is None:
-            await self._know_process()  # a machine that was too busy to answer may be less so now
-        if self.pid is None:
+            # A machine that was too busy to answer may be less so now.
+            await self._know_process(boot)
+        if boot.pid is None:
             return
-        process_stats = await asyncio.to_thread(read_process_stats, self.pid)
+        process_stats = await asyncio.to_thread(read_process_stats, boot.pid)
         if process_stats is not None:
-            self._note_process_stats(process_stats)
+            self.note_process_stats(boot, process_stats)
 
     async def _is_restarted(self, client: ChildClient, reason: str) -> bool:
         """Have the platform restart it; False when nobody can, and then the state is `failed`.

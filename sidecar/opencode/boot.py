@@ -1,101 +1,30 @@
-"""One run of the child: the process, the client that talks to it, and its end. Mechanism only."""
+"""One run of opencode, as everybody but its supervisor sees it.
+
+Mostly there is one boot at a time. While opencode is replaced there are two, over the same data: the current
+one takes new turns, the retiring one finishes those that it has (`supervisor`). What belongs to a turn stays
+with the turn's boot.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import secrets
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
-import aiohttp
-
-from sidecar.config import ChildSettings
-from sidecar.errors import ChildError
-from sidecar.opencode import child_log
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment
-from sidecar.processes import orphans
-from sidecar.processes.process import ChildProcess
+from sidecar.opencode.health import ProcessStats
 
-HEALTH_POLL_TIMEOUT_SECONDS = 2.0
-_DISPOSE_TIMEOUT_SECONDS = 5.0
-_TERM_GRACE_SECONDS = 3.0
+Loss = Literal["exited", "unresponsive", "ended", "overdue"]
+"""Why a boot is over: it ended by itself, it answered nothing any more, it is ended on purpose, or it retired
+and its turns took too long."""
 
 
+@dataclass(eq=False, slots=True)
 class Boot:
-    """A spawned child. Create with `spawn`."""
+    """`number` counts the processes that there were, from 1; `pid` is None where it is not known."""
 
-    def __init__(self, *, process: ChildProcess, client: ChildClient, port: int) -> None:
-        self.process = process
-        self.client = client
-        self.port = port
-
-    @classmethod
-    async def spawn(
-        cls,
-        binary: Path,
-        *,
-        settings: ChildSettings,
-        files: ChildFiles,
-        session: aiohttp.ClientSession,
-        relay: RelayAccess,
-        inherited: Mapping[str, str],
-        confining: Sequence[str] = (),
-        keep_line: Callable[[str], None],
-    ) -> Boot:
-        """Start opencode on its port with a password of its own. Raises OSError.
-
-        `confining` goes before its command line (`confinement`).
-        """
-        password, port = secrets.token_urlsafe(24), settings.port or _free_port()
-        process = await ChildProcess.spawn(
-            [
-                *confining,
-                *(str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(port)),
-                *("--print-logs", "--log-level", settings.log_level),
-            ],
-            env=build_environment(files, inherited=inherited, password=password, relay=relay),
-            cwd=files.cwd,
-            on_line=child_log.relogger(secrets=(password, relay.token), keep=keep_line),
-        )
-        client = ChildClient(
-            base_url=f"http://127.0.0.1:{port}",
-            password=password,
-            session=session,
-            request_timeout_seconds=settings.request_timeout_seconds,
-        )
-        return cls(process=process, client=client, port=port)
-
-    async def version(self) -> str | None:
-        """Return the child's version if it answers, else None."""
-        try:
-            return await self.client.health(timeout_seconds=HEALTH_POLL_TIMEOUT_SECONDS)
-        except ChildError:
-            return None
-
-    async def end(self, *, is_polite: bool) -> int:
-        """End the process if it still runs; return its exit status.
-
-        Politely: dispose (saves partial text, kills tools), SIGTERM, and only then SIGKILL.
-        """
-        if self.process.returncode is None and is_polite:
-            with contextlib.suppress(ChildError):
-                await self.client.global_dispose(timeout_seconds=_DISPOSE_TIMEOUT_SECONDS)
-            self.process.terminate()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), _TERM_GRACE_SECONDS)
-        self.process.kill()
-        return await self.process.wait()
-
-
-async def sweep(marker: str, variable: str = orphans.MARKER_VARIABLE) -> int:
-    """Kill and reap everything that carries the marker, without blocking the loop; return how many."""
-    return await asyncio.to_thread(orphans.sweep, marker, variable)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    number: int
+    client: ChildClient
+    pid: int | None = None
+    is_over: bool = False
+    """It has ended, or is about to be ended: whatever ran in it is lost."""
+    process_stats: ProcessStats | None = None

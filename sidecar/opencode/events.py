@@ -1,4 +1,4 @@
-"""The one subscription to `/global/event`: reconnect, fan-out by session, and word of every gap.
+"""The subscriptions to `/global/event`, one per boot: reconnect, fan-out by session, and word of every gap.
 
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeGuard
 
@@ -27,7 +28,7 @@ from sidecar.aiokit import (
     aside,
 )
 from sidecar.errors import ChildError, ChildUnavailableError
-from sidecar.opencode.client import ChildClient
+from sidecar.opencode.boot import Boot, Loss
 from sidecar.wire.json_text import read_leniently
 from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent
 
@@ -50,14 +51,29 @@ GapCallback = Callable[[ChildGap], None]
 class Boots(Protocol):
     """What the pump needs of the supervisor."""
 
-    boot: int
-
     @property
-    def client(self) -> ChildClient | None:
-        """The client of the current boot while it serves."""
+    def boots(self) -> Sequence[Boot]:
+        """The boots that serve."""
 
-    def on_state_change(self, callback: Callable[[Any, int], None]) -> None:
-        """Register a callback."""
+    def on_serving(self, callback: Callable[[], None]) -> None:
+        """Register a callback for another one."""
+
+    def on_lost(self, callback: Callable[[Boot, Loss], None]) -> None:
+        """Register a callback for one that is over."""
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """The events of one boot, and who wants those of which session."""
+
+    subscribers: dict[str, Callbacks[[ChildEvent]]] = field(default_factory=dict)
+    roots: dict[str, str] = field(default_factory=dict)
+    """Sub-agent's session -> the session that a subscriber knows."""
+    is_read: bool = False
+    is_connected: bool = False
+    was_connected: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    bytes_read: int = 0
 
 
 class EventPump:
@@ -66,45 +82,43 @@ class EventPump:
     def __init__(self, *, supervisor: Boots, silence_seconds: float = _SILENCE_SECONDS) -> None:
         self._supervisor = supervisor
         self._silence_seconds = silence_seconds
-        self._subscribers: dict[str, Callbacks[[ChildEvent]]] = {}
+        self._streams: dict[Boot, _Stream] = {}
         self._gap = Callbacks[[ChildGap]]("gap in the events")
         self._lost = Callbacks[[]]("loss of the events")
         self._sync_callback: Callable[[str, SyncEvent], None] | None = None
         self._idle = Callbacks[[str]]("idle session")
-        self._roots: dict[str, str] = {}
-        self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
-        self._last_boot = 0
-        self.connected_boot = 0
-        """The boot whose events are being read, 0 when none."""
-        self.bytes_read = 0
-        """Of the streams of events, heartbeats included: it grows while the child lives."""
         self.events_seen = 0
         self.events_dropped = 0
         """How many could not be read."""
         self.reconnects = 0
-        supervisor.on_state_change(lambda _state, _boot: self._wake.set())
+        supervisor.on_serving(self._wake.set)
+        supervisor.on_lost(self._forget)
 
-    def subscribe(self, child_session_id: str, callback: EventCallback) -> Callable[[], None]:
-        """Call `callback` with each event of the session and its sub-agents, in order, until the returned
-        function is called."""
-        callbacks = self._subscribers.setdefault(child_session_id, Callbacks("event of opencode"))
+    def subscribe(
+        self, boot: Boot, child_session_id: str, callback: EventCallback
+    ) -> Callable[[], None]:
+        """Call `callback` with each event of the session and its sub-agents in that boot, in order, until the
+        returned function is called. Another boot's events of the session, the end of an earlier turn for
+        example, do not count."""
+        stream = self._of(boot)
+        callbacks = stream.subscribers.setdefault(child_session_id, Callbacks("event of opencode"))
         remove = callbacks.add(callback)
 
         def unsubscribe() -> None:
             remove()
-            if not callbacks and self._subscribers.get(child_session_id) is callbacks:
-                del self._subscribers[child_session_id]
-                self._roots = {s: r for s, r in self._roots.items() if r != child_session_id}
+            if not callbacks and stream.subscribers.get(child_session_id) is callbacks:
+                del stream.subscribers[child_session_id]
+                stream.roots = {s: r for s, r in stream.roots.items() if r != child_session_id}
 
         return unsubscribe
 
     def on_gap(self, callback: GapCallback) -> None:
-        """Call `callback` after each reconnect or restart, when events flow again."""
+        """Call `callback` after each reconnect, when events flow again."""
         self._gap.add(callback)
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever the stream of events ends."""
+        """Call `callback` whenever a stream of events ends."""
         self._lost.add(callback)
 
     def on_idle(self, callback: Callable[[str], None]) -> None:
@@ -118,71 +132,93 @@ class EventPump:
         """
         self._sync_callback = callback
 
-    async def wait_connected(self, boot: int, *, timeout_seconds: float = 10.0) -> None:
+    def is_connected(self, boot: Boot | None) -> bool:
+        """Whether the events of that boot are being read."""
+        return boot is not None and boot in self._streams and self._streams[boot].is_connected
+
+    def bytes_read(self, boot: Boot) -> int:
+        """Return how much was read of the boot's events, heartbeats included; it grows while it lives."""
+        return self._streams[boot].bytes_read if boot in self._streams else 0
+
+    async def wait_connected(self, boot: Boot, *, timeout_seconds: float = 10.0) -> None:
         """Wait until the events of `boot` are read; a prompt sent before would be answered unseen.
 
         Raises ChildUnavailableError when that does not happen in time or the boot is over.
         """
+        stream = self._of(boot)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), self._changed:
-                await self._changed.wait_for(
-                    lambda: self.connected_boot == boot or self._supervisor.boot != boot
-                )
-        if self.connected_boot != boot:
+            async with asyncio.timeout(timeout_seconds):
+                while not (stream.is_connected or boot.is_over):
+                    stream.changed.clear()
+                    await stream.changed.wait()
+        if boot.is_over or not stream.is_connected:
             raise ChildUnavailableError(
                 "opencode's events are not connected", retry_after_seconds=2.0
             )
 
     async def run(self) -> None:
-        """Follow boot after boot until cancelled."""
+        """Follow every boot until cancelled."""
+        async with asyncio.TaskGroup() as readers:
+            while True:
+                for boot in self._supervisor.boots:
+                    stream = self._of(boot)
+                    if not stream.is_read:
+                        stream.is_read = True
+                        reading = self._read(boot, stream)
+                        readers.create_task(reading, name=f"events of boot {boot.number}")
+                self._wake.clear()
+                await self._wake.wait()
+
+    def _of(self, boot: Boot) -> _Stream:
+        """Return the boot's stream; one that is over has none that is kept."""
+        if boot.is_over:
+            return self._streams.get(boot, _Stream())
+        return self._streams.setdefault(boot, _Stream())
+
+    def _forget(self, boot: Boot, _loss: Loss) -> None:
+        if (stream := self._streams.pop(boot, None)) is not None:
+            stream.changed.set()
+
+    async def _read(self, boot: Boot, stream: _Stream) -> None:
         backoff = Backoff(first=0.05, longest=2.0)
-        while True:
-            client, boot = await self._next_client()
+        while not boot.is_over:
             try:
-                await self._follow(client, boot, backoff)
+                await self._follow(boot, stream, backoff)
             # A TimeoutError is an OSError.
             except (ChildError, aiohttp.ClientError, OSError) as error:
-                _log.info("event stream lost", boot=boot, error=repr(error))
+                _log.info("event stream lost", boot=boot.number, error=repr(error))
             finally:
-                self.connected_boot = 0
+                stream.is_connected = False
                 self._lost()
-            await asyncio.sleep(backoff.next_delay())
+            if not boot.is_over:
+                await asyncio.sleep(backoff.next_delay())
 
-    async def _next_client(self) -> tuple[ChildClient, int]:
-        while (client := self._supervisor.client) is None:
-            self._wake.clear()
-            await self._wake.wait()
-        return client, self._supervisor.boot
-
-    async def _follow(self, client: ChildClient, boot: int, backoff: Backoff) -> None:
+    async def _follow(self, boot: Boot, stream: _Stream, backoff: Backoff) -> None:
         async with (
             SilenceBound(self._silence_seconds) as bound,
-            await bound.wait(client.open_events()) as response,
+            await bound.wait(boot.client.open_events()) as response,
         ):
             if response.status != 200:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
             whole = WholeFrames()
             while data := await bound.wait(response.content.readany()):
-                self.bytes_read += len(data)
+                stream.bytes_read += len(data)
                 size = whole.held_bytes + len(data)
                 for event in await aside(size, partial(self._read_all, whole, data)):
                     if event["payload"]["type"] == "server.connected":
                         backoff.reset()
-                        await self._note_connected(boot)
+                        self._note_connected(boot, stream)
                     else:
-                        self._dispatch(event)
+                        self._dispatch(stream, event)
 
-    async def _note_connected(self, boot: int) -> None:
-        is_first, is_same = self._last_boot == 0, self._last_boot == boot
-        self._last_boot = self.connected_boot = boot
-        async with self._changed:
-            self._changed.notify_all()
-        _log.debug("event stream connected", boot=boot)
-        if is_first:
-            return
-        self.reconnects += 1
-        gap = ChildGap("reconnected" if is_same else "restarted", boot)
-        self._gap(gap)
+    def _note_connected(self, boot: Boot, stream: _Stream) -> None:
+        is_first, stream.was_connected = not stream.was_connected, True
+        stream.is_connected = True
+        stream.changed.set()
+        _log.debug("event stream connected", boot=boot.number)
+        if not is_first:
+            self.reconnects += 1
+            self._gap(ChildGap(boot.number))
 
     def _read_all(self, whole: WholeFrames, data: bytes) -> list[dict[str, Any]]:
         """Return the events that are complete with these bytes. Runs in a thread when they are large."""
@@ -205,7 +241,7 @@ class EventPump:
                 )
             return None
 
-    def _dispatch(self, frame: dict[str, Any]) -> None:
+    def _dispatch(self, stream: _Stream, frame: dict[str, Any]) -> None:
         payload = frame["payload"]
         self.events_seen += 1
         if payload["type"] == _SYNC:
@@ -218,11 +254,11 @@ class EventPump:
         if payload["type"] == "session.idle":
             self._idle(session_id)
         if payload["type"] == "session.created" and (parent := _parent_id(properties)) is not None:
-            root = self._roots.get(parent, parent)
-            if root in self._subscribers:
-                self._roots[session_id] = root
-        root_id = self._roots.get(session_id, session_id)
-        callbacks = self._subscribers.get(root_id)
+            root = stream.roots.get(parent, parent)
+            if root in stream.subscribers:
+                stream.roots[session_id] = root
+        root_id = stream.roots.get(session_id, session_id)
+        callbacks = stream.subscribers.get(root_id)
         if callbacks is None:
             return
         event = ChildEvent(payload["type"], properties, frame.get("directory"), session_id, root_id)

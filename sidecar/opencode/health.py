@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,11 @@ class ProcessStats:
         return None
 
 
-def read_process_stats(pid: int) -> ProcessStats | None:
-    """Return its memory, threads and CPU time, None when it is gone. Blocks; also reaps our orphans."""
-    orphans.reap(owned=(pid,))
+def read_process_stats(pid: int, awaited: Collection[int] = ()) -> ProcessStats | None:
+    """Return its memory, threads and CPU time, None when it is gone. Blocks; also reaps our orphans, except
+    the processes whose exit status is `awaited` elsewhere.
+    """
+    orphans.reap(owned=(pid, *awaited))
     try:
         process = psutil.Process(pid)
         with process.oneshot():
@@ -70,6 +72,7 @@ class HealthWatch:
         *,
         client: ChildClient,
         pid: int,
+        awaited: Callable[[], Collection[int]],
         settings: ChildSettings,
         pulse: Pulse,
         on_health: Callable[[bool], None],
@@ -78,6 +81,7 @@ class HealthWatch:
     ) -> None:
         self._client = client
         self._pid = pid
+        self._awaited = awaited
         self._settings = settings
         self._pulse = pulse
         self._on_health = on_health
@@ -91,7 +95,7 @@ class HealthWatch:
             if (reason := await self._given_up()) is not None:
                 self._on_dead(reason)
                 return
-            process_stats = await asyncio.to_thread(read_process_stats, self._pid)
+            process_stats = await asyncio.to_thread(read_process_stats, self._pid, self._awaited())
             if process_stats is not None:
                 self._on_process_stats(process_stats)
 

@@ -1,8 +1,12 @@
-"""Which directories the child has loaded, with which models, and when they may be unloaded.
+"""Which directories opencode has loaded, with which models, and when they may be unloaded.
 
 opencode loads config, models and MCP servers once per directory and never again until that directory is
 disposed, which aborts its turns. So every turn goes through `Instances.use`: it makes sure that the
 directory knows the model, disposing only when nobody is in it. Unrelated directories never wait.
+
+While one boot retires and another one serves, a directory is used in one of them: it stays with the retiring
+boot as long as that works in it, and moves to the current one with its next use. So no session is prompted
+in both.
 
 Directories are given in canonical form (opencode resolves symbolic links). Whoever else makes the child load
 a directory (the forwarded API) goes through `use` too, or what is recorded here is wrong.
@@ -21,6 +25,7 @@ import structlog
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.provider import ModelEntry
@@ -28,6 +33,9 @@ from sidecar.opencode.provider import ModelEntry
 OnLoaded = Callable[[ChildClient], Awaitable[None]]
 """Awaited after each load, before anyone may use the directory: MCP servers are added here, because a
 dispose drops them. If it raises, the directory counts as not loaded."""
+
+OnMove = Callable[[Path, Boot], Awaitable[None]]
+"""Awaited before a boot loads a directory: what other boots left running there is ended."""
 
 _UNCOUNTED_POLL_SECONDS = 0.2
 _MAX_EVICTION_PAUSE_SECONDS = 30.0
@@ -42,7 +50,7 @@ class _Instance:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the directory is loaded or disposed."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    loaded_by: ChildClient | None = None
+    loaded_by: Boot | None = None
     """The boot that has it loaded, None when not loaded."""
     models: Mapping[str, ModelEntry] = field(default_factory=dict)
     """The config file's models at the load."""
@@ -59,6 +67,11 @@ class _Instance:
     def is_busy(self) -> bool:
         return self.users > 0
 
+    def is_loaded_by(self, boot: Boot | None) -> bool:
+        """Whether that boot has it loaded; with None, any that is not over."""
+        loaded_by = self.loaded_by
+        return loaded_by is not None and not loaded_by.is_over and boot in (None, loaded_by)
+
     def count(self, users: int) -> None:
         """Add to the counter; set `idle` when it reaches zero."""
         self.users += users
@@ -68,6 +81,10 @@ class _Instance:
             self.idle.set()
 
 
+async def _ends_nothing(_directory: Path, _boot: Boot) -> None:
+    """Where there is one boot at a time: tests."""
+
+
 class Instances:
     """The directories that opencode has loaded. `run_eviction` is to be run as a task."""
 
@@ -75,13 +92,15 @@ class Instances:
         self,
         *,
         config_file: ConfigFile,
-        client_provider: Callable[[], Awaitable[ChildClient]],
+        boot_provider: Callable[[], Awaitable[Boot]],
         settings: ChildSettings,
+        on_move: OnMove = _ends_nothing,
         on_broken_config: Callable[[Path], None] = lambda _directory: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config_file = config_file
-        self._client_provider = client_provider
+        self._boot_provider = boot_provider
+        self._on_move = on_move
         self._settings = settings
         self._on_broken_config = on_broken_config
         self._clock = clock
@@ -93,18 +112,19 @@ class Instances:
     @contextlib.asynccontextmanager
     async def use(
         self, directory: Path, model_id: str | None, *, on_loaded: OnLoaded | None = None
-    ) -> AsyncIterator[ChildClient]:
+    ) -> AsyncIterator[Boot]:
         """Keep `directory` loaded, with the gateway model known in it, while the block runs.
 
-        `model_id` None asks for no model. Raises ChildUnavailableError when the child is down or the
-        directory stays busy with an older model list, ChildError when it cannot load the model.
+        Gives the boot that has it. `model_id` None asks for no model. Raises ChildUnavailableError when the
+        child is down or the directory stays busy with an older model list, ChildError when it cannot load the
+        model.
         """
         instance = self._instances.setdefault(directory, _Instance(directory))
         instance.claims += 1
         try:
-            client = await self._enter(instance, model_id, on_loaded)
+            boot = await self._enter(instance, model_id, on_loaded)
             try:
-                yield client
+                yield boot
             finally:
                 instance.last_used = self._clock()
                 instance.count(-1)
@@ -112,38 +132,50 @@ class Instances:
             instance.claims -= 1
             self._drop_if_unused(instance)
 
-    def busy(self) -> int:
-        """How many directories are used."""
-        return sum(1 for instance in self._instances.values() if instance.is_busy)
+    def busy(self, boot: Boot | None = None) -> int:
+        """How many directories are used, in that boot or in all."""
+        used = [instance for instance in self._instances.values() if instance.is_busy]
+        return sum(1 for instance in used if boot is None or instance.is_loaded_by(boot))
 
-    def loaded(self) -> int:
-        """How many directories the child has loaded for us."""
-        return sum(1 for instance in self._instances.values() if instance.loaded_by is not None)
+    def loaded(self, boot: Boot | None = None) -> int:
+        """How many directories are loaded for us, in that boot or in all."""
+        return sum(1 for instance in self._instances.values() if instance.is_loaded_by(boot))
 
-    async def has_turns(self, *, but: Callable[[Path], bool]) -> bool:
-        """Return whether any session in a loaded directory is busy, skipping those where `but(path)` is true.
+    def boot_of(self, directory: Path) -> Boot | None:
+        """Return the boot that has the directory loaded for us, if there is one."""
+        instance = self._instances.get(directory)
+        is_loaded = instance is not None and instance.is_loaded_by(None)
+        return instance.loaded_by if instance is not None and is_loaded else None
+
+    async def has_turns(self, boot: Boot | None, *, but: Callable[[Path], bool]) -> bool:
+        """Return whether any session is busy in a directory that the boot (None: any) has loaded, skipping
+        those where `but(path)` is true.
 
         Only opencode knows of turns of its own API. Without an answer in time there may be some; after an
         error there is none that could be saved.
         """
-        loaded = [(i, i.loaded_by) for i in self._instances.values() if i.loaded_by is not None]
+
+        def counted() -> list[_Instance]:
+            found = [i for i in self._instances.values() if i.is_loaded_by(boot)]
+            return [i for i in found if not but(i.directory)]
+
         try:
             async with asyncio.timeout(_TURNS_TIMEOUT_SECONDS):
-                for instance, client in loaded:
-                    if but(instance.directory):
-                        continue
+                for instance in counted():
                     with contextlib.suppress(ChildError):
-                        if instance.users or await self._has_turns(instance, client):
+                        if instance.users or await self._has_turns(instance):
                             return True
         except TimeoutError:
             return True
-        return False
+        # Meanwhile one may have begun, or gone on.
+        return any(instance.users for instance in counted())
 
-    def forget_all(self) -> None:
-        """The child was replaced: nothing is loaded. Users end by themselves."""
+    def forget(self, boot: Boot) -> None:
+        """The boot is over: what it had loaded is not loaded. Users end by themselves."""
         for instance in list(self._instances.values()):
-            instance.loaded_by = None
-            self._drop_if_unused(instance)
+            if instance.loaded_by is boot:
+                instance.loaded_by = None
+                self._drop_if_unused(instance)
 
     async def unload(self, directory: Path) -> bool:
         """Dispose the directory unless it is busy; return whether it is unloaded now."""
@@ -151,10 +183,9 @@ class Instances:
         if instance is None:
             return True
         async with instance.lock:
-            client = instance.loaded_by
-            is_idle = client is not None and not instance.is_busy
-            if client is not None and is_idle and not await self._has_turns(instance, client):
-                await self._dispose(instance, client)
+            is_idle = instance.loaded_by is not None and not instance.is_busy
+            if is_idle and not await self._has_turns(instance):
+                await self._dispose(instance)
         self._drop_if_unused(instance)
         return instance.loaded_by is None
 
@@ -164,7 +195,7 @@ class Instances:
         Idle ones are disposed now, busy ones when they are idle. Return how many of each.
         """
         victims = self._evictable()
-        busy = [i for i in self._instances.values() if i.loaded_by is not None and i.is_busy]
+        busy = [i for i in self._instances.values() if i.is_loaded_by(None) and i.is_busy]
         for instance in busy:
             instance.is_outdated = True
         for instance in victims:
@@ -183,15 +214,16 @@ class Instances:
 
     async def _enter(
         self, instance: _Instance, model_id: str | None, on_loaded: OnLoaded | None
-    ) -> ChildClient:
+    ) -> Boot:
         """Make the directory current and count the caller in, waiting for idle if need be."""
         deadline = self._clock() + self._settings.prompt_wait_seconds
         while True:
-            client = await self._client_provider()
+            newest = await self._boot_provider()
             async with instance.lock:
-                if await self._is_made_current(instance, client, model_id, on_loaded):
+                boot = await self._boot_for(instance, newest)
+                if await self._is_made_current(instance, boot, model_id, on_loaded):
                     instance.count(1)
-                    return client
+                    return boot
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline - self._clock()):
                     if not instance.is_busy:
@@ -203,37 +235,51 @@ class Instances:
                 "the session's directory is busy with an older model list", retry_after_seconds=5.0
             )
 
+    async def _boot_for(self, instance: _Instance, newest: Boot) -> Boot:
+        """Return the boot that works in the directory, else the newest."""
+        older = instance.loaded_by
+        if older is None or older.is_over:
+            return newest
+        is_newest = older.number >= newest.number  # of two that asked, the first may come second
+        if is_newest or instance.is_busy or await self._has_turns(instance):
+            return older
+        _log.debug("directory moves", directory=str(instance.directory), boot=newest.number)
+        instance.loaded_by = None  # not disposed: the boot that retires takes it along
+        self.unloads += 1
+        return newest
+
     async def _is_made_current(
         self,
         instance: _Instance,
-        client: ChildClient,
+        boot: Boot,
         model_id: str | None,
         on_loaded: OnLoaded | None,
     ) -> bool:
         """Load or reload as needed; False when that must wait until nobody is in the directory."""
-        if instance.loaded_by is client and self._is_current(instance, model_id):
-            await self._tell_loaded(instance, client, on_loaded)
+        if instance.loaded_by is boot and self._is_current(instance, model_id):
+            await self._tell_loaded(instance, boot, on_loaded)
             return True
         if not (model_id is None or self._config_file.knows(model_id)):
             why = self._config_file.refused.get(model_id, "it is in no list that was read")
             raise ChildError(f"the model {model_id[:200]!r} is not in opencode's config: {why}")
-        if instance.loaded_by is client:
-            if instance.is_busy or await self._has_turns(instance, client):
+        if instance.loaded_by is boot:
+            if instance.is_busy or await self._has_turns(instance):
                 # Usable though not the newest (a limit or a price changed) is good enough here.
                 return model_id is None or model_id in instance.models
-            await self._dispose(instance, client)
-        await self._make_room(instance)
-        await self._load(instance, client)
-        await self._tell_loaded(instance, client, on_loaded)
-        instance.loaded_by = client
+            await self._dispose(instance)
+        await self._make_room(instance, boot)
+        await self._on_move(instance.directory, boot)
+        await self._load(instance, boot.client)
+        await self._tell_loaded(instance, boot, on_loaded)
+        instance.loaded_by = boot
         return True
 
     async def _tell_loaded(
-        self, instance: _Instance, client: ChildClient, on_loaded: OnLoaded | None
+        self, instance: _Instance, boot: Boot, on_loaded: OnLoaded | None
     ) -> None:
         """Call `on_loaded` once per load, also when somebody without one loaded the directory."""
         if on_loaded is not None and not instance.is_told:
-            await on_loaded(client)
+            await on_loaded(boot.client)
             instance.is_told = True
 
     def _is_current(self, instance: _Instance, model_id: str | None) -> bool:
@@ -269,26 +315,28 @@ class Instances:
             seconds=round(self._clock() - began, 3),
         )
 
-    async def _has_turns(self, instance: _Instance, client: ChildClient) -> bool:
+    async def _has_turns(self, instance: _Instance) -> bool:
         """Whether opencode works in the directory, for whomever: `prompt_async` of its own API returns
         long before its turn ends."""
-        return bool(await client.session_status(instance.directory))
+        boot = instance.loaded_by
+        return boot is not None and bool(await boot.client.session_status(instance.directory))
 
-    async def _dispose(self, instance: _Instance, client: ChildClient) -> None:
-        instance.loaded_by = None
+    async def _dispose(self, instance: _Instance) -> None:
+        boot, instance.loaded_by = instance.loaded_by, None
         self.unloads += 1
-        await client.dispose(instance.directory)
+        if boot is not None:
+            await boot.client.dispose(instance.directory)
 
-    async def _make_room(self, newcomer: _Instance) -> None:
+    async def _make_room(self, newcomer: _Instance, boot: Boot) -> None:
         for victim in self._evictable():
-            if self.loaded() < self._settings.max_instances:
+            if self.loaded(boot) < self._settings.max_instances:
                 return
-            if victim is not newcomer:
+            if victim is not newcomer and victim.loaded_by is boot:
                 await self._evict(victim)
 
     def _evictable(self) -> list[_Instance]:
         """Loaded directories in which nobody is, longest unused first."""
-        found = [i for i in self._instances.values() if i.loaded_by is not None and not i.is_busy]
+        found = [i for i in self._instances.values() if i.is_loaded_by(None) and not i.is_busy]
         return sorted((i for i in found if not i.claims), key=lambda i: i.last_used)
 
     async def _evict(self, instance: _Instance) -> None:

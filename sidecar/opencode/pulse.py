@@ -20,6 +20,7 @@ import psutil
 SILENT = "no answer to health checks"
 OVERWORKED = "no answer to health checks for too long, though it worked"
 """Why a child is given up. The second is no crash."""
+UNRESPONSIVE = frozenset({SILENT, OVERWORKED})
 
 _LEAST_SHARE = 0.02
 """Of the time: a process that works less than this does not work. A stopped one has 0, and the timers and

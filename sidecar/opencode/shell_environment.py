@@ -13,7 +13,7 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 import structlog
@@ -32,13 +32,13 @@ _log = structlog.get_logger(__name__)
 
 
 class ShellEnvironment:
-    """Listens on a Unix socket at `path` and answers `child_pid()` only."""
+    """Listens on a Unix socket at `path` and answers `child_pids()` only: each opencode that there is."""
 
     def __init__(
-        self, *, path: Path, child_pid: Callable[[], int | None], variables_of: VariablesOf
+        self, *, path: Path, child_pids: Callable[[], Collection[int]], variables_of: VariablesOf
     ) -> None:
         self._path = path
-        self._child_pid = child_pid
+        self._child_pids = child_pids
         self._variables_of = variables_of
         self._runner: web.AppRunner | None = None
 
@@ -62,11 +62,11 @@ class ShellEnvironment:
             self._path.unlink()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        peer, child = _peer_pid(request), self._child_pid()
-        if peer is None or peer != child:
+        peer, children = _peer_pid(request), self._child_pids()
+        if peer not in children:
             # Without a child that we know, this is every command of every agent.
-            report = _log.debug if child is None else _log.warning
-            report("shell environment refused", peer=peer, child=child)
+            report = _log.warning if children else _log.debug
+            report("shell environment refused", peer=peer, children=list(children))
             return web.json_response({"error": "only the child is answered here"}, status=403)
         try:
             directory = (await request.json())["directory"]

@@ -1,22 +1,29 @@
-"""Keep one child running: when to start, when it is ready, when to give up on it. Policy only.
+"""Keep opencode running: when to start a boot, when it is ready, when to give up on it. Policy only.
 
     stopped -> starting -> ready <-> degraded -> draining -> stopping -> stopped
                   |          |          |
                   +----------+----------+--> backing_off -> starting, or after too many: failed
 
-Ready means that `/global/health` answers; nothing is read from the child's output. A planned restart
-(`request_restart`) aborts every turn, so it waits until nobody is busy, and for that may hold new turns: see
-`planned_restart`. A dead or silent child is replaced at once, after a growing delay. One that is only busy is
-not silent (`pulse`), and when it is given up all the same that is no crash.
+This is the state of the current boot, which takes new turns. Ready means that `/global/health` answers;
+nothing is read from opencode's output.
+
+A boot that is to be replaced (`request_restart`) goes on until the next one is ready, and then retires: it
+keeps the turns that it has until they have ended, for a bounded time, so that none is cut. One retires at a
+time; another replacement waits for its end. A dead or silent boot costs its own turns, and is replaced after
+a growing delay, or at once by a spare, where one is kept. A busy one is not silent (`pulse`), and when it is
+given up all the same that is no crash.
+
+Only one opencode can listen on a port that is set (`OPENCODE_PORT`): then a planned restart waits for a
+moment without turns (`planned_restart`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import aiohttp
 import structlog
@@ -24,25 +31,22 @@ import structlog
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
 from sidecar.errors import SettingsError
-from sidecar.opencode.boot import HEALTH_POLL_TIMEOUT_SECONDS, Boot
+from sidecar.opencode.boot import Boot
+from sidecar.opencode.boot_process import BootProcess
+from sidecar.opencode.boot_run import NOT_STARTED, STOPPED, BootRun, StartFailedError
 from sidecar.opencode.child import Child, IsBusy, never_busy
 from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
-from sidecar.opencode.health import HealthWatch
-from sidecar.opencode.pulse import OVERWORKED, Pulse
-from sidecar.processes.process import ChildProcess
+from sidecar.opencode.pulse import OVERWORKED
 
-_STABLE_SECONDS = 60.0
-"""A child that was ready for this long has earned a clean slate."""
-_READY_POLL_SECONDS = 0.1
 _IDLE_POLL_SECONDS = 1.0
-"""How often a pending restart looks whether the turns have ended."""
+"""How often it is looked whether turns have ended, where a restart or a retiring boot waits for that."""
 _LAST_LINES = 20
 
 _log = structlog.get_logger(__name__)
 
 
 class Supervisor(Child):
-    """Owns the child process. `start` once, `stop` once."""
+    """Owns opencode's processes. `start` once, `stop` once."""
 
     def __init__(
         self,
@@ -63,11 +67,19 @@ class Supervisor(Child):
         self._confining = confining
         self._tasks = TaskOwner("child", on_crash=self._crashed)
         self._main: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
+        self._runs: set[BootRun] = set()
+        self._first: BootRun | None = None
+        """The one that starts where there is no other."""
+        self._spare: BootRun | None = None
+        self._making_spare: asyncio.Task[None] | None = None
         self._lines: deque[str] = deque(maxlen=_LAST_LINES)
-        self._dead_because: str | None = None
-        self._was_planned = False
         self._backoff = Backoff(first=settings.restart_first_delay_seconds)
         self._crashes = 0
+        self._replacing_backoff = Backoff(first=settings.restart_first_delay_seconds)
+        self._replace_at = 0.0
+        self._spare_backoff = Backoff(first=settings.restart_first_delay_seconds)
+        self._spare_at = 0.0
 
     async def start(self) -> None:
         """Begin supervising and return at once."""
@@ -75,42 +87,91 @@ class Supervisor(Child):
             self._main = self._tasks.start("supervise", self._run())
 
     async def stop(self) -> None:
-        """End the child and all below it: dispose, SIGTERM, SIGKILL. A drain comes before it."""
+        """End every boot and all below it: dispose, SIGTERM, SIGKILL. A drain comes before it."""
         self._is_stopping = True
         self._wake.set()
         self._settled.set()
         if self._main is not None:
             await asyncio.gather(self._main, return_exceptions=True)
+        await cancel_and_wait(self._making_spare)
+        runs = list(self._runs)
+        for run in runs:
+            run.finish(STOPPED)
+        await asyncio.gather(*(run.has_ended.wait() for run in runs))
         await self._tasks.close()
         if not self.failed.is_set():
             self._set_state("stopped")
 
+    # -- the current boot --------------------------------------------------------------------------
+
     async def _run(self) -> None:
         try:
-            binary = find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
+            find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
         except SettingsError as error:
             self._fail(error.message)
             return
         await asyncio.to_thread(self._files.prepare)
-        while True:
-            stable = await self._one_boot(binary)
-            if self._is_stopping:
-                return
-            if self._was_planned or self._dead_because == OVERWORKED:
-                continue
-            if stable:
+        while await self._serve_once():
+            pass
+
+    async def _serve_once(self) -> bool:
+        """Serve new turns until there is no boot for them; return whether there is to be another one."""
+        try:
+            run = await self._serve(await self._next())
+        except StartFailedError as error:
+            reason, is_planned = error.reason, False
+        else:
+            reason, is_planned = run.reason, run.is_planned
+            if run.is_stable:
                 self._backoff.reset()
                 self._crashes = 0
-            self._crashes += 1
-            if self._crashes >= self._settings.crash_loop_limit:
-                words = "; ".join(list(self._lines)[-3:]) or "it printed nothing"
-                self._fail(f"it ended {self._crashes} times in a row; last output: {words}")
-                return
-            if not await self._backs_off():
-                return
+        if self._is_stopping:
+            return False
+        return is_planned or reason == OVERWORKED or await self._may_go_on()
 
-    async def _backs_off(self) -> bool:
-        """Wait for the next try; return whether there is to be one."""
+    async def _next(self) -> BootRun:
+        """Return a boot for new turns where there is none. Raises StartFailedError."""
+        if self._making_spare is not None:
+            self._set_state("starting")
+            await asyncio.wait({self._making_spare})
+        run, self._spare = self._spare, None
+        if run is None or run.boot.is_over:
+            run = await self._start(is_alone=True)
+        self.note_version(run.version)
+        self._become_current(run.boot)
+        return run
+
+    async def _serve(self, run: BootRun) -> BootRun:
+        """Keep a boot for new turns, that one or its successors, until it is over; return the last one."""
+        while not self._is_stopping:
+            if run.boot.is_over:
+                if self._spare is None:
+                    await run.has_ended.wait()
+                break
+            self._keep_spare()
+            if self._settings.port == 0:
+                if self._is_replacement_due:
+                    run = await self._replace(run)
+                    continue
+            elif await self._is_restart_due():
+                run.is_planned = True
+                run.finish(self._restart.reason or "")
+                await run.has_ended.wait()
+                break
+            lacks_spare = self._settings.spare and self._spare is None
+            is_waiting = self._restart.reason is not None or lacks_spare
+            await self._pause(_IDLE_POLL_SECONDS if is_waiting else None)
+        return run
+
+    async def _may_go_on(self) -> bool:
+        """Count a crash and wait for the next try; return whether there is to be one."""
+        self._crashes += 1
+        if self._crashes >= self._settings.crash_loop_limit:
+            words = "; ".join(list(self._lines)[-3:]) or "it printed nothing"
+            self._fail(f"it ended {self._crashes} times in a row; last output: {words}")
+            return False
+        if self._spare is not None:
+            return True
         delay = self._backoff.next_delay()
         self._retry_at = time.monotonic() + delay
         self._set_state("backing_off")
@@ -121,113 +182,164 @@ class Supervisor(Child):
             await self._pause(left)
         return not self._is_stopping
 
-    async def _one_boot(self, binary: Path) -> bool:
-        """Run one child to its end; return whether it had been ready for long."""
-        self._set_state("starting")
-        self._was_planned, self._dead_because = False, None
-        self._restart.clear()  # this start is the restart
+    # -- replacement -------------------------------------------------------------------------------
+
+    @property
+    def _is_replacement_due(self) -> bool:
+        is_wanted = self._restart.reason is not None and not self._is_draining
+        return is_wanted and self._retiring is None and time.monotonic() >= self._replace_at
+
+    async def _replace(self, run: BootRun) -> BootRun:
+        """Start a boot beside that one; return the one that takes new turns from now on."""
+        reason = self._restart.reason or ""
+        # What is wanted is a new process: a spare may have the old program, and memory is for two.
+        await self._end_spare(reason)
+        _log.info("opencode is being replaced", boot=run.boot.number, reason=reason)
         try:
-            boot = await Boot.spawn(
-                binary,
-                settings=self._settings,
-                files=self._files,
-                session=self._session,
-                relay=self._relay(),
-                inherited=self._inherited,
-                confining=self._confining,
-                keep_line=self._lines.append,
-            )
-        except OSError as error:
-            self._lines.append(f"cannot start {binary}: {error}")
-            self._note_exit(-1, "cannot start")
-            return False
-        self.boot += 1
-        self.pid = boot.process.pid
-        _log.info("child started", pid=self.pid, boot=self.boot, port=boot.port)
-        exit_watch = self._tasks.start("exit", self._wake_at_exit(boot.process))
-        reason, ready_at = "start time-out", None
-        try:
-            if await self._becomes_healthy(boot):
-                ready_at = time.monotonic()
-                reason = await self._serve(boot)
-        finally:
-            await self._end(boot, reason, is_polite=ready_at is not None and not self._dead_because)
-            await cancel_and_wait(exit_watch)
-        return ready_at is not None and time.monotonic() - ready_at >= _STABLE_SECONDS
+            successor = await self._start(is_alone=False)
+        except StartFailedError as error:
+            delay = self._replacing_backoff.next_delay()
+            self._replace_at = time.monotonic() + delay
+            if not self._is_stopping:
+                _log.error(
+                    "opencode cannot be replaced now",
+                    reason=reason,
+                    failure=error.reason,
+                    retry_seconds=round(delay, 1),
+                )
+            return run
+        self._replacing_backoff.reset()
+        if not run.boot.is_over:
+            self._retiring = run.boot
+            self._tasks.start(f"retire {run.boot.number}", self._see_out(run, reason))
+        self.note_version(successor.version)
+        self._become_current(successor.boot)
+        return successor
 
-    def _pulse(self, boot: Boot, silence_seconds: float) -> Pulse:
-        return Pulse(
-            pid=lambda: boot.process.pid,
-            signs=self.signs_of_life,
-            silence_seconds=silence_seconds,
-            limit_seconds=max(silence_seconds, self._settings.busy_limit_seconds),
-        )
+    async def _see_out(self, run: BootRun, reason: str) -> None:
+        """End a boot when its turns have ended, or have had their time.
 
-    async def _becomes_healthy(self, boot: Boot) -> bool:
-        began = time.monotonic()
-        bound = self._settings.start_timeout_seconds
-        pulse = self._pulse(boot, bound)
-        while boot.process.returncode is None and not self._is_stopping:
-            asked = time.monotonic()
-            if (version := await boot.version()) is not None and not self._is_stopping:
-                self.note_version(version)
-                self._client = boot.client
-                self._become_ready()
-                _log.info("child ready", boot=self.boot, seconds=round(time.monotonic() - began, 2))
-                return True
-            await self._pause(_READY_POLL_SECONDS)
-            reason = await pulse.missed(
-                planned_seconds=HEALTH_POLL_TIMEOUT_SECONDS + _READY_POLL_SECONDS,
-                took_seconds=time.monotonic() - asked,
-            )
-            if reason is not None:
-                _log.error("child did not become ready", timeout_seconds=bound, reason=reason)
-                self._dead_because = reason
-                return False
-        return False
-
-    async def _serve(self, boot: Boot) -> str:
-        """Stay until the boot should end; return why."""
-        watch = HealthWatch(
-            client=boot.client,
-            pid=boot.process.pid,
-            settings=self._settings,
-            pulse=self._pulse(boot, self._settings.health_timeout_seconds),
-            on_health=self._note_health,
-            on_dead=self._note_dead,
-            on_process_stats=self._note_process_stats,
-        )
-        health = self._tasks.start("health", watch.run())
-        try:
-            while True:
-                if boot.process.returncode is not None:
-                    return "exited"
-                if self._is_stopping:
-                    return "stopped"
-                if self._dead_because is not None:
-                    return self._dead_because
-                if await self._is_restart_due():
-                    self._was_planned = True
-                    return self._restart.reason or ""
-                await self._pause(_IDLE_POLL_SECONDS if self._restart.reason else None)
-        finally:
-            await cancel_and_wait(health)
-
-    async def _end(self, boot: Boot, reason: str, *, is_polite: bool) -> None:
-        self._set_state("stopping" if boot.process.returncode is None else "backing_off")
-        code = await boot.end(is_polite=is_polite)
-        self._client = self.pid = self.process_stats = None
-        self._note_exit(code, reason)
-        _log.info("child ended", boot=self.boot, code=code, reason=reason)
-
-    async def _wake_at_exit(self, process: ChildProcess) -> None:
-        await process.wait()
+        Those that only wait for their client can go on in another boot, so they are waited for less long.
+        """
+        now = time.monotonic()
+        patient_until = now + self._settings.restart_patience_seconds
+        deadline = now + self._settings.retirement_seconds
+        run.is_planned = True
+        while not run.boot.is_over:
+            now = time.monotonic()
+            if not await self._is_busy(run.boot, with_waiting=now < patient_until):
+                break
+            if now >= deadline:
+                run.is_overdue = True
+                _log.warning("turns of a retiring opencode are cut", boot=run.boot.number)
+                break
+            await asyncio.sleep(_IDLE_POLL_SECONDS)
+        run.finish(reason)
+        await run.has_ended.wait()
+        self._retiring = None
         self._wake.set()
 
-    def _note_dead(self, reason: str) -> None:
-        self._dead_because = reason
+    # -- the spare ---------------------------------------------------------------------------------
+
+    def _keep_spare(self) -> None:
+        """Have a boot ready for the case that the current one dies. While one retires there is none."""
+        is_wanted = self._settings.spare and not self._is_draining
+        is_room = self._spare is None and self._making_spare is None and self._retiring is None
+        is_time = self._restart.reason is None and time.monotonic() >= self._spare_at
+        if is_wanted and is_room and is_time:
+            self._making_spare = self._tasks.start("spare", self._make_spare())
+
+    async def _make_spare(self) -> None:
+        try:
+            self._spare = await self._start(is_alone=False)
+        except StartFailedError:
+            self._spare_at = time.monotonic() + self._spare_backoff.next_delay()
+        else:
+            self._spare_backoff.reset()
+        finally:
+            self._making_spare = None
+            self._wake.set()
+
+    async def _end_spare(self, reason: str) -> None:
+        await cancel_and_wait(self._making_spare)
+        run, self._spare = self._spare, None
+        if run is not None:
+            run.finish(reason)
+            await run.has_ended.wait()
+
+    # -- one boot ----------------------------------------------------------------------------------
+
+    async def _start(self, *, is_alone: bool) -> BootRun:
+        """Start a boot and wait until it is ready. Raises StartFailedError.
+
+        `is_alone` says that there is no other one for new turns, so that the state follows this one.
+        """
+        run = BootRun(
+            next(self._numbers), settings=self._settings, observer=self, tasks=self._tasks
+        )
+        if is_alone:
+            self._set_state("starting")
+            self._first = run
+        try:
+            await run.start(self._spawn)
+        except (OSError, SettingsError) as error:
+            self._lines.append(f"cannot start opencode: {error}")
+            self._note_exit(run.number, -1, NOT_STARTED)
+            raise StartFailedError(NOT_STARTED) from error
+        finally:
+            if is_alone:
+                self._first = None
+        self._runs.add(run)
+        return run
+
+    async def _spawn(self) -> BootProcess:
+        # Looked for each time: it may have been replaced by another version.
+        binary = find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
+        return await BootProcess.spawn(
+            binary,
+            settings=self._settings,
+            files=self._files,
+            session=self._session,
+            relay=self._relay(),
+            inherited=self._inherited,
+            confining=self._confining,
+            keep_line=self._lines.append,
+        )
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing is to become ready any more."""
+        return self._is_stopping
+
+    def awaited_processes(self) -> Collection[int]:
+        """Return the processes whose exit status is awaited here."""
+        return list(itertools.chain(*self._processes.values()))
+
+    def note_processes(self, number: int, pids: tuple[int, ...]) -> None:
+        """A boot has these processes; its own is first."""
+        if self._first is not None and self._first.number == number:
+            self.boot = number
+        super().note_processes(number, pids)
+
+    def note_over(self, run: BootRun) -> None:
+        """A boot's process has exited, or is about to be ended."""
+        if run is self._first or run.boot is self._current:
+            self._set_state("backing_off" if run.has_exited else "stopping")
+        if run is self._spare:
+            self._spare = None
+        self._lose(run.boot, run.loss)
+        self._wake.set()
+
+    def note_end(self, boot: Boot, code: int, reason: str) -> None:
+        """A boot's process, and all below it, has ended."""
+        if boot is self._current:
+            self._current = None
+        self._runs = {run for run in self._runs if run.boot is not boot}
+        self.note_processes(boot.number, ())
+        self._note_exit(boot.number, code, reason)
+        _log.info("child ended", boot=boot.number, code=code, reason=reason)
         self._wake.set()
 
     def _crashed(self, task: str, error: BaseException) -> None:
-        if task.endswith(":supervise"):
+        if task.partition(":")[2].split()[0] in {"supervise", "boot", "retire"}:
             self._fail(f"supervision failed: {error}")

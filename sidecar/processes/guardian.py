@@ -1,8 +1,8 @@
 """Ends opencode when its sidecar can no longer say that it may run: `python -m sidecar.processes.guardian`.
 
 A process of its own, because the sidecar may be stopped, hang, or be killed, and opencode would go on
-working on a session that another pod has taken meanwhile. It reads lines: `child <pid>` (0 for none) and
-`beat`. After `bound` seconds without a beat, or when the pipe ends, it kills the child; the child's guard
+working on a session that another pod has taken meanwhile. It reads lines: `children <pid> ...` and `beat`.
+After `bound` seconds without a beat, or when the pipe ends, it kills these children; the guard of each
 (`launch`) then ends everything below it. Nothing but the standard library is loaded.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection, Sequence
 
 _PIPE_BYTES = 4096
 
@@ -25,15 +26,15 @@ class Guardian:
 
     def __init__(self, *, bound_seconds: float) -> None:
         self._bound_seconds = bound_seconds
-        self._child_pid = 0
+        self._pids: Sequence[int] = ()
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def watch(self, pid: int | None) -> None:
-        """Say which process is the child, None when there is none."""
+    def watch(self, pids: Collection[int]) -> None:
+        """Say which processes are children."""
         with self._lock:
-            self._child_pid = pid or 0
-            self._send(f"child {self._child_pid}\n")
+            self._pids = tuple(pids)
+            self._send_children()
 
     def beat(self) -> None:
         """Say that the child may go on. A guardian that is gone is started again."""
@@ -58,7 +59,10 @@ class Guardian:
         self._process = subprocess.Popen(  # noqa: S603  # our own module
             command, stdin=subprocess.PIPE, start_new_session=True, env={}
         )
-        self._send(f"child {self._child_pid}\n")
+        self._send_children()
+
+    def _send_children(self) -> None:
+        self._send(" ".join(["children", *map(str, self._pids)]) + "\n")
 
     def _send(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:
@@ -72,7 +76,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the sidecar, which stops its child itself
     bound = float(sys.argv[1])
-    pid, rest = 0, b""
+    pids, rest = list[int](), b""
     heard_at, is_killed = time.monotonic(), False
     while True:
         left = heard_at + bound - time.monotonic()
@@ -83,18 +87,18 @@ def main() -> None:
                 word, _, value = line.decode().partition(" ")
                 if word == "beat":
                     heard_at, is_killed = time.monotonic(), False
-                elif word == "child":
-                    pid, is_killed = int(value), False
+                elif word == "children":
+                    pids, is_killed = [int(pid) for pid in value.split()], False
             if not data:
-                _kill(pid)
+                _kill(pids)
                 return
         if time.monotonic() - heard_at >= bound and not is_killed:
-            _kill(pid)
+            _kill(pids)
             is_killed = True
 
 
-def _kill(pid: int) -> None:
-    if pid:
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 

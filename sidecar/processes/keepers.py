@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -19,10 +19,13 @@ _NAME = b"session-keeper"
 _END_SECONDS = 10.0
 
 
-def end_session(sockets: Path, name: str) -> bool:
-    """End every process of that session; return whether there were any. Blocks, for 10 s at most."""
+def end_session(sockets: Path, name: str, *, of: Collection[int] | None = None) -> bool:
+    """End every process of that session; return whether there were any. Blocks, for 10 s at most.
+
+    With `of` only those that these processes of opencode have started.
+    """
     ended = False
-    for pid in list(_keepers(os.fsencode(sockets), os.fsencode(name))):
+    for pid in list(_keepers(os.fsencode(sockets), os.fsencode(name), of)):
         with contextlib.suppress(OSError):
             _end(pid)
             ended = True
@@ -38,7 +41,7 @@ def _end(pid: int) -> None:
         os.close(descriptor)
 
 
-def _keepers(sockets: bytes, name: bytes) -> Iterator[int]:
+def _keepers(sockets: bytes, name: bytes, of: Collection[int] | None) -> Iterator[int]:
     """Yield those of the session, and what pretends to be one: that is its own process, too.
 
     Its server has the same arguments and goes first or with it.
@@ -50,5 +53,7 @@ def _keepers(sockets: bytes, name: bytes) -> Iterator[int]:
             continue
         with contextlib.suppress(OSError):
             arguments = (_PROC / entry.name / "cmdline").read_bytes().split(b"\0")
-            if arguments[0] == _NAME and arguments[3:5] == [sockets, name]:
+            if arguments[0] != _NAME or arguments[3:5] != [sockets, name]:
+                continue
+            if of is None or arguments[2] in {b"%d" % opencode for opencode in of}:
                 yield int(entry.name)

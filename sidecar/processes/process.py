@@ -100,6 +100,11 @@ class ChildProcess:
         return self._pid
 
     @property
+    def guard_pid(self) -> int:
+        """The process id of its guard, which is the one that we have to wait for."""
+        return self._transport.get_pid()
+
+    @property
     def returncode(self) -> int | None:
         """Exit status, minus the signal number for a signal; None while it or anything below it runs."""
         return self._exited.result() if self._exited.done() else None

@@ -6,7 +6,7 @@ Source of the types and properties: `GET /global/event` of opencode 1.18.33, see
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,8 @@ class ChildEvent:
 
 @dataclass(frozen=True, slots=True)
 class ChildGap:
-    """Events may have been missed. After `restarted` statuses and open questions of before are void."""
+    """Events of a boot of opencode may have been missed: its stream broke and is read again."""
 
-    reason: Literal["reconnected", "restarted"]
     boot: int
 
 

@@ -17,12 +17,13 @@ from sidecar.gateway.relay import Relay
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.managed.child.sessions import EndProcesses
 from sidecar.opencode.attached import AttachedChild
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.confinement import Confinement, Surroundings, prepare
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.events import EventPump
-from sidecar.opencode.instances import Instances
+from sidecar.opencode.instances import Instances, OnMove
 from sidecar.opencode.moved_data import follow_move
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.keepers import end_session
@@ -89,8 +90,9 @@ async def make_child(
     instances = Instances(
         config_file=config_file,
         # Not `wait_ready`: who comes to a directory has passed it, or belongs to a turn that runs.
-        client_provider=lambda: supervisor.wait_serving(settings.child.prompt_wait_seconds),
+        boot_provider=lambda: supervisor.wait_boot(settings.child.prompt_wait_seconds),
         settings=settings.child,
+        on_move=_leaves_others(supervisor, around.files.keepers),
         on_broken_config=supervisor.report_broken_config,
     )
     return ChildParts(
@@ -107,6 +109,17 @@ async def make_child(
         private_dir=around.files.private,
         keepers_dir=around.files.keepers,
     )
+
+
+def _leaves_others(supervisor: Child, keepers: Path) -> OnMove:
+    """Return what ends the keepers that another boot left in a directory: each serves its own boot only."""
+
+    async def leave(directory: Path, boot: Boot) -> None:
+        others = [other.pid for other in supervisor.boots if other is not boot and other.pid]
+        if others:
+            await asyncio.to_thread(end_session, keepers, directory.name, of=others)
+
+    return leave
 
 
 def _around(settings: Settings, files: ChildFiles, binary: Path | None) -> Surroundings:

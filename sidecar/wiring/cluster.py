@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -170,13 +170,16 @@ class Cluster:
 
         def on_state(state: State, _boot: int) -> None:
             nonlocal is_first
-            with contextlib.suppress(OSError):
-                self.guardian.watch(child.pid)
             if is_first and state == "starting":
                 is_first = False  # what an earlier boot ran ended with it
                 tasks.start("earlier boots", self._end_earlier_boots())
 
+        def on_processes(pids: Collection[int]) -> None:
+            with contextlib.suppress(OSError):
+                self.guardian.watch(pids)
+
         child.on_state_change(on_state)
+        child.on_processes(on_processes)
         tasks.start("load", self._run_load(child, engine))
 
     async def _end_earlier_boots(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ async def open_secrets(
     tasks: TaskOwner,
     *,
     limits: StoredLimits,
-    child_pid: Callable[[], int | None],
+    child_pids: Callable[[], Collection[int]],
 ) -> Secrets:
     """Find the key, and let the child ask for the variables of its shells."""
     key = settings.vault.key
@@ -103,7 +103,7 @@ async def open_secrets(
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
     )
     shells = ShellEnvironment(
-        path=files.shell_socket, child_pid=child_pid, variables_of=variables.of_directory
+        path=files.shell_socket, child_pids=child_pids, variables_of=variables.of_directory
     )
     try:
         await shells.start()
@@ -246,10 +246,13 @@ async def make_domain(
 
 def connect(child: ChildParts, relay: Relay, engine: SessionEngine) -> None:
     """Subscribe the child to its events' bytes and their losses, the turns to gaps and to model requests."""
-    child.supervisor.add_sign_of_life(lambda: child.pump.bytes_read)
-    child.supervisor.add_sign_of_life(lambda: relay.bytes_taken)
-    child.pump.on_lost(child.supervisor.suspect)
+    supervisor = child.supervisor
+    supervisor.add_sign_of_life(child.pump.bytes_read)
+    # The relay does not know which boot asks: while there are two its bytes count for neither.
+    supervisor.add_sign_of_life(lambda _boot: relay.bytes_taken if len(supervisor.boots) < 2 else 0)
+    child.pump.on_lost(supervisor.suspect)
     child.pump.on_gap(engine.gap)
     child.pump.on_gap(lambda _gap: relay.guard.forget_all())
+    supervisor.on_lost(lambda _boot, _loss: relay.guard.forget_all())
     child.pump.on_idle(relay.guard.forget)
     relay.listen(engine.model_request)

@@ -112,6 +112,13 @@ def _native(settings: Settings, child: ChildParts, catalogue: Catalogue) -> Nati
     def wait_serving() -> Awaitable[ChildClient]:
         return supervisor.wait_serving(wait_seconds)
 
+    streams = EventStreams(
+        wait_serving=wait_serving,
+        boots=lambda: supervisor.boots,
+        is_ending=lambda: supervisor.is_ending,
+        heartbeat_seconds=settings.http.heartbeat_seconds,
+    )
+    supervisor.on_serving(streams.note_serving)
     return NativeApi(
         wait_ready=lambda: supervisor.wait_ready(wait_seconds),
         wait_serving=wait_serving,
@@ -121,11 +128,7 @@ def _native(settings: Settings, child: ChildParts, catalogue: Catalogue) -> Nati
         providers=ProviderAnswers(
             snapshot=lambda: catalogue.snapshot, default_model=child.registry.default_model
         ),
-        streams=EventStreams(
-            wait_serving=wait_serving,
-            is_ending=lambda: supervisor.is_ending,
-            heartbeat_seconds=settings.http.heartbeat_seconds,
-        ),
+        streams=streams,
         workspaces_dir=settings.storage.workspaces_dir,
     )
 

@@ -75,13 +75,21 @@ async def open_services(
         await stack.enter_async_context(client_session(is_direct=True)),
         relay=relay,
         catalogue=catalogue,
-        is_busy=lambda: domain.engine.is_busy(),  # noqa: PLW0108  # later
+        is_busy=lambda boot, *, with_waiting: domain.engine.is_busy(
+            boot, with_waiting=with_waiting
+        ),
     )
     supervisor = child.supervisor
     limits = StoredLimits(settings.storage)
     tasks.start("stored counts", limits.run(database))
     secrets = await open_secrets(
-        settings, database, files, stack, tasks, limits=limits, child_pid=lambda: supervisor.pid
+        settings,
+        database,
+        files,
+        stack,
+        tasks,
+        limits=limits,
+        child_pids=lambda: supervisor.pids,
     )
     web = await open_web(settings.web, gateway, session, stack)
     cluster = await _make_cluster(settings, database, stack)

@@ -1,8 +1,9 @@
 """A storm: `python -m tests.chaos.storm --seed 7 --minutes 20` (or `make chaos SEED=7 MINUTES=20`).
 
-Twenty sessions run mixed turns on a demo gateway that lies, while a seeded schedule kills and stops opencode
-and the sidecar, hangs up readers and sends hostile bodies. Afterwards everything is settled, and the log is
-compared with what the clients saw. The seed fixes what is done, not how the machine interleaves it.
+Twenty sessions run mixed turns on a demo gateway that lies, while a seeded schedule kills, stops and replaces
+opencode, kills and stops the sidecar, hangs up readers and sends hostile bodies. Afterwards everything is
+settled, and the log is compared with what the clients saw. The seed fixes what is done, not how the machine
+interleaves it.
 """
 
 from __future__ import annotations
@@ -132,6 +133,12 @@ class Storm:
             site.send_child(number)
             await site.process.logged("child ready", count=boots + 1, seconds=120)
 
+        async def replace_child() -> None:
+            boots = len(site.process.entries("child ready"))
+            await site.restart_opencode()
+            # One retires at a time: it may have to wait for the end of an earlier one.
+            await site.process.logged("child ready", count=boots + 1, seconds=180)
+
         async def pause_child() -> None:
             site.send_child(signal.SIGSTOP)
             await asyncio.sleep(2.0)
@@ -163,6 +170,7 @@ class Storm:
             "child terminated": lambda: child(signal.SIGTERM),
             "child stopped for good": lambda: child(signal.SIGSTOP),
             "child paused": pause_child,
+            "child replaced": replace_child,
             "sidecar killed": lambda: sidecar(signal.SIGKILL),
             "sidecar terminated": lambda: sidecar(signal.SIGTERM),
             "sidecar paused": pause_sidecar,

@@ -14,6 +14,9 @@ from tests.event_rules import check_events
 
 Events = Sequence[Mapping[str, Any]]
 
+_REPLACED = ("opencode is being restarted", "opencode was replaced")
+"""What a turn says that a replacement of opencode has cut."""
+
 
 @dataclass
 class Findings:
@@ -29,6 +32,7 @@ class Findings:
     run_twice: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
     unsound: list[str] = field(default_factory=list)
+    cut_by_replacement: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
 
     def promises(self) -> dict[str, list[str]]:
@@ -39,6 +43,7 @@ class Findings:
             "run twice": self.run_twice,
             "shown and not stored": self.vanished,
             "unsound logs": self.unsound,
+            "cut by a replacement": self.cut_by_replacement,
             "secrets found": self.secrets,
         }
 
@@ -107,6 +112,8 @@ def _check_turns(found: Findings, book: Book, events: Events) -> None:
             opened, failure = event["id"], ""
         elif event["type"] == "session.error":
             failure = event["error"]["type"]
+            if any(words in event["error"]["message"] for words in _REPLACED):
+                found.cut_by_replacement.append(f"{opened} in {book.session_id}")
         elif event["type"] == "session.status_idle":
             reason = event["stop_reason"]["type"]
             if reason == "requires_action":

@@ -43,6 +43,7 @@ class Site:
             "SIDECAR_CHILD_HEALTH_TIMEOUT_SECONDS": "5",
             "SIDECAR_CHILD_DRAIN_SECONDS": "3",
             "SIDECAR_CHILD_CRASH_LOOP_LIMIT": "100",
+            "SIDECAR_CHILD_RESTART_PATIENCE_SECONDS": "5",
             "SIDECAR_TURN_MAX_RUNNING": "8",
         }
         self._processes: list[SidecarProcess] = []
@@ -77,6 +78,12 @@ class Site:
         except (OSError, EOFError, TimeoutError):
             return False
         return answer.status == 200
+
+    async def restart_opencode(self) -> None:
+        """Have opencode replaced, as an operator does."""
+        admin = Target(str((await self.process.logged("admin listener"))["url"]), KEY)
+        answer = await admin.call("POST", "/admin/restart", {}, seconds=30)
+        assert answer.status == 202, answer
 
     def child_pid(self) -> int | None:
         """Return the process id of the opencode that was started last."""

@@ -84,6 +84,9 @@ async def test_the_conversation_survives_the_child(
     await own.supervisor.wait_ready(60)
     boot = own.supervisor.boot
     own.supervisor.request_restart("a test", force=True)
+    async with asyncio.timeout(60):
+        while own.supervisor.boot == boot:
+            await asyncio.sleep(0.05)
     turn = await raw.turn(session, "[[say: still here]]")
     assert text_of(turn) == "still here"
     assert own.supervisor.boot == boot + 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -27,24 +28,73 @@ def prompt(text: str) -> dict[str, Any]:
     }
 
 
-async def new_session(http: aiohttp.ClientSession, **body: Any) -> str:
-    async with http.post("/session", json=body) as answer:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def new_session(
+    http: aiohttp.ClientSession, query: dict[str, str] | None = None, **body: Any
+) -> str:
+    async with http.post("/session", json=body, params=query) as answer:
         return str((await answer.json())["id"])
 
 
 async def works(sidecar: RunningSidecar) -> None:
     """Wait until opencode is at it."""
     async with asyncio.timeout(20):
-        while not await sidecar.instances.has_turns(but=lambda _: False):
+        while not await sidecar.instances.has_turns(None, but=lambda _: False):
             await asyncio.sleep(0.02)
+
+
+async def test_a_replaced_opencode_finishes_a_native_turn(
+    gateway: DemoGateway, tmp_path: Path
+) -> None:
+    """The turn that `prompt_async` began ends whole in the process that it began in; its permission is
+    answered there, and the events of both processes are in one stream."""
+    settings = make_settings(tmp_path, gateway.url)
+    async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
+        supervisor = sidecar.supervisor
+        session, permission = await asks(http)
+        async with http.get("/global/event") as stream:
+            old = supervisor.current
+            supervisor.request_restart("test")
+            async with asyncio.timeout(60):
+                while supervisor.current is old:
+                    await asyncio.sleep(0.05)
+            assert supervisor.retiring is old
+            assert [waiting["id"] for waiting in await permissions(http)] == [permission]
+            elsewhere = str(settings.storage.workspaces_dir / "elsewhere")
+            other = await new_session(http, query={"directory": elsewhere})
+            path = f"/session/{other}/message"
+            async with http.post(path, json=prompt("[[say: in the next]]")) as answer:
+                assert "in the next" in await answer.text()
+            boot = sidecar.instances.boot_of(Path(elsewhere).resolve())
+            assert boot is supervisor.current
+            reply = f"/permission/{permission}/reply"
+            async with http.post(reply, json={"reply": "once"}) as answer:
+                assert answer.status == 200
+            async with asyncio.timeout(60):
+                seen: set[str] = set()
+                async for line in stream.content:
+                    if b"session.idle" in line:
+                        seen |= {name for name in (session, other) if name.encode() in line}
+                    if seen == {session, other}:
+                        break
+        async with http.get(f"/session/{session}/message") as answer:
+            assert "it was done" in json.dumps(await answer.json())
+        async with asyncio.timeout(60):
+            while supervisor.retiring is not None:
+                await asyncio.sleep(0.05)
 
 
 async def test_a_planned_restart_waits_for_a_native_turn(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
-    """It happens when the turn that `prompt_async` began has ended, whole."""
+    """On a port that is set it happens when the turn that `prompt_async` began has ended, whole."""
     async with (
-        sidecar_for(make_settings(tmp_path, gateway.url)) as sidecar,
+        sidecar_for(make_settings(tmp_path, gateway.url, child={"port": free_port()})) as sidecar,
         http_client(sidecar.url) as http,
     ):
         session = await new_session(http)
@@ -106,7 +156,8 @@ async def test_a_native_turn_can_be_answered_while_new_ones_are_held(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
     """The restart waits for the turn, the turn for its client: whose answer is no new turn."""
-    settings = make_settings(tmp_path, gateway.url, child={"restart_patience_seconds": 0.1})
+    child = {"restart_patience_seconds": 0.1, "port": free_port()}
+    settings = make_settings(tmp_path, gateway.url, child=child)
     async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
         _, permission = await asks(http)
         sidecar.supervisor.request_restart("test")
@@ -138,7 +189,7 @@ async def test_a_native_turn_can_be_answered_while_the_sidecar_drains(
         async with http.post(path, json={"reply": "once"}) as answer:
             assert answer.status == 200
         async with asyncio.timeout(20):
-            while await sidecar.instances.has_turns(but=lambda _: False):
+            while await sidecar.instances.has_turns(None, but=lambda _: False):
                 await asyncio.sleep(0.05)
         async with http.get(f"/session/{session}/message") as answer:
             assert "it was done" in json.dumps(await answer.json())
@@ -155,6 +206,6 @@ async def test_a_turn_that_waits_for_its_client_holds_up_nothing(
         async with raw.stream(session) as reader:
             await raw.send(session, "[[bash: echo hello]]")
             await reader.until("session.status_idle")
-        assert await sidecar.instances.has_turns(but=lambda _: False)
+        assert await sidecar.instances.has_turns(None, but=lambda _: False)
         begun = time.monotonic()
     assert time.monotonic() - begun < 10

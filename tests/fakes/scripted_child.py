@@ -50,10 +50,7 @@ class ScriptedChild:
         self.is_first_boot_ready = True
         self._taken: set[str] = set()
 
-    def on_lost(self, _callback: Any) -> None:
-        """Losses are reported to the turn directly."""
-
-    async def has_turns(self, **_excluded: Any) -> bool:
+    async def has_turns(self, _boot: Any, **_excluded: Any) -> bool:
         return False
 
     async def prepare_directory(self, _record: SessionRecord) -> list[Any]:
@@ -61,7 +58,13 @@ class ScriptedChild:
 
     @asynccontextmanager
     async def open(
-        self, _record: SessionRecord, sink: Any, *, wait_seconds: float, is_reloaded: bool
+        self,
+        _record: SessionRecord,
+        sink: Any,
+        *,
+        wait_seconds: float,
+        is_reloaded: bool,
+        **_lost: Any,
     ) -> AsyncIterator[ScriptedChild]:
         assert 0 < wait_seconds <= self.prompt_wait_seconds
         self.reloads.append(is_reloaded)

@@ -174,6 +174,8 @@ async def test_restart_replaces_the_child(
         assert answer.status == 202
     async with asyncio.timeout(30):
         await ready.wait()
+        while sidecar.supervisor.retiring is not None:
+            await asyncio.sleep(0.05)
     assert sidecar.supervisor.last_exit is not None
     assert sidecar.supervisor.last_exit.reason == "test"
     async with admin.get("/metrics") as answer:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError, SettingsError
 from sidecar.opencode.attached import AttachedChild
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import State
 from sidecar.processes import orphans
 from tests.harness import make_settings, sidecar_for
@@ -70,7 +71,8 @@ class Watch:
         )
         self.child.on_state_change(self._note)
 
-    async def _is_asked(self) -> bool:
+    async def _is_asked(self, _boot: Boot, *, with_waiting: bool) -> bool:
+        assert not with_waiting
         return self.is_busy
 
     def _note(self, state: State, boot: int) -> None:

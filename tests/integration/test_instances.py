@@ -14,6 +14,7 @@ import pytest
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.environment import ChildFiles, RelayAccess
@@ -53,17 +54,29 @@ class World:
             session=session,
             relay=lambda: RelayAccess("http://127.0.0.1:9/v1", "token"),
             inherited=os.environ,
+            is_busy=self._is_busy,
         )
+        self.busy: set[int] = set()
+        """The boots that have turns."""
+        self.moves: list[tuple[Path, Boot]] = []
         self.config_file = ConfigFile(root / "opencode.json")
         self.poisoned: list[Path] = []
         self.now = 0.0
         self.instances = Instances(
             config_file=self.config_file,
-            client_provider=lambda: self.supervisor.wait_serving(20),
+            boot_provider=lambda: self.supervisor.wait_boot(20),
             settings=self.settings,
             on_broken_config=self.poisoned.append,
+            on_move=self._note_move,
             clock=self._tick,
         )
+        self.supervisor.on_lost(lambda boot, _loss: self.instances.forget(boot))
+
+    async def _is_busy(self, boot: Boot, *, with_waiting: bool) -> bool:
+        return boot.number in self.busy
+
+    async def _note_move(self, directory: Path, boot: Boot) -> None:
+        self.moves.append((directory, boot))
 
     def _tick(self) -> float:
         self.now += 0.001
@@ -222,7 +235,7 @@ async def test_idle_directories_are_evicted(tmp_path: Path, world: World) -> Non
     """What nobody used for the set time is unloaded in the background."""
     instances = Instances(
         config_file=world.config_file,
-        client_provider=lambda: world.supervisor.wait_serving(20),
+        boot_provider=lambda: world.supervisor.wait_boot(20),
         settings=world.settings.model_copy(update={"idle_dispose_seconds": 0.2}),
     )
     async with instances.use(D, "a"):
@@ -240,10 +253,37 @@ async def test_a_new_boot_knows_nothing(world: World) -> None:
     async with world.instances.use(D, "a"):
         await world.tell("exit")
         await eventually(lambda: world.supervisor.boot == 2)
-        world.instances.forget_all()
         async with world.instances.use(D, "a"):
             pass
     assert await world.calls() == ["load /d"]
+
+
+async def test_a_directory_stays_with_the_boot_that_works_in_it(world: World) -> None:
+    """While one retires, its directories are used there by all that come, until nobody is in them; all others
+    in the next one, which first ends what the old one may have left running there."""
+    supervisor, instances = world.supervisor, world.instances
+    async with instances.use(E, "a"):
+        pass
+    async with instances.use(D, "a") as old:
+        world.busy = {old.number}
+        supervisor.request_restart("test")
+        await eventually(lambda: supervisor.retiring is old)
+        world.moves.clear()
+        new = supervisor.current
+        async with instances.use(D, "a") as again, instances.use(E, "a") as elsewhere:
+            assert (again, elsewhere) == (old, new)
+            assert (instances.boot_of(D), instances.boot_of(E)) == (old, new)
+        assert await instances.has_turns(old, but=lambda _directory: False)
+        assert not await instances.has_turns(old, but=lambda directory: directory == D)
+        assert not await instances.has_turns(new, but=lambda _directory: False)
+    assert not await instances.has_turns(old, but=lambda _directory: False)
+    async with instances.use(D, "a") as moved:
+        assert moved is new
+    assert world.moves == [(E, new), (D, new)]
+    assert (instances.loaded(old), instances.loaded(new)) == (0, 2)
+    assert await world.calls() == ["load /e", "load /d"]
+    world.busy = set()
+    await eventually(lambda: supervisor.retiring is None)
 
 
 async def test_poison_is_reported(world: World) -> None:
@@ -260,17 +300,26 @@ class Listener:
 
     def __init__(self, world: World, **options: float) -> None:
         self.pump = EventPump(supervisor=world.supervisor, **options)
+        self._world = world
         self.events: list[ChildEvent] = []
         self.gaps: list[ChildGap] = []
         self.pump.on_gap(self.gaps.append)
         self.task = asyncio.create_task(self.pump.run())
+
+    def subscribe(
+        self, session_id: str, callback: Callable[[ChildEvent], None]
+    ) -> Callable[[], None]:
+        """Subscribe to a session's events in the current boot."""
+        boot = self._world.supervisor.current
+        assert boot is not None
+        return self.pump.subscribe(boot, session_id, callback)
 
 
 @contextlib.asynccontextmanager
 async def listening(world: World, **options: float) -> AsyncIterator[Listener]:
     """Run a pump for the block."""
     listener = Listener(world, **options)
-    await listener.pump.wait_connected(world.supervisor.boot)
+    await listener.pump.wait_connected(await world.supervisor.wait_boot(20))
     yield listener
     listener.task.cancel()
     await asyncio.gather(listener.task, return_exceptions=True)
@@ -286,7 +335,7 @@ def _frame(type_: str, session_id: str | None, **properties: Any) -> dict[str, A
 async def test_events_reach_their_session_in_order(world: World) -> None:
     """A subscriber gets its own session's events, in order, without durable copies."""
     async with listening(world) as listener:
-        unsubscribe = listener.pump.subscribe("ses_1", listener.events.append)
+        unsubscribe = listener.subscribe("ses_1", listener.events.append)
         await world.tell("emit", _frame("message.part.delta", "ses_1", delta="\n\ndata: ✓"))
         await world.tell("emit", _frame("message.part.delta", "ses_other", delta="not mine"))
         await world.tell("emit", _frame("sync", "ses_1"))
@@ -305,7 +354,7 @@ async def test_events_reach_their_session_in_order(world: World) -> None:
 async def test_subagents_are_delivered_to_the_root(world: World) -> None:
     """Sessions born below a subscribed one, however deep, come to its subscriber under their own id."""
     async with listening(world) as listener:
-        listener.pump.subscribe("ses_1", listener.events.append)
+        listener.subscribe("ses_1", listener.events.append)
         for child, parent in (("ses_2", "ses_1"), ("ses_3", "ses_2"), ("ses_5", "ses_4")):
             await world.tell("emit", _frame("session.created", child, info={"parentID": parent}))
             await world.tell("emit", _frame("session.idle", child))
@@ -325,8 +374,8 @@ async def test_a_failing_subscriber_silences_nobody(world: World) -> None:
         raise RuntimeError("mine")
 
     async with listening(world) as listener:
-        listener.pump.subscribe("ses_1", fails)
-        listener.pump.subscribe("ses_1", listener.events.append)
+        listener.subscribe("ses_1", fails)
+        listener.subscribe("ses_1", listener.events.append)
         for _ in range(2):
             await world.tell("emit", _frame("session.idle", "ses_1"))
         await eventually(lambda: len(listener.events) == 2)
@@ -336,7 +385,7 @@ async def test_what_is_no_event_is_skipped(world: World) -> None:
     """The stream goes on behind it, without a reconnect."""
     created = _frame("session.created", "ses_2", info={"parentID": {}})
     async with listening(world) as listener:
-        listener.pump.subscribe("ses_1", listener.events.append)
+        listener.subscribe("ses_1", listener.events.append)
         for wrong in (
             [],
             {},
@@ -369,9 +418,9 @@ async def test_a_failing_listener_to_gaps_ends_nothing(world: World) -> None:
 async def test_lost_stream_reconnects_and_tells(world: World) -> None:
     """When the stream ends the pump reconnects, and says that events may be missing."""
     async with listening(world) as listener:
-        listener.pump.subscribe("ses_1", listener.events.append)
+        listener.subscribe("ses_1", listener.events.append)
         await world.tell("drop")
-        await eventually(lambda: listener.gaps == [ChildGap("reconnected", 1)])
+        await eventually(lambda: listener.gaps == [ChildGap(1)])
         await world.tell("emit", _frame("session.idle", "ses_1"))
         await eventually(lambda: len(listener.events) == 1)
 
@@ -383,15 +432,20 @@ async def test_silence_reconnects(world: World) -> None:
         await eventually(lambda: len(listener.gaps) >= 1)
 
 
-async def test_restart_is_a_gap_and_the_new_boot_is_followed(world: World) -> None:
-    """After a crash the pump follows the next boot; a prompt can wait for exactly that."""
+async def test_the_next_boot_is_followed(world: World) -> None:
+    """After a crash the events of the next boot are read; a prompt can wait for exactly that.
+
+    Who follows a session in the boot that is over hears nothing of the next one.
+    """
     async with listening(world) as listener:
-        listener.pump.subscribe("ses_1", listener.events.append)
+        older = await world.supervisor.wait_boot(20)
+        listener.subscribe("ses_1", lambda event: pytest.fail(f"not mine: {event}"))
         await world.tell("exit")
-        await eventually(lambda: world.supervisor.boot == 2)
+        await eventually(lambda: world.supervisor.state == "ready" and world.supervisor.boot == 2)
         with pytest.raises(ChildUnavailableError):
-            await listener.pump.wait_connected(1)
-        await listener.pump.wait_connected(2)
-        await eventually(lambda: listener.gaps == [ChildGap("restarted", 2)])
+            await listener.pump.wait_connected(older)
+        await listener.pump.wait_connected(await world.supervisor.wait_boot(20))
+        listener.subscribe("ses_1", listener.events.append)
         await world.tell("emit", _frame("session.idle", "ses_1"))
         await eventually(lambda: len(listener.events) == 1)
+        assert listener.gaps == []

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import State
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, RelayAccess
@@ -24,6 +26,13 @@ from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.process import ChildProcess
 
 FAKES = Path(__file__).parents[1] / "fakes"
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -56,7 +65,11 @@ class Stage:
             "health_timeout_seconds": 1.0,
         }
         self.files = ChildFiles(root / "opencode")
-        self.busy = False
+        self.busy: set[int] = set()
+        """The boots with turns, and those with turns that only wait for their client."""
+        self.waiting: set[int] = set()
+        self.asked_with_waiting: list[bool] = []
+        self.launcher = launcher
         self.states: list[State] = []
         self.supervisor = Supervisor(
             settings=ChildSettings(**(values | settings)),  # type: ignore[arg-type]  # test values
@@ -68,8 +81,10 @@ class Stage:
         )
         self.supervisor.on_state_change(lambda state, _boot: self.states.append(state))
 
-    async def _is_busy(self) -> bool:
-        return self.busy
+    async def _is_busy(self, boot: Boot, *, with_waiting: bool) -> bool:
+        if self.asked_with_waiting[-1:] != [with_waiting]:
+            self.asked_with_waiting.append(with_waiting)
+        return boot.number in self.busy or (with_waiting and boot.number in self.waiting)
 
     async def until(self, state: State, boot: int | None = None) -> None:
         """Wait for a state, of a certain boot if given."""
@@ -398,18 +413,19 @@ async def test_a_stopped_child_is_replaced(stages: Stages) -> None:
     assert stage.supervisor.last_exit.reason == SILENT
 
 
-async def test_requested_restart_waits_for_idle(stages: Stages) -> None:
-    """A planned restart does not touch a busy child, happens when idle, and is no crash."""
-    stage = stages("child_healthy.py")
+async def test_on_a_port_that_is_set_a_restart_waits_for_idle(stages: Stages) -> None:
+    """Two cannot listen there: a planned restart does not touch a busy child, happens when idle, and is no
+    crash."""
+    stage = stages("child_healthy.py", port=free_port())
     await stage.supervisor.start()
     await stage.supervisor.wait_ready(20)
-    stage.busy = True
+    stage.busy = {1}
     stage.supervisor.report_broken_config(Path("/somewhere"))
     seen = stage.supervisor.last_exit
     await eventually(lambda: stage.supervisor.process_stats is not None)
     assert stage.supervisor.restart_pending == "poisoned directory"
     assert (stage.supervisor.boot, stage.supervisor.last_exit) == (1, seen)
-    stage.busy = False
+    stage.busy = set()
     await stage.until("ready", boot=2)
     assert "backing_off" not in stage.states
     assert stage.supervisor.restart_pending is None
@@ -417,10 +433,15 @@ async def test_requested_restart_waits_for_idle(stages: Stages) -> None:
 
 async def test_a_restart_that_finds_no_idle_moment_holds_new_turns(stages: Stages) -> None:
     """Who waits for the child gets the next boot, which comes as soon as the running turns have ended."""
-    stage = stages("child_healthy.py", restart_patience_seconds=0.1, prompt_wait_seconds=60.0)
+    stage = stages(
+        "child_healthy.py",
+        port=free_port(),
+        restart_patience_seconds=0.1,
+        prompt_wait_seconds=60.0,
+    )
     await stage.supervisor.start()
     await stage.supervisor.wait_ready(20)
-    stage.busy = True
+    stage.busy = {1}
     stage.supervisor.request_restart("memory")
     await eventually(lambda: stage.supervisor._restart.is_holding)
     with pytest.raises(ChildUnavailableError, match="about to be restarted"):
@@ -429,24 +450,24 @@ async def test_a_restart_that_finds_no_idle_moment_holds_new_turns(stages: Stage
     running = await stage.supervisor.wait_serving(0)
     assert running is stage.supervisor.client, "the running turns keep it"
     held = asyncio.create_task(stage.supervisor.wait_ready(20))
-    stage.busy = False
+    stage.busy = set()
     await held
     assert stage.supervisor.boot == 2
 
 
 async def test_forced_restart_does_not_wait(stages: Stages) -> None:
-    """With force a busy child is replaced."""
-    stage = stages("child_healthy.py")
+    """With force a busy child is ended where two cannot listen."""
+    stage = stages("child_healthy.py", port=free_port())
     await stage.supervisor.start()
     await stage.supervisor.wait_ready(20)
-    stage.busy = True
+    stage.busy = {1}
     stage.supervisor.request_restart("changed environment", force=True)
     await stage.until("ready", boot=2)
 
 
 async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: Stages) -> None:
     """A second wish during the end changes the reason, and neither counts as a crash nor delays the start."""
-    stage = stages("child_healthy.py", restart_first_delay_seconds=60.0)
+    stage = stages("child_healthy.py", port=free_port(), restart_first_delay_seconds=60.0)
 
     def report(state: State, boot: int) -> None:
         if (state, boot) == ("stopping", 1):
@@ -461,18 +482,222 @@ async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: St
     assert stage.supervisor.restart_pending is None
 
 
-async def test_heavy_child_is_replaced_when_idle(stages: Stages) -> None:
-    """A resident size above the limit is a reason to restart; it is not repeated while the child is busy."""
-    stage = stages("child_healthy.py", max_rss_bytes=1)
-    stage.busy = True
+async def _replaced(stage: Stage, reason: str = "test") -> tuple[Boot, Boot]:
+    """Have a busy boot replaced; return it and the next one."""
+    old = await stage.supervisor.wait_boot(20)
+    stage.busy = {old.number}
+    stage.supervisor.request_restart(reason)
+    await eventually(lambda: stage.supervisor.current is not old)
+    new = await stage.supervisor.wait_boot(20)
+    return old, new
+
+
+async def test_a_replaced_boot_finishes_its_turns(stages: Stages) -> None:
+    """The next one takes new turns at once, without a moment in which there is none; the old one ends when
+    its turns have ended, which is no loss of any other boot and no crash."""
+    stage = stages("child_healthy.py")
+    lost: list[tuple[int, str]] = []
+    stage.supervisor.on_lost(lambda boot, loss: lost.append((boot.number, loss)))
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
-    await eventually(lambda: stage.supervisor.restart_pending is not None)
-    assert stage.supervisor.process_stats is not None
-    assert stage.supervisor.process_stats.rss_bytes > 1
-    assert stage.supervisor.boot == 1
-    stage.busy = False
+    old, new = await _replaced(stage)
+    supervisor = stage.supervisor
+    assert (old.number, new.number, supervisor.boot) == (1, 2, 2)
+    assert (await supervisor.wait_ready(1)) is new.client
+    assert list(supervisor.boots) == [old, new]
+    assert supervisor.retiring is old
+    assert supervisor.restart_pending is None
+    assert await old.client.health(timeout_seconds=5) == "fake"
+    assert set(supervisor.pids) == {old.pid, new.pid}
+    assert lost == []
+    assert stage.states == ["starting", "ready", "ready"]
+    stage.busy = set()
+    await eventually(lambda: supervisor.retiring is None)
+    assert lost == [(1, "ended")]
+    assert supervisor.last_exit is not None
+    assert (supervisor.last_exit.boot, supervisor.last_exit.reason) == (1, "test")
+    assert list(supervisor.boots) == [new]
+    assert (supervisor.state, supervisor.overdue) == ("ready", 0)
+
+
+async def test_one_boot_retires_at_a_time(stages: Stages) -> None:
+    """A further replacement waits, forced or not."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    old, new = await _replaced(stage)
+    stage.supervisor.request_restart("again", force=True)
+    await eventually(lambda: new.process_stats is not None)
+    assert stage.supervisor.restart_pending == "again"
+    assert list(stage.supervisor.boots) == [old, new]
+    stage.busy = set()
+    await stage.until("ready", boot=3)
+    await eventually(lambda: stage.supervisor.retiring is None)
+
+
+async def test_a_retiring_boot_has_a_deadline(stages: Stages) -> None:
+    """Turns that do not end are cut, and that is said."""
+    stage = stages("child_healthy.py", retirement_seconds=0.2)
+    lost: list[tuple[int, str]] = []
+    stage.supervisor.on_lost(lambda boot, loss: lost.append((boot.number, loss)))
+    await stage.supervisor.start()
+    with capture_logs() as logs:
+        await _replaced(stage)
+        await eventually(lambda: stage.supervisor.retiring is None)
+    assert lost == [(1, "overdue")]
+    assert stage.supervisor.overdue == 1
+    assert [entry["boot"] for entry in logs if "are cut" in entry["event"]] == [1]
+
+
+async def test_turns_that_wait_for_their_client_keep_a_boot_for_less_long(stages: Stages) -> None:
+    """They can go on in the next one."""
+    stage = stages("child_healthy.py", restart_patience_seconds=0.5)
+    await stage.supervisor.start()
+    old = await stage.supervisor.wait_boot(20)
+    stage.waiting = {old.number}
+    stage.supervisor.request_restart("test")
+    await eventually(lambda: stage.supervisor.retiring is old)
+    await eventually(lambda: stage.supervisor.retiring is None)
+    assert stage.asked_with_waiting == [True, False]
+
+
+async def test_a_retiring_boot_that_dies_is_lost_alone(stages: Stages) -> None:
+    """It is no crash of the current one, which goes on."""
+    stage = stages("child_healthy.py", crash_loop_limit=1)
+    lost: list[tuple[int, str]] = []
+    stage.supervisor.on_lost(lambda boot, loss: lost.append((boot.number, loss)))
+    await stage.supervisor.start()
+    old, new = await _replaced(stage)
+    await _tell(old.client, "exit")
+    await eventually(lambda: stage.supervisor.retiring is None)
+    assert lost == [(1, "exited")]
+    assert stage.supervisor.current is new
+    assert stage.supervisor.state == "ready"
+
+
+async def test_a_retiring_boot_that_hangs_is_ended(stages: Stages) -> None:
+    """Its health is watched, too, and says nothing of the current one."""
+    stage = stages("child_healthy.py", health_timeout_seconds=0.5)
+    await stage.supervisor.start()
+    old, _ = await _replaced(stage)
+    assert old.pid is not None
+    os.kill(old.pid, signal.SIGSTOP)
+    await eventually(lambda: stage.supervisor.retiring is None)
+    assert stage.supervisor.last_exit is not None
+    assert stage.supervisor.last_exit.reason == SILENT
+    assert "degraded" not in stage.states
+
+
+async def test_a_current_boot_that_dies_leaves_the_retiring_one(stages: Stages) -> None:
+    """New turns wait for the third; those of the first go on."""
+    stage = stages("child_healthy.py")
+    lost: list[tuple[int, str]] = []
+    stage.supervisor.on_lost(lambda boot, loss: lost.append((boot.number, loss)))
+    await stage.supervisor.start()
+    old, new = await _replaced(stage)
+    await _tell(new.client, "exit")
+    await stage.until("ready", boot=3)
+    assert lost == [(2, "exited")]
+    assert stage.supervisor.boots[0] is old
+    assert await old.client.health(timeout_seconds=5) == "fake"
+
+
+async def test_a_boot_that_dies_while_it_is_replaced(stages: Stages) -> None:
+    """The one that was to follow it does so; there is nothing to retire."""
+    stage = stages("child_healthy.py", restart_first_delay_seconds=60.0)
+    await stage.supervisor.start()
+    old = await stage.supervisor.wait_boot(20)
+    stage.busy = {1}
+    stage.supervisor.request_restart("test")
+    await eventually(lambda: len(stage.supervisor.pids) == 2)
+    await _tell(old.client, "exit")
     await stage.until("ready", boot=2)
+    assert stage.supervisor.retiring is None
+
+
+async def test_a_replacement_that_does_not_start_costs_nothing(stages: Stages) -> None:
+    """The old boot goes on, and it is tried again."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    old = await stage.supervisor.wait_boot(20)
+    stage.busy = {1}
+    works = stage.launcher.read_text()
+    stage.launcher.write_text("#!/bin/sh\nexit 3\n")
+    with capture_logs() as logs:
+        stage.supervisor.request_restart("test")
+        await eventually(lambda: any("cannot be replaced" in entry["event"] for entry in logs))
+    assert stage.supervisor.current is old
+    assert stage.supervisor.restart_pending == "test"
+    assert "backing_off" not in stage.states
+    stage.launcher.write_text(works)
+    await eventually(lambda: stage.supervisor.retiring is old)
+
+
+@pytest.mark.parametrize("moment", ["retiring", "starting"])
+async def test_stop_ends_both(stages: Stages, moment: str) -> None:
+    """Whether the old one retires already or the next one only starts."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    await stage.supervisor.wait_boot(20)
+    stage.busy = {1}
+    stage.supervisor.request_restart("test")
+    if moment == "retiring":
+        await eventually(lambda: stage.supervisor.retiring is not None)
+    else:
+        await eventually(lambda: len(stage.supervisor.pids) == 2)
+    pids = list(stage.supervisor.pids)
+    await stage.supervisor.stop()
+    assert [pid for pid in pids if not _is_gone(pid)] == []
+    assert list(stage.supervisor.pids) == []
+
+
+async def test_drain_keeps_a_retiring_boot(stages: Stages) -> None:
+    """Its turns have the drain's time as those of the current one have."""
+    stage = stages("child_healthy.py")
+    await stage.supervisor.start()
+    old, new = await _replaced(stage)
+    stage.supervisor.drain()
+    stage.supervisor.request_restart("too late")
+    assert list(stage.supervisor.boots) == [old, new]
+    stage.busy = set()
+    await eventually(lambda: stage.supervisor.retiring is None)
+    assert list(stage.supervisor.boots) == [new]
+    assert stage.supervisor.boot == 2
+
+
+async def test_a_spare_takes_over_at_once(stages: Stages) -> None:
+    """When the current boot dies the next one is there already, and another spare is made."""
+    stage = stages("child_healthy.py", spare=True, restart_first_delay_seconds=60.0)
+    await stage.supervisor.start()
+    first = await stage.supervisor.wait_boot(20)
+    await eventually(lambda: stage.supervisor._spare is not None)
+    assert list(stage.supervisor.boots) == [first]
+    await _tell(first.client, "exit")
+    await stage.until("ready", boot=2)
+    assert "backing_off" in stage.states  # between the two, for a moment
+    await eventually(lambda: stage.supervisor._spare is not None)
+    assert len(stage.supervisor.pids) == 2
+
+
+async def test_a_planned_restart_takes_no_spare(stages: Stages) -> None:
+    """A spare may run the program of before; it makes room for a new one."""
+    stage = stages("child_healthy.py", spare=True)
+    await stage.supervisor.start()
+    await eventually(lambda: stage.supervisor._spare is not None)
+    old, new = await _replaced(stage)
+    assert (old.number, new.number) == (1, 3)
+    assert set(stage.supervisor.pids) == {old.pid, new.pid}
+    stage.busy = set()
+    await eventually(lambda: stage.supervisor._spare is not None)
+
+
+async def test_heavy_child_is_replaced(stages: Stages) -> None:
+    """A resident size above the limit is a reason to replace it, busy or not."""
+    stage = stages("child_healthy.py", max_rss_bytes=1)
+    stage.busy = {1}
+    await stage.supervisor.start()
+    await stage.until("ready", boot=2)
+    assert stage.supervisor.retiring is not None
+    assert stage.supervisor.retiring.process_stats is not None
+    assert stage.supervisor.retiring.process_stats.rss_bytes > 1
 
 
 async def test_stop_ends_stubborn_children_and_what_they_left(stages: Stages) -> None:

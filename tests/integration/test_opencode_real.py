@@ -28,7 +28,7 @@ from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
-from sidecar.wire.opencode_events import ChildEvent, ChildGap
+from sidecar.wire.opencode_events import ChildEvent
 from tests.recordings.mcp_server import McpServer
 
 OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"
@@ -87,13 +87,12 @@ class World:
         )
         self.instances = Instances(
             config_file=self.config_file,
-            client_provider=lambda: self.supervisor.wait_serving(60),
+            boot_provider=lambda: self.supervisor.wait_boot(60),
             settings=settings,
             on_broken_config=self.supervisor.report_broken_config,
         )
+        self.supervisor.on_lost(lambda boot, _loss: self.instances.forget(boot))
         self.pump = EventPump(supervisor=self.supervisor)
-        self.gaps: list[ChildGap] = []
-        self.pump.on_gap(self.gaps.append)
         self.tasks = TaskOwner("test")
 
     async def start(self) -> None:
@@ -122,8 +121,9 @@ class World:
     ) -> Turn:
         """Send a prompt; do not wait."""
         turn = Turn(session_id)
-        await self.pump.wait_connected(self.supervisor.boot)
-        self.pump.subscribe(session_id, turn.take)
+        boot = await self.supervisor.wait_boot(60)
+        await self.pump.wait_connected(boot)
+        self.pump.subscribe(boot, session_id, turn.take)
         await client.prompt_async(
             session_id,
             message_id=turn.message_id,
@@ -136,9 +136,9 @@ class World:
 
     async def run(self, directory: Path, text: str, model: str = CHAT, **use: Any) -> Turn:
         """Run a whole turn in a new session."""
-        async with self.instances.use(directory, model, **use) as client, asyncio.timeout(60):
-            session_id = await client.create_session(directory, title="t")
-            turn = await self.prompt(client, session_id, text, model)
+        async with self.instances.use(directory, model, **use) as boot, asyncio.timeout(60):
+            session_id = await boot.client.create_session(directory, title="t")
+            turn = await self.prompt(boot.client, session_id, text, model)
             await turn.ended.wait()
         return turn
 
@@ -194,7 +194,8 @@ async def test_a_new_model_disturbs_no_running_turn(world: World) -> None:
     the first turn streams on."""
     busy, idle = world.directory(), world.directory()
     await world.run(idle, "[[say: warm]]")
-    async with world.instances.use(busy, CHAT) as client:
+    async with world.instances.use(busy, CHAT) as used:
+        client = used.client
         session_id = await client.create_session(busy, title="t")
         slow = await world.prompt(client, session_id, "[[slow: 30x0.1 word]]")
         await eventually(lambda: "word3" in slow.text)
@@ -214,7 +215,8 @@ async def test_names_with_references_are_only_names(world: World) -> None:
     name = "x {file:/nonexistent} {env:SIDECAR_RELAY_TOKEN}"
     await world.config_file.register(MODELS | {LATE: ModelEntry(LATE, display_name=name)})
     directory = world.directory()
-    async with world.instances.use(directory, LATE) as client:
+    async with world.instances.use(directory, LATE) as used:
+        client = used.client
         answer = await client.providers(directory)
     (provider,) = answer["providers"]
     assert provider["models"][LATE]["name"] == name
@@ -251,7 +253,8 @@ async def test_mcp_servers_are_back_after_a_reload(world: World) -> None:
 async def test_permissions_wait_for_their_answer(world: World) -> None:
     """A session may ask for bash: an event tells of it, and the reply lets the tool run."""
     directory = world.directory()
-    async with world.instances.use(directory, CHAT) as client:
+    async with world.instances.use(directory, CHAT) as used:
+        client = used.client
         session_id = await client.create_session(
             directory,
             title="t",
@@ -270,7 +273,8 @@ async def test_permissions_wait_for_their_answer(world: World) -> None:
 async def test_abort_ends_the_turn(world: World) -> None:
     """Abort stops a running tool and leaves the session idle and usable."""
     directory = world.directory()
-    async with world.instances.use(directory, CHAT) as client:
+    async with world.instances.use(directory, CHAT) as used:
+        client = used.client
         session_id = await client.create_session(directory, title="t")
         turn = await world.prompt(client, session_id, "[[bash: touch on; sleep 600]]")
         await eventually((directory / "on").exists)
@@ -323,7 +327,6 @@ async def test_poisoned_directory_is_healed_by_a_restart(world: World) -> None:
             pass
     world.files.config_file.write_bytes(good)
     await eventually(lambda: world.supervisor.boot == boot + 1)
-    world.instances.forget_all()
     turn = await world.run(directory, "[[say: healed]]")
     assert turn.text == "healed"
 
@@ -332,7 +335,8 @@ async def test_crash_in_a_turn(world: World) -> None:
     """The child dies in the middle of an answer: the finished message is still there after the restart, the
     cut one has no end and no event, its tool is swept, and the session goes on."""
     directory, boot = world.directory(), world.supervisor.boot
-    async with world.instances.use(directory, CHAT) as client:
+    async with world.instances.use(directory, CHAT) as used:
+        client = used.client
         session_id = await client.create_session(directory, title="t")
         first = await world.prompt(client, session_id, "[[say: kept]]")
         await first.ended.wait()
@@ -343,14 +347,12 @@ async def test_crash_in_a_turn(world: World) -> None:
             lambda: bool((directory / "pid").exists() and (directory / "pid").read_text())
         )
         shell = int((directory / "pid").read_text())
-        world.gaps.clear()
         assert world.supervisor.pid is not None
         os.kill(world.supervisor.pid, signal.SIGKILL)
         await eventually(lambda: world.supervisor.boot == boot + 1)
     assert not psutil.pid_exists(shell)
-    world.instances.forget_all()
-    async with world.instances.use(directory, CHAT) as client:
-        await eventually(lambda: world.gaps == [ChildGap("restarted", boot + 1)])
+    async with world.instances.use(directory, CHAT) as used:
+        client = used.client
         assert await client.session_status(directory) == {}
         messages = await client.messages(session_id)
         by_parent = {m["info"].get("parentID"): m for m in messages}
@@ -372,7 +374,8 @@ async def test_stop_leaves_no_process(tmp_path: Path) -> None:
         world = World(tmp_path, session)
         await world.start()
         directory = world.directory()
-        async with world.instances.use(directory, CHAT) as client:
+        async with world.instances.use(directory, CHAT) as used:
+            client = used.client
             session_id = await client.create_session(directory, title="t")
             turn = await world.prompt(client, session_id, "[[bash: echo $$ > pid; sleep 600]]")
             await eventually(

@@ -38,6 +38,7 @@ async def test_changed_permissions_are_sent_until_the_child_has_them(first: str)
     parts: Any = dict.fromkeys(
         ("supervisor", "instances", "pump", "mcp_servers", "repositories", "workspaces_dir")
     )
+    parts["supervisor"] = SimpleNamespace(on_lost=lambda _callback: None)
     sessions = ChildSessions(**parts, prompt_wait_seconds=1.0)
     with pytest.raises((ChildUnavailableError, TimeoutError)):
         async with asyncio.timeout(0.05):

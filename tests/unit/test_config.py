@@ -49,6 +49,15 @@ def test_the_names_of_existing_deployments_are_honoured(monkeypatch: pytest.Monk
     assert settings.http.runtime_api_key == SecretStr("sk-runtime")
 
 
+@pytest.mark.parametrize("name", ["OPENCODE_PORT", "OPENCODE_URL"])
+def test_a_spare_needs_room_for_two(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where there can be one opencode only, a spare is refused rather than ignored."""
+    monkeypatch.setenv("SIDECAR_CHILD_SPARE", "1")
+    monkeypatch.setenv(name, "4096" if name.endswith("PORT") else "http://127.0.0.1:4096")
+    with pytest.raises(SettingsError, match="SIDECAR_CHILD_SPARE"):
+        Settings.load()
+
+
 def test_nothing_set_is_a_whole_configuration(tmp_path: Path) -> None:
     """Defaults: loopback, port 8080, state below the user's state directory, the demo gateway."""
     settings = Settings.load()

@@ -29,6 +29,7 @@ from sidecar.http.native.providers import ProviderAnswers
 from sidecar.http.native.streams import EventStreams
 from sidecar.http.operations import Answer, Anything, Content, operations_of, routes_of
 from sidecar.http.responses import json_response
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
 from sidecar.wire.json_writing import write_json
@@ -47,7 +48,7 @@ _STREAM = Content(
     "text/event-stream",
 )
 
-UseDirectory = Callable[[Path, str | None], AbstractAsyncContextManager[ChildClient]]
+UseDirectory = Callable[[Path, str | None], AbstractAsyncContextManager[Boot]]
 
 
 class NativeApi:
@@ -163,8 +164,8 @@ class NativeApi:
         """Return what the child says of the models that the request's directory has loaded."""
         directory = self._directories(request)[0]
         await _make(directory)
-        async with self._use_directory(directory, None) as client:
-            return await client.providers(directory)
+        async with self._use_directory(directory, None) as boot:
+            return await boot.client.providers(directory)
 
     def _directories(self, request: web.Request) -> list[Path]:
         """Return the directories that the request names, the default one when it names none.
@@ -209,8 +210,8 @@ class NativeApi:
             if session is not None:
                 directory = Path(str(session.get("directory", directory)))
         await _make(directory)
-        async with self._use_directory(directory, model_id) as ready:
-            yield ready, body
+        async with self._use_directory(directory, model_id) as boot:
+            yield boot.client, body
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

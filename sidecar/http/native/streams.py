@@ -1,16 +1,16 @@
 """opencode's event streams, kept open while the child reloads a directory or is replaced.
 
-Both are fed from the child's `/global/event`, the only stream that survives a reload. Each new connection
-begins with `server.connected`, on which opencode's clients read everything again. Wire format: a frame is
-`data: {"directory", "project", "payload": {"id", "type", "properties"}}` and an empty line; `/event` has
-the payload alone, of one directory.
+Both are fed from `/global/event` of every boot that serves, the only stream that survives a reload. Each new
+connection begins with `server.connected`, on which opencode's clients read everything again. Wire format: a
+frame is `data: {"directory", "project", "payload": {"id", "type", "properties"}}` and an empty line; `/event`
+has the payload alone, of one directory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,16 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from sidecar.aiokit import END_OF_FRAME, Backoff, SilenceBound, WholeFrames, aside
-from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.aiokit import (
+    END_OF_FRAME,
+    Backoff,
+    SilenceBound,
+    WholeFrames,
+    aside,
+    cancel_and_wait,
+)
+from sidecar.errors import ChildError
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_leniently
 
@@ -46,13 +54,21 @@ class EventStreams:
         self,
         *,
         wait_serving: Callable[[], Awaitable[ChildClient]],
+        boots: Callable[[], Sequence[Boot]],
         is_ending: Callable[[], bool],
         heartbeat_seconds: float,
     ) -> None:
         """`is_ending`: the sidecar stops, so that no other child will come."""
         self._wait_serving = wait_serving
+        self._boots = boots
         self._is_ending = is_ending
         self._heartbeat_seconds = heartbeat_seconds
+        self._news = asyncio.Event()
+
+    def note_serving(self) -> None:
+        """There is another boot: have every open stream follow it."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def answer(
         self, request: web.Request, directory: Path | None, request_id: str
@@ -65,34 +81,83 @@ class EventStreams:
         response = web.StreamResponse(headers=_HEADERS | {"request-id": request_id})
         await response.prepare(request)
         select = _everything if directory is None else _of_directory(str(directory))
+        async with _Merged(response, select) as merged:
+            while merged.is_following or not self._is_ending():
+                news = self._news
+                if not self._is_ending():
+                    merged.follow(self._boots())
+                if not await merged.wait(news, self._heartbeat_seconds):
+                    await merged.write(_COMMENT)
+        return response
+
+
+class _Merged:
+    """One answer with the events of several boots, in whole frames."""
+
+    def __init__(self, response: web.StreamResponse, select: Select) -> None:
+        self._response = response
+        self._select = select
+        self._lock = asyncio.Lock()
+        self._readers: dict[Boot, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> _Merged:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        for reader in self._readers.values():
+            await cancel_and_wait(reader)
+
+    @property
+    def is_following(self) -> bool:
+        """Whether there is a boot whose events are read."""
+        return bool(self._readers)
+
+    def follow(self, boots: Sequence[Boot]) -> None:
+        """Read the events of these boots, too."""
+        for boot in boots:
+            if boot not in self._readers:
+                name = f"native events of boot {boot.number}"
+                self._readers[boot] = asyncio.create_task(self._read(boot), name=name)
+
+    async def wait(self, news: asyncio.Event, seconds: float) -> bool:
+        """Wait for news or the end of a boot; False when there is no boot for that long.
+
+        Raises ClientConnectionResetError.
+        """
+        listening = asyncio.create_task(news.wait(), name="news of opencode")
+        try:
+            done, _ = await asyncio.wait(
+                {listening, *self._readers.values()},
+                timeout=None if self._readers else seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            listening.cancel()
+        for boot, reader in list(self._readers.items()):
+            if reader.done():
+                del self._readers[boot]
+                reader.result()
+        return bool(done)
+
+    async def write(self, data: bytes) -> None:
+        """Send data, once what is being sent is sent."""
+        async with self._lock:
+            await self._response.write(data)
+
+    async def _read(self, boot: Boot) -> None:
         backoff = Backoff(first=0.05, longest=2.0)
-        while not self._is_ending():
+        while not boot.is_over:
             try:
-                client = await self._next_client(response)
-                async for frames in _frames(client):
-                    if chosen := await aside(len(frames), partial(select, frames)):
-                        await response.write(chosen)
+                async for frames in _frames(boot.client):
+                    if chosen := await aside(len(frames), partial(self._select, frames)):
+                        await self.write(chosen)
                     backoff.reset()
             except aiohttp.ClientConnectionResetError:
                 raise  # the client left
             except (ChildError, aiohttp.ClientError, OSError) as error:
                 _log.debug("native event stream lost", error=repr(error))
-            await asyncio.sleep(backoff.next_delay())
-        return response
-
-    async def _next_client(self, response: web.StreamResponse) -> ChildClient:
-        """Wait for a child and let the client know meanwhile that the connection is alive."""
-        while True:
-            try:
-                async with asyncio.timeout(self._heartbeat_seconds):
-                    return await self._wait_serving()
-            except TimeoutError:
-                pass
-            except ChildUnavailableError:
-                if self._is_ending():
-                    raise
-                await asyncio.sleep(1.0)
-            await response.write(_COMMENT)
+            if not boot.is_over:
+                await asyncio.sleep(backoff.next_delay())
 
 
 async def _frames(client: ChildClient) -> AsyncIterator[bytes]:

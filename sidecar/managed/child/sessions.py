@@ -1,7 +1,7 @@
 """The child's side of a session: its directory, its opencode session, its events.
 
 Where a turn reaches opencode: everything that it needs from the child goes through a `ChildSession`, which
-is valid for one boot of the child.
+is valid for one boot of the child. The turn stays with that boot, also while another one takes new turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar.aiokit import Callbacks
-from sidecar.errors import ChildError
+from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.managed.child.mcp_servers import McpServers
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.child.permission_watch import PermissionWatch
@@ -25,7 +25,8 @@ from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.packages import Packages
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
-from sidecar.opencode.child import Child, State
+from sidecar.opencode.boot import Boot, Loss
+from sidecar.opencode.child import Child
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import EventPump
@@ -120,17 +121,17 @@ class ChildSession:
         await self._client.reject_question(question_id, self._directory)
 
 
-_LOSSES: Mapping[State, str] = {
-    "backing_off": "stopped unexpectedly",
-    "failed": "cannot be kept running",
-    "stopping": "is being restarted",
-    "stopped": "is being restarted",
+_LOSSES: Mapping[Loss, str] = {
+    "exited": "stopped unexpectedly",
+    "unresponsive": "did not answer any more",
+    "ended": "is being restarted",
+    "overdue": "was replaced, and the turn took too long to end",
 }
-"""The states of the child in which its turns are lost, and what clients read after "opencode"."""
+"""What clients read after "opencode" where a boot is over and their turn with it."""
 
 
 class ChildSessions:
-    """Opens `ChildSession`s, and reports when all of them are lost."""
+    """Opens `ChildSession`s, and reports to each when its boot is over."""
 
     def __init__(
         self,
@@ -162,27 +163,27 @@ class ChildSessions:
         self.watch = PermissionWatch()
         self._tool_ended = Callbacks[[str]]("end of a tool")
         self._end_processes = end_processes
+        self._open: dict[Boot, Callbacks[[str]]] = {}
+        supervisor.on_lost(self._lose)
 
-    def on_lost(self, callback: Callable[[str], None]) -> None:
-        """Call `callback` whenever the child and its turns are lost, with what completes "opencode ..."."""
-
-        def on_state(state: State, _boot: int) -> None:
-            if state in _LOSSES:
-                callback(_LOSSES[state])
-                self._instances.forget_all()
-
-        self._supervisor.on_state_change(on_state)
+    def _lose(self, boot: Boot, loss: Loss) -> None:
+        """Report the end of a boot to the turns that it had, and to no other."""
+        self._instances.forget(boot)
+        if (sessions := self._open.pop(boot, None)) is not None:
+            sessions(_LOSSES[loss])
 
     def on_tool_end(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the session's id whenever one of its tools has ended."""
         self._tool_ended.add(callback)
 
-    async def has_turns(self, *, is_excluded: Callable[[str], bool]) -> bool:
-        """Return whether opencode works on any turn, of its own API or ours.
+    async def has_turns(self, boot: Boot | None, *, is_excluded: Callable[[str], bool]) -> bool:
+        """Return whether a boot (None: any) works on any turn, of opencode's own API or ours.
 
         Sessions of ours are skipped where `is_excluded(session_id)` is true.
         """
-        return await self._instances.has_turns(but=lambda directory: is_excluded(directory.name))
+        return await self._instances.has_turns(
+            boot, but=lambda directory: is_excluded(directory.name)
+        )
 
     def directory(self, session_id: str) -> Path:
         """Return the session's own directory. The id is one we made, never a client's text."""
@@ -203,16 +204,22 @@ class ChildSessions:
 
     @asynccontextmanager
     async def open(
-        self, record: SessionRecord, sink: Sink, *, wait_seconds: float, is_reloaded: bool = False
+        self,
+        record: SessionRecord,
+        sink: Sink,
+        *,
+        wait_seconds: float,
+        on_lost: Callable[[str], None],
+        is_reloaded: bool = False,
     ) -> AsyncIterator[ChildSession]:
         """Wait for the child, load the directory with the session's model, follow its events.
 
+        `on_lost` is called when the boot that has the session is over, with what completes "opencode ...".
         `is_reloaded` has it loaded anew: an abort at a bad moment can leave a directory that drops every
         prompt. Creates the session in opencode when the record names none; the caller notes its id, and that
         its tools are current. Raises ChildUnavailableError when the child is not ready in time.
         """
         await self._supervisor.wait_ready(wait_seconds)
-        await self._pump.wait_connected(self._supervisor.boot)
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
         if is_reloaded or record.has_stale_tools:
@@ -226,10 +233,11 @@ class ChildSessions:
                 statuses = await client.add_mcp(directory, key, entry)
                 self._mcp_servers.check(record, key, statuses)
 
-        async with self._instances.use(directory, gateway_model, on_loaded=connect) as client:
+        async with self._instances.use(directory, gateway_model, on_loaded=connect) as boot:
+            client, preamble = boot.client, ""
             if self._packages is not None and record.body.get(PACKAGES):
                 await self._packages.install(client, record.body[PACKAGES], directory, model=model)
-            preamble = ""
+            await self._pump.wait_connected(boot)
             if self._mirror is not None:
                 preamble = await self._mirror.restore(client, record, directory)
             session_id = await self._ensure_session(
@@ -243,7 +251,10 @@ class ChildSessions:
                 if _is_tool_end(event):
                     self._tool_ended(record.id)
 
-            unsubscribe = self._pump.subscribe(session_id, watched)
+            if boot.is_over:
+                raise ChildUnavailableError("opencode has just ended", retry_after_seconds=1.0)
+            unsubscribe = self._pump.subscribe(boot, session_id, watched)
+            lost = self._open.setdefault(boot, Callbacks("loss of opencode")).add(on_lost)
             try:
                 yield ChildSession(
                     client=client,
@@ -254,11 +265,12 @@ class ChildSessions:
                     preamble=preamble,
                 )
             finally:
+                lost()
                 unsubscribe()
 
     async def abort(self, record: SessionRecord) -> None:
         """Have the child stop what it may be doing for the session, if it is there."""
-        client = self._supervisor.client
+        client = self._client_of(record)
         if client is not None and record.child_session_id is not None:
             with contextlib.suppress(ChildError):
                 await client.abort(record.child_session_id)
@@ -270,9 +282,14 @@ class ChildSessions:
         Its data goes with the directory.
         """
         await self._end_processes(self.directory(record.id))
-        client = self._supervisor.client
+        client = self._client_of(record)
         if client is not None and record.child_session_id is not None:
             await client.delete_session(record.child_session_id)
+
+    def _client_of(self, record: SessionRecord) -> ChildClient | None:
+        """Return the client of the boot that has the session, of the current one where none has it loaded."""
+        boot = self._instances.boot_of(self.directory(record.id)) or self._supervisor.current
+        return boot.client if boot is not None else None
 
     async def _ensure_session(
         self, client: ChildClient, record: SessionRecord, directory: Path, *, is_new: bool = False

@@ -164,6 +164,7 @@ class ChildWorker:
             self._session.record,
             self._report,
             wait_seconds=command.wait_seconds,
+            on_lost=lambda reason: self._report(got.ChildLost(reason)),
             is_reloaded=command.is_repeated,
         )
         child = self._child = await self._stack.enter_async_context(opening)

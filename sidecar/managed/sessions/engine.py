@@ -35,18 +35,12 @@ from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.sessions.turn_spans import TurnTraces
 from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.failures import Failure
-from sidecar.managed.turns.inputs import (
-    ChildLost,
-    Dismissed,
-    Draining,
-    Input,
-    Stopping,
-    Violation,
-)
+from sidecar.managed.turns.inputs import Dismissed, Draining, Input, Stopping, Violation
 from sidecar.managed.turns.machine import TurnMachine
 from sidecar.managed.turns.state import SYSTEM, AcceptedEvent, SessionRecord, TurnEnded
 from sidecar.managed.turns.timing import Limits
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
+from sidecar.opencode.boot import Boot
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.store.interface import Connection, Store, StoreError
 from sidecar.tracing import Tracer, set_current_traceparent
@@ -105,7 +99,6 @@ class SessionEngine:
         self._on_end.add(self._traces.end)
         self._is_draining = False
         self._ownership.on_lost(self._lost)
-        child_sessions.on_lost(self.child_lost)
 
     @property
     def busy_count(self) -> int:
@@ -272,12 +265,20 @@ class SessionEngine:
         """Report a model request to the turn that made it."""
         self.tell(event.child_session_id, event)
 
-    async def is_busy(self) -> bool:
-        """Return whether opencode works on a turn, of ours or of its own API; waiting turns do not count."""
-        if self.prompted_count:
+    async def is_busy(self, boot: Boot | None = None, *, with_waiting: bool = False) -> bool:
+        """Return whether a boot of opencode (None: any) works on a turn, of ours or of its own API.
+
+        Turns that wait for their client count if `with_waiting`.
+        """
+        if boot is None and self.prompted_count:
             return True
-        has_turns = await self._child_sessions.has_turns(is_excluded=self._is_waiting)
-        return has_turns or self.prompted_count > 0  # one of ours may have begun meanwhile
+        return await self._child_sessions.has_turns(
+            boot, is_excluded=self._is_nothing if with_waiting else self._is_waiting
+        )
+
+    @staticmethod
+    def _is_nothing(_session_id: str) -> bool:
+        return False
 
     def _is_waiting(self, session_id: str) -> bool:
         actor = self._actors.get(session_id)
@@ -290,16 +291,9 @@ class SessionEngine:
 
     def gap(self, gap: ChildGap) -> None:
         """Events may have been missed: each running turn looks what is true."""
-        if gap.reason == "reconnected":
-            for actor in self._actors.values():
-                if actor.turn is not None:
-                    actor.turn.put(gap)
-
-    def child_lost(self, reason: str) -> None:
-        """End all running turns: their child is gone."""
         for actor in self._actors.values():
             if actor.turn is not None:
-                actor.turn.put(ChildLost(reason))
+                actor.turn.put(gap)
 
     async def recover(self) -> None:
         """Settle the turns that an earlier process left open, and begin what waits."""

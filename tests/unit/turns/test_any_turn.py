@@ -24,7 +24,7 @@ HAPPENINGS: list[Input | None] = [
     ChildLost("died"),
     Stopping(),
     Violation(Failure("unknown_error", "too large")),
-    ChildGap("reconnected", 1),
+    ChildGap(1),
 ]
 
 

@@ -207,7 +207,7 @@ def test_a_turn_of_a_deleted_session_lets_go_when_opencode_has_answered() -> Non
 def test_a_gap_while_the_turn_waits_is_repaired() -> None:
     """Somebody else may have ended it."""
     play, _ = waiting("bash")
-    play = play >> ChildGap("reconnected", 1) << ReadTruth() >> Truth(is_busy=True)
+    play = play >> ChildGap(1) << ReadTruth() >> Truth(is_busy=True)
     assert play >> idle() << says("agent.tool_result") << Finish(COMPLETED)
 
 

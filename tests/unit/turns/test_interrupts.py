@@ -94,9 +94,9 @@ def test_a_request_that_starts_behind_an_interrupt_is_aborted_at_once() -> None:
 
 def test_an_interrupt_whose_idle_event_is_lost_in_a_reconnect_asks_the_truth() -> None:
     """It does not wait for an event that never comes."""
-    play = aborting() >> ChildGap("reconnected", 1) << AskBusy() >> Busy(False)
+    play = aborting() >> ChildGap(1) << AskBusy() >> Busy(False)
     assert play << ENDED << Finish(COMPLETED)
-    play = Playbook.sent() >> Interrupt() >> ChildGap("reconnected", 1) << AskBusy() >> Busy(True)
+    play = Playbook.sent() >> Interrupt() >> ChildGap(1) << AskBusy() >> Busy(True)
     assert play.phase is Phase.ABORTING
 
 

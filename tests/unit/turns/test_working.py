@@ -151,7 +151,7 @@ def test_a_child_that_is_too_slow_to_tell_the_truth_is_not_dead() -> None:
 
 def test_after_a_gap_in_the_events_the_truth_is_asked() -> None:
     """Once, however many reconnects there are before the answer."""
-    gap = ChildGap("reconnected", 1)
+    gap = ChildGap(1)
     assert Playbook.working() >> gap << ReadTruth() >> [gap, gap] >> Truth(is_busy=True)
 
 
