@@ -19,9 +19,11 @@ from tests.fakes.gateway_scripted import (
     ScriptedGateway,
     chat_text,
     chunk,
+    json_answer,
     message_events,
     named_sse,
     sse,
+    whole_chat,
 )
 from tests.fakes.litellm_proxy import LiteLLMProxy
 from tests.harness import http_client, make_settings, sidecar_for, text_of
@@ -132,3 +134,31 @@ async def test_a_message_that_is_cut_ends_after_few_requests(
     [error] = plain(events, "session.error")
     assert error["error"]["type"] == "model_request_failed_error"
     assert len(upstream.requests) <= 6
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(chat_text(""), id="empty"),
+        pytest.param(json_answer(whole_chat("hello")), id="whole"),
+    ],
+)
+async def test_an_answer_that_litellm_makes_empty_is_named(
+    raw: RawClient, upstream: ScriptedGateway, answer: Answer
+) -> None:
+    """It hands on a finished stream without a word, also for a whole answer, whose text it does not read."""
+    upstream.reply = lambda _request: answer
+    events = await raw.turn(await raw.new_session(model=CHAT), "go", seconds=120)
+
+    [error] = plain(events, "session.error")
+    assert "without a text or a tool call" in error["error"]["message"]
+
+
+async def test_a_tool_in_a_namespace_is_run(raw: RawClient, upstream: ScriptedGateway) -> None:
+    """As gpt-oss behind vLLM names it."""
+    function = {"name": "functions.bash", "arguments": BASH[0]}
+    upstream.reply = after_tools(calls({"index": 0, "id": "a", "function": function}))
+    events = await raw.turn(await raw.new_session(model=CHAT), "go", seconds=120)
+
+    [result] = plain(events, "agent.tool_result")
+    assert result["content"][0]["text"] == "one\n"
