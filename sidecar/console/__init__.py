@@ -1,4 +1,4 @@
-"""The console at `/console`: a few pages for the operator and for whoever tries the sidecar out.
+"""The console at `/console`: a few pages for operators, and for people who try the sidecar out.
 
 It shows what the parts say and does what the API does, with the same calls: a page reads the catalogue, the
 sessions and the state of the admin listener; the script of a session's page sends to the API's own handlers.

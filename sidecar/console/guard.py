@@ -1,7 +1,7 @@
 """Who is let into the console, and the headers of every answer.
 
 - A page or a call needs the cookie of a session, see `sign_in`. Without an inbound key a page gives one to
-  whoever may reach it: `browsers` and `agents_kept_out` guard that listener already.
+  all that may reach it: `origin_check` and `agents_kept_out` guard that listener already.
 - A request that changes something needs three things that a page of another site does not have: the cookie,
   which is SameSite=Strict; an `Origin` or `sec-fetch-site` of our own; the token of the session.
 - Processes that an agent has started are refused whatever they carry: cookies are shared by all ports of a
@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, quote
@@ -78,7 +77,7 @@ class Guard:
         self._refuse_agents = refuse_agents
 
     def public(self, handler: Handler) -> Handler:
-        """Let everybody in, with errors as pages; changes only from our own pages."""
+        """Let all in, signed in or not, with errors as pages; changes only from our own pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             _check_origin(request)
@@ -87,7 +86,7 @@ class Guard:
         return self._with_pages(handle)
 
     def page(self, handler: Handler) -> Handler:
-        """Let in who is signed in; others are led to the sign-in. A form has its token in `token`."""
+        """Require a session; without one the answer leads to the sign-in. A form has its token in `token`."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             _check_origin(request)
@@ -111,7 +110,7 @@ class Guard:
         return self._with_pages(handle)
 
     def call(self, handler: Handler) -> Handler:
-        """Let in the script of who is signed in. Errors are the API's. Changes have the token in a header."""
+        """Require a session, for the script. Errors are the API's. Changes have the token in a header."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if is_from_other_site(request):
@@ -168,8 +167,6 @@ class Guard:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return _with_headers(await self._without_agents(handler, request))
-            except asyncio.CancelledError:
-                raise
             except Exception as error:  # mapped as everywhere, shown as a page
                 mapped = as_sidecar_error(error, request)
                 return _with_headers(await self._error_page(request, mapped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from sidecar.console.guard import FORM, ROOT, SESSION, Guard, read_form, redirec
 from sidecar.console.rendering import Renderer
 from sidecar.console.sign_in import Attempts, SignIns
 from sidecar.errors import GatewayError, InvalidRequestError, NotFoundError, SidecarError
-from sidecar.gateway.catalogue import CatalogueSnapshot
+from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.operations import PathId
 from sidecar.http.queries import ListQuery, OneOf, QueryModel, WholeNumber, parse, read_query
@@ -115,22 +116,20 @@ class Pages:
         }
         return self._page(request, "status.html", "status", values)
 
-    async def models(self, request: web.Request, *, status: int = 200) -> web.Response:
+    async def models(self, request: web.Request) -> web.Response:
         """`GET /console/models?q=&page=`."""
         wanted = read_query(request, ModelsQuery)
         query, page = wanted.q[:_QUERY_CHARS], wanted.page
-        snapshot = self._snapshot
-        entries = snapshot.entries.values() if snapshot else ()
-        found = views.matching(map(views.model_view, entries), query)
-        order = {id_: place for place, id_ in enumerate(snapshot.listed if snapshot else ())}
-        listed = sorted((m for m in found if m.id in order), key=lambda m: order[m.id])
-        hidden = sorted((m for m in found if m.id not in order), key=lambda m: m.id)
+        listed: list[CatalogueEntry] = []
+        hidden: list[CatalogueEntry] = []
+        if (snapshot := self._snapshot) is not None:
+            listed, hidden = await asyncio.to_thread(views.search, snapshot, query)
         pages = max(1, -(-max(len(listed), len(hidden)) // _MODELS_PER_PAGE))
         shown = slice((page - 1) * _MODELS_PER_PAGE, page * _MODELS_PER_PAGE)
         values = {
             "query": query,
-            "listed": listed[shown],
-            "hidden": hidden[shown],
+            "listed": [views.model_view(entry) for entry in listed[shown]],
+            "hidden": [views.model_view(entry) for entry in hidden[shown]],
             "listed_count": len(listed),
             "hidden_count": len(hidden),
             "page": page,
@@ -139,7 +138,7 @@ class Pages:
             "gateway_url": self._parts.gateway_url,
             "sources": views.SOURCES,
         }
-        return self._page(request, "models.html", "models", values, status=status)
+        return self._page(request, "models.html", "models", values)
 
     async def refresh(self, _request: web.Request) -> web.Response:
         """`POST /console/models/refresh`: read the gateway's lists now. The page shows why it failed."""

@@ -24,14 +24,14 @@ _ALL_ADDRESSES = 10
 
 @dataclass(frozen=True, slots=True)
 class ConsoleSession:
-    """Somebody who is signed in, until `expires_at` (seconds since the epoch)."""
+    """What a person has who signed in, until `expires_at` (seconds since the epoch)."""
 
     expires_at: int
     nonce: str
 
 
 class SignIns:
-    """Begins, recognises and ends sessions. Without an inbound key everybody may have one."""
+    """Begins, recognises and ends sessions. Without an inbound key a session needs no sign-in."""
 
     def __init__(self, *, key: bytes | None, secret: bytes | None, lifetime_seconds: float) -> None:
         """`secret` is what sessions are derived from; None makes one that this process alone has."""
@@ -43,7 +43,7 @@ class SignIns:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has to sign in: the API asks for no key either."""
+        """Whether no sign-in is needed: the API asks for no key either."""
         return self._key is None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number or word of a model, and who says it: a key of SOURCES, empty when nobody does."""
+    """A number or word of a model, and who says it: a key of SOURCES, empty when none does."""
 
     value: Any
     source: str
@@ -139,14 +139,6 @@ def model_view(entry: CatalogueEntry) -> ModelView:
     def price(field: str, per_token: float | None) -> Fact:
         return fact(field, None if per_token is None else per_token * _PER_MILLION)
 
-    efforts = ", ".join(entry.reasoning_efforts)
-    reasoning = f"reasoning ({efforts})" if efforts else "reasoning"
-    abilities = [
-        ("supports_tools", "tools", entry.supports_tools),
-        ("supports_reasoning", reasoning, entry.supports_reasoning),
-        ("supports_structured_outputs", "structured", entry.supports_structured_outputs),
-        *(("input_modalities", kind, True) for kind in entry.input_modalities if kind != "text"),
-    ]
     return ModelView(
         id=entry.id,
         name=entry.display_name if entry.display_name != entry.id else "",
@@ -155,7 +147,7 @@ def model_view(entry: CatalogueEntry) -> ModelView:
         can_be_tried=entry.is_usable and entry.listed,
         context=fact("max_input_tokens", entry.max_input_tokens),
         output=fact("max_output_tokens", entry.max_output_tokens),
-        abilities=tuple(fact(field, word) for field, word, has_it in abilities if has_it),
+        abilities=tuple(fact(field, word) for field, word in _abilities(entry)),
         input_price=price("input_cost_per_token", entry.input_cost_per_token),
         output_price=price("output_cost_per_token", entry.output_cost_per_token),
         cache_read_price=price("cache_read_cost_per_token", entry.cache_read_cost_per_token),
@@ -163,15 +155,43 @@ def model_view(entry: CatalogueEntry) -> ModelView:
     )
 
 
-def matching(models: Iterable[ModelView], query: str) -> list[ModelView]:
-    """Return the models that have every word of `query` in id, name, mode, abilities or reason."""
+def _abilities(entry: CatalogueEntry) -> list[tuple[str, str]]:
+    """Return (field, word) of what the model can do."""
+    efforts = ", ".join(entry.reasoning_efforts)
+    can = [
+        ("supports_tools", "tools", entry.supports_tools),
+        (
+            "supports_reasoning",
+            f"reasoning ({efforts})" if efforts else "reasoning",
+            entry.supports_reasoning,
+        ),
+        ("supports_structured_outputs", "structured", entry.supports_structured_outputs),
+    ]
+    kinds = [("input_modalities", kind) for kind in entry.input_modalities if kind != "text"]
+    return [(field, word) for field, word, has_it in can if has_it] + kinds
+
+
+def search(
+    snapshot: CatalogueSnapshot, query: str
+) -> tuple[list[CatalogueEntry], list[CatalogueEntry]]:
+    """Return the listed and the hidden models that have every word of `query`, each in the order shown.
+
+    Looked for in id, name, mode, abilities and the reason for hiding. A gateway may list thousands: call it
+    in a thread.
+    """
     words = query.lower().split()
-    return [model for model in models if all(word in _searched(model) for word in words)]
+    found = {
+        id_: entry for id_, entry in snapshot.entries.items() if not words or _has(entry, words)
+    }
+    listed = [found.pop(id_) for id_ in snapshot.listed if id_ in found]
+    return listed, sorted(found.values(), key=lambda entry: entry.id)
 
 
-def _searched(model: ModelView) -> str:
-    abilities = " ".join(str(ability.value) for ability in model.abilities)
-    return f"{model.id} {model.name} {model.mode} {abilities} {model.hidden_because}".lower()
+def _has(entry: CatalogueEntry, words: Sequence[str]) -> bool:
+    abilities = " ".join(word for _, word in _abilities(entry))
+    reason = entry.hidden_because or ""
+    text = f"{entry.id} {entry.display_name} {entry.mode or ''} {abilities} {reason}".lower()
+    return all(word in text for word in words)
 
 
 def session_view(record: SessionRecord, snapshot: CatalogueSnapshot | None) -> SessionView:

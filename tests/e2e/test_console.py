@@ -268,6 +268,20 @@ async def test_a_watched_session_is_read_as_any_other(page: Page, url: str, raw:
             assert text_of(await reader.until("session.status_idle")) == "Read by two."
 
 
+async def test_a_page_that_is_old_says_so(browser: Browser, signed_in: Any, url: str) -> None:
+    """While the sidecar cannot be reached; and when one is signed in no longer, it asks for the key."""
+    context = await browser.new_context(storage_state=signed_in)
+    page = await context.new_page()
+    await page.goto(f"{url}/console")
+    await context.set_offline(True)
+    await expect(page.locator("body[data-stale]")).to_be_visible()
+    await context.set_offline(False)
+    await expect(page.locator("body:not([data-stale])")).to_be_visible()
+    await context.clear_cookies()
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await context.close()
+
+
 async def test_the_keyboard_is_enough(page: Page, url: str) -> None:
     """The first stop leads past the navigation, and every page can be reached from it."""
     await page.goto(f"{url}/console")

@@ -11,6 +11,7 @@ from sidecar.console.recent import Recent, RecentRequest, RecentTurn
 from sidecar.console.rendering import Renderer
 from sidecar.console.sign_in import Attempts, SignIns
 from sidecar.errors import RateLimitedError
+from sidecar.gateway.catalogue import CatalogueSnapshot
 from sidecar.gateway.merge import CatalogueEntry
 from sidecar.managed.turns.state import TurnEnded
 from sidecar.model_requests import ModelRequestEnded, RequestFailure
@@ -201,8 +202,22 @@ def test_a_search_finds_every_word(query: str, expected: list[str]) -> None:
         CatalogueEntry("vendor/Big", "Big", listed=False, hidden_because="mode image_generation"),
         CatalogueEntry("vendor/small", "vendor/small", supports_tools=True),
     ]
-    found = views.matching(map(views.model_view, entries), query)
-    assert [model.id for model in found] == expected
+    listed, hidden = views.search(snapshot_of(entries), query)
+    assert [entry.id for entry in [*hidden, *listed]] == expected
+
+
+def snapshot_of(entries: list[CatalogueEntry]) -> CatalogueSnapshot:
+    return CatalogueSnapshot(
+        entries={entry.id: entry for entry in entries},
+        listed=tuple(entry.id for entry in entries if entry.listed),
+        aliases={},
+        fetched_at=NOW,
+        generation=1,
+        failed_sources={},
+        origin="gateway",
+        skipped={},
+        skipped_counts={},
+    )
 
 
 def test_prices_are_per_million_and_have_their_source() -> None:

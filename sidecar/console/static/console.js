@@ -5,6 +5,7 @@
 const API = "/console/api/v1";
 const MAX_SHOWN_CHARS = 100_000;
 const PAGE = 200;
+const MAX_SHOWN_EVENTS = 3000;
 
 const find = (selector) => document.querySelector(selector);
 const token = find('meta[name="console-token"]')?.content ?? "";
@@ -44,12 +45,13 @@ function load(address) {
 /** Replace one part of this page by the same part of another reading of it. */
 async function replacePart(id, address) {
   const page = await load(address).catch(() => null);
+  document.body.toggleAttribute("data-stale", page === null);
   const old = document.getElementById(id);
   const fresh = page?.getElementById(id);
-  if (!old || !fresh) return null;
+  if (page && !fresh) location.reload(); // signed out meanwhile: the sign-in is shown
+  if (!old || !fresh) return;
   localTimes(fresh);
   old.replaceWith(document.importNode(fresh, true));
-  return document.getElementById(id);
 }
 
 /** Parts with data-refresh are read again after so many seconds, unless the reader is busy in them. */
@@ -171,6 +173,7 @@ class Timeline {
     if (node === null) return;
     if (!event.processed_at && event.type.startsWith("user.")) node.classList.add("is-queued");
     this.nodes.set(event.id, node);
+    node.dataset.id = event.id;
     if (old && old.classList.contains("is-partial")) old.replaceWith(node);
     else {
       old?.remove();
@@ -185,7 +188,9 @@ class Timeline {
       if (this.nodes.has(id)) return;
       const node = type === "agent.message" ? item("agent", "agent", text("")) : slim("agent", "thinking…");
       node.classList.add("is-partial");
+      node.setAttribute("aria-live", "off"); // the whole message is announced, not each piece
       this.nodes.set(id, node);
+      node.dataset.id = id;
       this.list.append(node);
       return;
     }
@@ -209,6 +214,20 @@ class Timeline {
     }
     const use = event[RESULT_OF[event.type]];
     if (use) this.results.set(use, event);
+  }
+
+  /** Drop the oldest events of a page that stays open for long; return whether there were such. */
+  trim() {
+    let isTrimmed = false;
+    while (this.list.childElementCount > MAX_SHOWN_EVENTS) {
+      const oldest = this.list.firstElementChild;
+      const { id } = oldest.dataset;
+      this.events.delete(this.results.get(id)?.id);
+      for (const known of [this.events, this.nodes, this.results, this.decisions]) known.delete(id);
+      oldest.remove();
+      isTrimmed = true;
+    }
+    return isTrimmed;
   }
 
   /** Calls that wait for an answer and have none yet. */
@@ -346,6 +365,11 @@ function watchSession(section) {
   function take(...events) {
     const isAtEnd = innerHeight + scrollY >= document.body.scrollHeight - 80;
     for (const event of events) timeline.take(event);
+    if (timeline.trim()) {
+      earlierPage = null;
+      find("#earlier").hidden = true;
+      find("#trimmed").hidden = false;
+    }
     update();
     if (isAtEnd) scrollTo(0, document.body.scrollHeight);
   }
