@@ -98,13 +98,7 @@ class Pages:
         lately = [turn for turn in recent.turns if turn.at > now - _LATELY_SECONDS]
         failed = sum(turn.outcome == "failed" for turn in lately)
         values = {
-            "notes": views.notes(
-                state,
-                self._parts.confinement,
-                f"{failed} of {len(lately)} turns failed in the last ten minutes."
-                if failed
-                else "",
-            ),
+            "notes": views.notes(state, self._parts.confinement, failed=failed, turns=len(lately)),
             "state": state,
             "confinement": self._parts.confinement,
             "gateway_url": self._parts.gateway_url,
@@ -112,7 +106,6 @@ class Pages:
             "size": chart,
             "turns": list(reversed(recent.turns))[:_TABLE_ROWS],
             "troubles": list(reversed(recent.troubles)),
-            "now": now,
         }
         return self._page(request, "status.html", "status", values)
 

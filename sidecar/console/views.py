@@ -82,10 +82,12 @@ class SessionView:
     cost: float | None
 
 
-def notes(state: Mapping[str, Any], confinement: Mapping[str, Any], failed: str) -> list[Note]:
+def notes(
+    state: Mapping[str, Any], confinement: Mapping[str, Any], *, failed: int, turns: int
+) -> list[Note]:
     """Return what an operator should know first, the worst first; one good word when there is nothing.
 
-    `state` is what `/admin/state` answers. `failed` says that turns failed lately, or is empty.
+    `state` is what `/admin/state` answers; `failed` of the last ten minutes' `turns` failed.
     """
     found = [*_of_child(state["opencode"]), *_of_gateway(state["gateway"])]
     if confinement.get("level") != "full":
@@ -93,7 +95,7 @@ def notes(state: Mapping[str, Any], confinement: Mapping[str, Any], failed: str)
         lacks = "; ".join(str(lack) for lack in confinement.get("lacks") or ())
         found.append(Note(level, f"Agents are not fully confined: {lacks}."))
     if failed:
-        found.append(Note("warn", failed))
+        found.append(Note("warn", f"{failed} of {turns} turns failed in the last ten minutes."))
     if not found:
         found.append(Note("ok", "Everything works."))
     if state["gateway"]["demo"]:

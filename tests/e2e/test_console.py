@@ -35,6 +35,7 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
         "SIDECAR_ADMIN_PORT": "0",
         "RUNTIME_API_KEY": KEY,
         "SIDECAR_HTTP_BOOKKEEPING_EVENTS": "0",
+        "SIDECAR_HTTP_LATE_READER_SECONDS": "170",
     }
     async with serving(**settings) as sidecar:
         address = await sidecar.url()
@@ -138,7 +139,7 @@ async def test_models_are_found_while_one_types(page: Page, url: str) -> None:
     await page.get_by_role("searchbox").press_sequentially("anthropic reasoning")
     await expect(rows).to_have_count(1)
     await expect(page.get_by_role("status")).to_contain_text("1 listed, 0 hidden")
-    assert page.url.endswith("?q=anthropic+reasoning")
+    await page.wait_for_url("**/console/models?q=anthropic+reasoning")
     await page.get_by_role("searchbox").fill("embedding")
     await expect(page.get_by_role("table", name="Hidden models")).to_contain_text("mode embedding")
     await page.get_by_role("searchbox").fill("qwen3")
@@ -147,19 +148,34 @@ async def test_models_are_found_while_one_types(page: Page, url: str) -> None:
 
 
 async def test_the_lists_are_read_again(page: Page, url: str) -> None:
-    """The button's page says when, and where from."""
-    await page.goto(f"{url}/console/models")
-    await page.get_by_role("button", name="Read the lists again").click()
+    """By the button, which comes back to the page; it says where the list is from."""
+    await page.goto(f"{url}/console/models?q=openai")
+    async with page.expect_response("**/console/models/refresh") as refreshed:
+        await page.get_by_role("button", name="Read the lists again").click()
+    assert (await refreshed.value).status == 303
+    await page.wait_for_url("**/console/models")
     await expect(page.get_by_role("status")).to_contain_text("from the demo gateway")
 
 
-async def test_a_turn_is_watched_as_it_streams(page: Page, url: str) -> None:
+_NOTE_PARTIAL_TEXTS = """
+  window.partial = [];
+  new MutationObserver(() => {
+    const text = document.querySelector("#events .is-partial .text");
+    if (text) window.partial.push(text.textContent);
+  }).observe(document.querySelector("#events"), { childList: true, subtree: true });
+"""
+
+
+async def test_a_turn_is_watched_as_it_streams(page: Page, url: str, raw: RawClient) -> None:
     """Text appears while it is written; afterwards the session has tokens, and the chart its turn."""
-    await try_it(page, url, "[[slow: 12x0.3 tick]]", tools="no tools")
-    writing = page.locator("#events .agent.is-partial .text")
-    await expect(writing).to_contain_text("tick1")
-    assert "tick12" not in await writing.inner_text()
+    session = await raw.new_session()
+    await page.goto(f"{url}/console/sessions/{session}")
+    await page.evaluate(_NOTE_PARTIAL_TEXTS)
+    await page.get_by_label("Message").fill("[[slow: 12x0.3 tick]]")
+    await page.get_by_role("button", name="Send").click()
     await expect(page.locator("#events .agent:not(.is-partial) .text")).to_contain_text("tick12")
+    texts = await page.evaluate("window.partial")
+    assert any("tick1" in text and "tick12" not in text for text in texts), texts
     await expect(line(page, "turn ended")).to_be_visible()
     await expect(page.locator("#facts")).to_contain_text("idle")
     await expect(page.locator("#facts")).to_contain_text("$0.000")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,39 @@ def test_what_is_kept_is_bounded_and_the_childs_own_giving_up_is_no_trouble() ->
     for _ in range(200):
         recent.child_ended(ChildExit(2, -9, "exited", NOW))
     assert len(recent.troubles) == 50
+
+
+def state_of(**changes: object) -> dict[str, Any]:
+    """What `/admin/state` answers when all is well, as far as it is looked at."""
+    gateway = {"demo": False, "last_error": None, "listed": 3, "failed_sources": {}}
+    child = {"state": "ready", "failure": None, "restart_pending": None}
+    return {
+        "gateway": gateway | {k: v for k, v in changes.items() if k in gateway},
+        "opencode": child | {k: v for k, v in changes.items() if k in child},
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "level", "failed", "expected"),
+    [
+        (state_of(), "full", 0, ["ok"]),
+        (state_of(demo=True), "full", 0, ["ok", "info"]),
+        (state_of(demo=True), "partial", 2, ["warn", "warn", "info"]),
+        (state_of(state="degraded", last_error="no answer"), "off", 0, ["bad", "warn", "warn"]),
+        (state_of(state="failed", failure="no file", listed=0), "full", 0, ["bad", "bad"]),
+        (state_of(state="starting", restart_pending="memory"), "full", 0, ["warn", "warn"]),
+        (state_of(last_error="no answer", listed=0), "full", 0, ["bad"]),
+        (state_of(failed_sources={"model_info": "403"}), "full", 0, ["warn"]),
+    ],
+)
+def test_what_is_wrong_comes_first(
+    state: dict[str, Any], level: str, failed: int, expected: list[str]
+) -> None:
+    """The worst before the rest; a good word only when nothing is wrong."""
+    confinement = {"level": level, "lacks": ["this kernel has no Landlock"]}
+    found = views.notes(state, confinement, failed=failed, turns=9)
+    assert [note.level for note in found] == expected
+    assert all(note.text.endswith(".") for note in found)
 
 
 @pytest.mark.parametrize(
