@@ -89,7 +89,7 @@ class NotFoundError(SidecarError):
 
 
 class ConflictError(SidecarError):
-    """A deterministic conflict: repeating the request cannot help, so the SDKs are told not to."""
+    """A conflict that a retry cannot resolve; `x-should-retry` says so to the SDKs."""
 
     status = 409
     type = "conflict_error"

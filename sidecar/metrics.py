@@ -57,7 +57,7 @@ class Loop(Protocol):
 class Metrics:
     """Counters and histograms of one sidecar, in a registry of its own.
 
-    `is_known_model` tells whether the catalogue has an id.
+    `is_known_model` returns whether the catalogue has an id.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class Metrics:
     def model_request_ended(
         self, model: str, outcome: str, *, seconds: float, first_byte_seconds: float | None
     ) -> None:
-        """It is over. A request that the child gave up tells nothing about the model's speed."""
+        """It is over. A request that the child gave up says nothing about the model's speed."""
         label = self.model_label(model)
         self._model_requests_running.dec()
         self._model_requests.labels(label, outcome).inc()

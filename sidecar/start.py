@@ -23,7 +23,7 @@ def leave_on_signals() -> None:
 def main() -> int:
     """Load the server and run it; return the process's exit code."""
     leave_on_signals()
-    # Modules stay for ever: looking for garbage among them is a tenth of the start, and later a pause
+    # Modules stay loaded: looking for garbage among them is a tenth of the start, and later a pause
     # in every full collection. `serve` enables it when all is loaded.
     gc.disable()
     # structlog imports rich at once, another tenth, to draw tracebacks that sidecar.logs writes itself.
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
-    """End a start that nobody wants any more: nothing is open yet.
+    """End a start that is no longer wanted: nothing is open yet.
 
     An exception instead could get lost inside an import.
     """

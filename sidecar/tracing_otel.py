@@ -54,7 +54,7 @@ class OtelTracer:
         attributes: Mapping[str, str | int | float | bool] | None = None,
     ) -> Span:
         """Begin a span."""
-        # An explicit empty context: what is current in this task is told by `parent` alone.
+        # An explicit empty context: the parent span is `parent` alone, not what is current in this task.
         carrier = {TRACEPARENT: parent} if parent else {}
         context = _propagator.extract(carrier, Context())
         span = self._tracer.start_span(name, context, _KINDS[kind], attributes=attributes)
@@ -69,8 +69,10 @@ class OtelTracer:
 class _OtelSpan:
     def __init__(self, span: OtelSdkSpan) -> None:
         self._span = span
-        told = span.get_span_context()
-        self.traceparent = f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"
+        context = span.get_span_context()
+        self.traceparent = (
+            f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        )
 
     def note(self, attributes: Mapping[str, str | int | float | bool]) -> None:
         """Add attributes."""

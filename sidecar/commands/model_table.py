@@ -28,7 +28,7 @@ _UNKNOWN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model. None is unknown; costs are USD per token; `sources` tells who said each known field."""
+    """One model. None is unknown; costs are USD per token; `sources` names the source of each known field."""
 
     runtime: str
     id: str
@@ -170,7 +170,7 @@ def _price(row: Row) -> str:
 
 
 def _abilities(row: Row) -> str:
-    """Name what it can do; what it is known not to do is left out, what nobody told is a dash."""
+    """Name what it can do; what it is known not to do is left out, what is unknown is a dash."""
     named = {
         "tools": row.supports_tools,
         "reasoning": row.supports_reasoning,

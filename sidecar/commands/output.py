@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, consoles, JSON, and how a failure is told."""
+"""What all commands share: exit codes, consoles, JSON, and how a failure is shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C, as shells count it."""
 
 _PIPE_WIDTH = 400
-"""Columns when nobody looks: tables keep one line per row, for grep."""
+"""Columns without a terminal: tables keep one line per row, for grep."""
 _SHORTEST_SECRET = 4
 """Shorter ones would mask ordinary words."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

@@ -40,7 +40,7 @@ Permission = Sequence[Mapping[str, str]]
 
 
 class FactError(Exception):
-    """The fact does not hold; the message tells what was seen instead."""
+    """The fact does not hold; the message says what was seen instead."""
 
 
 def expect(condition: object, seen: str) -> None:

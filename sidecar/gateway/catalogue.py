@@ -1,7 +1,7 @@
 """The catalogue: our merged, filtered, aged view of what the gateway offers.
 
 Refreshed on a timer and on demand, single-flight. The last good copy is served from memory, and after a
-restart from disk, whatever the gateway does; nobody who reads waits for the gateway.
+restart from disk, whatever the gateway does; reading it never waits for the gateway.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CatalogueSnapshot:
     """The catalogue at one moment. Immutable; replaced as a whole.
 
     `entries` has hidden models too, `listed` the ids to show in their order. `fetched_at` is seconds
-    since the epoch. `generation` changes only when `entries` do. `failed_sources` tells per source why
+    since the epoch. `generation` changes only when `entries` do. `failed_sources` says per source why
     it failed in the last refresh, `skipped` what could not be read in its answer; `skipped_counts` has the
     number, of which the first are named.
     """
@@ -277,7 +277,7 @@ class Catalogue:
         await self._save()
 
     def _check_empty(self, models: SourceFacts) -> None:
-        """Refuse an empty list once: a gateway that just restarted tells one. Raises GatewayError."""
+        """Refuse an empty list once: a restarted gateway may return one. Raises GatewayError."""
         is_new = not self._has_answered_empty
         self._has_answered_empty = not models
         had_none = self._snapshot is None or self._snapshot.origin == "fallback"

@@ -1,4 +1,4 @@
-"""Failures of model requests: what kind they are, and how they are told to the child. Pure."""
+"""Failures of model requests: what kind they are, and how they are reported to the child. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Three sources and the operator's word become one entry per model. Pure.
 
 Precedence per field: operator override > `/v1/model/info` > `/model_group/info` > `/v1/models`. What no
-source knows stays None: inventing a limit is the business of whoever needs one.
+source knows stays None: a caller that needs a limit chooses its own default.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CatalogueEntry:
 
     `listed` False hides it from the list (`hidden_because` says why) but it may still be named, unless
     `is_usable` is False too.
-    `created_at` is RFC 3339, the epoch when unknown. `sources` tells who said each known field.
+    `created_at` is RFC 3339, the epoch when unknown. `sources` names the source of each known field.
     """
 
     id: str

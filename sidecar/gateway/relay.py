@@ -36,7 +36,7 @@ FORWARDED_PATHS = frozenset(
         *("completions", "embeddings", "models"),
     }
 )
-"""What model clients need. Nothing else: whoever reads the token in the child's environment must not
+"""What model clients need. Nothing else: a process that reads the token in the child's environment must not
 reach the gateway's administration with our key."""
 
 _REFUSED_STATUS = 400
@@ -54,7 +54,7 @@ class Relay:
     """Listens on loopback and forwards `/v1/*` to the gateway with the real key.
 
     `url` ends in `/v1` and is valid after `start()`; `token` is what the child sends as Bearer or
-    x-api-key. `traceparent_of` tells the trace context of an opencode session's turn.
+    x-api-key. `traceparent_of` returns the trace context of an opencode session's turn.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Relay:
         return await self._forwarder.forward(request, call)
 
     async def _observed(self, request: web.Request, call: Call, model: str) -> web.StreamResponse:
-        """Forward between the two events; the end is told whatever happens."""
+        """Forward the request; its end is reported whatever happens."""
         request_id = new_id("req")
         session_id = request.headers.get("x-session-id", "")
         parent_id = request.headers.get("x-parent-session-id", "")

@@ -9,8 +9,8 @@ The rules:
 - An answer that makes no progress for `stall_seconds` while the client does not read is cut.
 - `most` requests are answered at once; further ones get 503, except for probes, which have `RESERVE` more.
 - At most `most + RESERVE` connections are open. A new one takes the place of the one that waits for a
-  request longest: clients that open connections and send nothing shut nobody out. Where all are at work, the
-  new one gets 503 and is closed.
+  request longest: clients that open connections and send nothing do not shut out others. Where all are
+  at work, the new one gets 503 and is closed.
 """
 
 from __future__ import annotations

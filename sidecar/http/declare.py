@@ -24,7 +24,7 @@ def get(
     has_head: bool = True,
     name: str = "",
 ) -> Callable[[_F], _F]:
-    """Declare a read. `name` tells routes with one handler apart.
+    """Declare a read. `name` distinguishes routes that share a handler.
 
     A stream has no HEAD: it would never end, and count as a reader.
     """

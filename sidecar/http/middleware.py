@@ -33,7 +33,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 PROBES = frozenset({"/health", "/livez", "/readyz", "/startupz"})
 PUBLIC_PATHS = PROBES | {"/openapi.json"}
-"""They need no key; nothing here tells more than states, versions and the shape of the API."""
+"""They need no key; nothing here reveals more than states, versions and the shape of the API."""
 
 CLIENT_GONE = 499
 """nginx's status for a client that did not wait: in logs and metrics, never sent."""
@@ -42,7 +42,7 @@ CONSOLE_ROOT = "/console"
 """Below it are the routes that check by themselves who calls: people with a cookie, see `sidecar.console`."""
 
 _UNLOGGED_PATHS = PROBES | {"/metrics"}
-"""Asked every few seconds for ever."""
+"""Asked every few seconds, so not logged."""
 
 _STORE_RETRY_SECONDS = 5.0
 _READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})

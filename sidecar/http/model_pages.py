@@ -1,4 +1,4 @@
-"""Pages of a list of models, whoever's list it is: the paging parameters, the page, its bytes and tag."""
+"""Pages of any list of models: the paging parameters, the page, its bytes and tag."""
 
 from __future__ import annotations
 

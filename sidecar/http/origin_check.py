@@ -2,7 +2,7 @@
 
 A browser on the same machine reaches a loopback port for every page that it shows. It names the page's site
 in `Origin` (on all writes) and in `sec-fetch-site`; a page cannot change either. A page can have its own name
-resolve to 127.0.0.1, though, and is then the same site: only `Host` still tells, which is that name.
+resolve to 127.0.0.1, though, and is then the same site: only `Host` still reveals it, as it has that name.
 Programs send neither, so their requests may have any content type, `curl -d` without a header included.
 """
 
@@ -31,8 +31,8 @@ def check_origin(
 ) -> Middleware:
     """Return the middleware that refuses pages of other sites, with `is_own_refused` all pages.
 
-    `is_host_checked` says that who means us calls us by a name or address of this machine. `remedy` tells
-    people what to do. Paths in `public` are for all.
+    `is_host_checked` requires a name or address of this machine in `Host`. `remedy` ends the error
+    message. Paths in `public` are for all.
     """
 
     @web.middleware

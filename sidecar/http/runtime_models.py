@@ -1,8 +1,8 @@
 """`/v1/models?runtime=cursor|anthropic`: other runtimes' lists for callers that cannot hold their keys.
 
 The policy is the catalogue's: one read at a time, the last good list in memory and on disk, its age
-told when it is served in place of a fresh one. A list is read when somebody asks, not on a timer: nobody
-may ever ask. It is answered as the runtime tells it; this server runs none of these models.
+told when it is served in place of a fresh one. A list is read on request, not on a timer: it may
+never be needed. It is returned as the runtime gives it; this server runs none of these models.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from sidecar.http.responses import encode
 from sidecar.store import disk_cache
 
 NOT_CONFIGURED = "runtime_not_configured"
-"""The `error_code` by which a program tells a list that is switched off from a wrong request."""
+"""The `error_code` with which a program distinguishes a list that is switched off from a wrong request."""
 
 _LONGEST_WAIT_SECONDS = 25.0
 """For the very first list; vendors answer in well under a second, their bad days take longer."""

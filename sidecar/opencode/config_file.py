@@ -43,7 +43,7 @@ MAX_BYTES = 16 * 1024 * 1024
 """About thirty thousand models; more is a gateway gone mad."""
 
 _PERMISSION: dict[str, Any] = {
-    "*": "allow",  # nobody is there to be asked: a question would park the turn for ever
+    "*": "allow",  # no person can answer: a question would block the turn indefinitely
     "doom_loop": "allow",
     "question": "deny",
     "skill": {"*": "allow", "customize-opencode": "deny"},  # a kilobyte in every prompt
@@ -144,7 +144,7 @@ def render(
                 "description": "Runs the sessions of the sidecar.",
                 "prompt": "You are an agent that works with the tools you are given.",
             },
-            "title": {"disable": True},  # a model call per session for a name that nobody sees
+            "title": {"disable": True},  # a model call per session for a name that is never shown
         },
         "provider": provider_config(models),
         "experimental": {"mcp_timeout": MCP_REQUEST_MILLISECONDS},

@@ -73,7 +73,7 @@ class CustomTools:
         pairing.answers[key].append(result)
 
     def clear(self, session_id: str) -> None:
-        """The turn is over: calls that still wait are cancelled, answers nobody took are dropped."""
+        """The turn is over: waiting calls are cancelled, answers that no call has taken are dropped."""
         pairing = self._pairings.pop(session_id, None)
         if pairing is None:
             return

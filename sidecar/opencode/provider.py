@@ -20,9 +20,9 @@ RELAY_URL_REFERENCE = f"{{env:{RELAY_URL_VARIABLE}}}"
 RELAY_TOKEN_REFERENCE = f"{{env:{RELAY_TOKEN_VARIABLE}}}"
 
 DEFAULT_CONTEXT_TOKENS = 128_000
-"""For a model whose limit nobody knows. Absent would switch off compaction and end in a refusal."""
+"""For a model whose limit is unknown. Absent would switch off compaction and end in a refusal."""
 DEFAULT_OUTPUT_TOKENS = 8192
-"""For a model whose limit nobody knows; opencode's own 32000 is more than many models accept."""
+"""For a model whose limit is unknown; opencode's own 32000 is more than many models accept."""
 
 _MIN_COMPACTED_TOKENS = 16_384
 """opencode's own prompt and tools take up to about 10 000 tokens, which no compaction removes. Below this

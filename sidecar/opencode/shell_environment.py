@@ -1,4 +1,4 @@
-"""Hands a session's variables to the shells of that session, and to nobody else.
+"""Hands a session's variables to the shells of that session only.
 
 Our plug-in in the child (`plugin/shell_environment.js`) asks before every command of an agent. A token
 could not protect this: agents run as the child's user and can read its environment. So the plug-in

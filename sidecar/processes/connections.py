@@ -24,8 +24,8 @@ Holds = Callable[[int, str], bool | None]
 def is_from_below(ours: Address, theirs: Address, *, root: int) -> bool:
     """Whether the other end of our connection may be held by a process below `root`.
 
-    `ours` and `theirs` are both ends as our socket sees them. True also when it cannot be told: the other end
-    is closed already, or a process below `root` hides its files and no other process holds the socket.
+    `ours` and `theirs` are both ends as our socket sees them. True also when unknown: the other end is
+    closed already, or a process below `root` hides its files and no other process holds the socket.
     """
     if not (_PROC / "net" / "tcp").exists():
         return False

@@ -1,7 +1,7 @@
 """One child process and all below it: spawn, read its lines, signal, wait. Mechanism only.
 
 Built on asyncio's protocol interface rather than on `asyncio.subprocess.Process`, whose `wait()`
-also waits until the output pipes close: a grandchild that inherited them could hold it for ever.
+also waits until the output pipes close: a grandchild that inherited them could hold it open indefinitely.
 """
 
 from __future__ import annotations

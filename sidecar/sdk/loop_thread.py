@@ -36,7 +36,7 @@ class LoopThread:
         """Run `make()` on the loop and wait for its result. Raises what it raises.
 
         Raises ClientClosedError after `close()`, when closed meanwhile, and in a child made by fork(),
-        where the thread does not exist and a call would wait for ever.
+        where the thread does not exist and a call would never return.
         """
         with self._lock:
             if self._is_closed:

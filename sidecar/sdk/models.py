@@ -80,7 +80,7 @@ class ModelInfo(BaseModel):
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], *, runtime: str, raw: Any) -> Self | None:
-        """Build from foreign data: a field of a wrong type counts as not told, so that one odd number
+        """Build from foreign data: a field of a wrong type counts as absent, so that one odd number
         does not hide a usable model. None when there is no usable id.
         """
         values = {**fields, "runtime": runtime, "raw": raw}

@@ -62,7 +62,7 @@ class Registry:
         if wanted <= known:
             return
         for name in self._found():
-            with contextlib.suppress(InvalidSettingError):  # told when that runtime is asked
+            with contextlib.suppress(InvalidSettingError):  # raised when that runtime is used
                 self.get(name)
         known = self._endpoint_names()
         if unknown := wanted - known:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 MAX_DEPTH = 128
-"""Arrays and objects inside each other. Nobody writes as many, and the stack holds several times this."""
+"""Arrays and objects inside each other. No real document is as deep; the stack holds several times this."""
 
 _LONGEST_INTEGER = 308
 """Digits that every double holds."""
@@ -160,7 +160,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _no_constant(_name: str) -> None:
-    """`NaN` and `Infinity` count as not told."""
+    """`NaN` and `Infinity` count as absent."""
 
 
 def _finite(text: str) -> float:

@@ -98,7 +98,7 @@ class Agent(Strict):
     disable: bool | None = None
 
 
-Action = Literal["allow", "deny"]  # never "ask": nobody answers where no session asked for it
+Action = Literal["allow", "deny"]  # never "ask": only sessions that asked for it get an answer
 
 
 class Config(Strict):

@@ -87,6 +87,7 @@ def test_previews_of_a_message_add_up_to_a_prefix_of_it(name: str) -> None:
             shown[preview.event_id] = ""
         else:
             shown[preview.event_id] += body["delta"]["content"]["text"]
+    assert finals
     for event_id, text in finals.items():
         assert event_id in shown
         assert text.startswith(shown[event_id])

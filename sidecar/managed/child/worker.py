@@ -151,7 +151,7 @@ class ChildWorker:
             case do.AskBusy():
                 return got.Busy(await child.is_busy())
             case do.ReadTruth():
-                # In this order: what is not busy any more has told all its messages.
+                # In this order: once it is idle, its messages are complete.
                 is_busy = await child.is_busy()
                 return got.Truth(is_busy, tuple(await child.messages()))
         return None

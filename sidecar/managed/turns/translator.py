@@ -266,7 +266,7 @@ class TurnTranslator:
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
-            self._finished_parts.add(part["id"])  # told again after a gap
+            self._finished_parts.add(part["id"])  # it may be reported again after a gap
             self.has_text = self.has_thought = False
             self._step_start(out)
         elif kind == "step-finish":
