@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: browser chaos help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: browser chaos fuzz help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -55,6 +55,9 @@ format: setup-dev ## Let ruff fix and format
 
 types: setup-dev ## mypy --strict
 	$(BIN)/mypy --strict -p sidecar -p bench
+
+fuzz: setup-dev ## Requests drawn from the OpenAPI document, right and wrong ones (SEED=7 FUZZ_CASES=500: by hand)
+	@exec env SEED=$(SEED) $(BIN)/pytest -m fuzz --timeout 900 tests/fuzz $(ARGS)
 
 bench: setup-dev ## Measure, print the tables and write bench/RESULTS.md (installs LiteLLM, to compare with)
 	@tools/setup.sh litellm
