@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,6 +129,11 @@ class CompatBench:
         self._directories = 0
 
     @property
+    def stand_ins(self) -> Path:
+        """Where the programs are that stand in for a shell and ripgrep, and their logs."""
+        return self.root / "stand-ins"
+
+    @property
     def client(self) -> ChildClient:
         """The client of the running boot."""
         client = self.supervisor.client
@@ -220,6 +227,7 @@ async def open_bench(root: Path, settings: ChildSettings) -> AsyncIterator[Compa
             session=session,
             relay=lambda: RelayAccess(f"{gateway.url}/v1", TOKEN),
             inherited=os.environ,
+            confining=await asyncio.to_thread(_put_stand_ins, root / "stand-ins"),
         )
         pump = EventPump(supervisor=supervisor)
         shells = ShellEnvironment(
@@ -245,6 +253,20 @@ async def open_bench(root: Path, settings: ChildSettings) -> AsyncIterator[Compa
             await supervisor.stop()
             await shells.close()
             await gateway.close()
+
+
+def _put_stand_ins(folder: Path) -> list[str]:
+    """Put programs before the real ones that note their calls; return what has opencode find them."""
+    folder.mkdir(parents=True)
+    search_path = os.environ.get("PATH", os.defpath)
+    for name in ("bash", "rg"):
+        if real := shutil.which(name, path=search_path):
+            log = shlex.quote(str(folder / f"{name}.log"))
+            note = f"IFS=$(printf '\\037'); printf '%s\\n' \"$PWD$IFS$*\" >> {log}; unset IFS"
+            (folder / name).write_text(f'#!/bin/sh\n{note}\nexec {shlex.quote(real)} "$@"\n')
+            (folder / name).chmod(0o755)
+    env = shutil.which("env", path=search_path) or "/usr/bin/env"
+    return [env, f"SHELL={folder / 'bash'}", f"PATH={folder}{os.pathsep}{search_path}"]
 
 
 async def _variables_of(directory: Path) -> Mapping[str, str]:

@@ -42,6 +42,10 @@ _GONE_TIMEOUT_SECONDS = 15.0
 """How long after a restart command the old process may still answer."""
 _OUTPUT_EXCERPT = 500
 
+_NOT_CONFINED = (
+    "opencode was not seen to be started with what `opencode-sidecar child-env` prints as "
+    "SIDECAR_CONFINED_BY before its command line, in a process namespace that both containers share"
+)
 _EXITED = "exited"
 _STOPPED = "stopped"
 
@@ -58,11 +62,13 @@ class AttachedChild(Child):
         session: aiohttp.ClientSession,
         marker: str,
         is_busy: IsBusy = never_busy,
+        must_be_confined: bool = False,
     ) -> None:
         super().__init__(settings, is_busy=is_busy)
         assert settings.url is not None
         assert settings.password is not None
         self._marker = marker
+        self._must_be_confined = must_be_confined
         self._process: AttachedProcess | None = None
         self._url = settings.url
         self._password = settings.password.get_secret_value()
@@ -155,6 +161,13 @@ class AttachedChild(Child):
                     _log.warning("leftover processes of an earlier run killed", count=killed)
                 boot = Boot(self.boot + 1, client)
                 await self._know_process(boot)
+                is_confined = self._process is not None and self._process.is_confined
+                if not is_confined and self._must_be_confined:
+                    self._forget_process()
+                    self._fail(f"SIDECAR_CONFINEMENT=required: {_NOT_CONFINED}")
+                    return None
+                if self._process is not None and not is_confined:
+                    _log.warning("agents are not confined", because=_NOT_CONFINED)
                 if self._is_stopping:
                     self._forget_process()
                     return None

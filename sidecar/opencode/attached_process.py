@@ -31,6 +31,8 @@ another process than the next."""
 _REQUEST = b"GET /global/health HTTP/1.1\r\nHost: %s\r\n\r\n"
 """Any answer will do, a refusal too: what answers has accepted the connection."""
 _INIT = 1
+_RULES_VARIABLE = "SIDECAR_SHELL_RULES"
+"""Set by `processes/confine.c`."""
 _TERM_GRACE_SECONDS = 5.0
 
 Address = tuple[str, int]
@@ -87,6 +89,11 @@ class AttachedProcess:
     def is_gone(self) -> bool:
         """Whether it has ended."""
         return self._ended.is_set()
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether it was started by the launcher, which gives its shells their rules."""
+        return orphans.has_variable(self.pid, _RULES_VARIABLE)
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop when it ends."""

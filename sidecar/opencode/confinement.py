@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 
-from sidecar.config import ConfinementSettings
+from sidecar.config import ConfinementSettings, Settings
 from sidecar.errors import SettingsError
-from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles
+from sidecar.opencode.environment import CONFINED_BY_VARIABLE, PLUGIN_FILE, ChildFiles
 from sidecar.processes import landlock
 
 Level = Literal["full", "partial", "off"]
@@ -64,6 +65,10 @@ commands (git), or links can lead out (ripgrep)."""
 _SHELLS = ("bash", "sh")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 _MAX_SPLIT = 1000
+_ELSEWHERE = (
+    f"opencode is started by another container: it is confined if its command line begins with what "
+    f"`opencode-sidecar child-env` prints as {CONFINED_BY_VARIABLE}"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -76,11 +81,17 @@ class Confinement:
     lacks: tuple[str, ...] = ()
     """What does not hold here, one sentence for each."""
     command: tuple[str, ...] = ()
-    """What goes before opencode's own command line; empty without walls."""
+    """What goes before opencode's own command line; also without walls."""
 
     def describe(self) -> dict[str, Any]:
         """Return what `/health` shows: `{"level": "full"}`, with what it lacks where that is not all."""
         return {"level": self.level} | ({"lacks": list(self.lacks)} if self.lacks else {})
+
+    def in_other_container(self) -> Confinement:
+        """Return what can be said of an opencode that another container starts."""
+        if not self.is_on:
+            return self
+        return replace(self, level="partial", lacks=(*self.lacks, _ELSEWHERE))
 
     @property
     def is_on(self) -> bool:
@@ -100,6 +111,24 @@ class Surroundings:
     binary: Path | None
     """opencode's executable; None when another container brings it."""
 
+    @classmethod
+    def of(cls, settings: Settings, files: ChildFiles, binary: Path | None) -> Surroundings:
+        """Return them as the settings have them."""
+        storage = settings.storage
+        workspaces = storage.workspaces_dir.resolve()
+        return cls(
+            files=ChildFiles(files.root.resolve()),
+            workspaces_dir=workspaces,
+            protected=(
+                storage.data_dir,
+                storage.database_file,
+                workspaces,
+                *settings.secret_files(),
+            ),
+            environ=os.environ,
+            binary=binary,
+        )
+
 
 def prepare(settings: ConfinementSettings, around: Surroundings) -> Confinement:
     """Write the rules, put the launcher in place, see that it works.
@@ -108,11 +137,12 @@ def prepare(settings: ConfinementSettings, around: Surroundings) -> Confinement:
     """
     if settings.mode == "off":
         _log.warning("agents are not confined: SIDECAR_CONFINEMENT is off")
-        return Confinement("off", ("SIDECAR_CONFINEMENT is off",))
+        return Confinement("off", ("SIDECAR_CONFINEMENT is off",), _reporting_shell(around))
     try:
         command = _install(settings, around)
     except landlock.LauncherError as error:
-        found = Confinement("off", (f"agents are not confined at all: {error}",))
+        lack = f"agents are not confined at all: {error}"
+        found = Confinement("off", (lack,), _reporting_shell(around))
     else:
         lacks = tuple(landlock.lacks(landlock.abi()))
         found = Confinement("partial" if lacks else "full", lacks, command)
@@ -152,6 +182,29 @@ def _install(settings: ConfinementSettings, around: Surroundings) -> tuple[str, 
         raise landlock.LauncherError(f"{files.walls} cannot be prepared: {error}") from error
     landlock.probe(files.launcher, files.walls / "opencode.rules")
     return (str(files.launcher), str(files.walls / "opencode.rules"))
+
+
+def _reporting_shell(around: Surroundings) -> tuple[str, ...]:
+    """Return a start of opencode whose shell reports the end of a command by a signal as a status.
+
+    For without the launcher, which does so, too: opencode does not notice such an end itself, and waits for
+    the command's time limit. Nothing is returned where that cannot be had.
+    """
+    shells = _found(_SHELLS, around)
+    env = _found(["env"], around)
+    if not shells or not env or around.binary is None:
+        return ()
+    shell = around.files.walls / "reporting" / shells[0].name
+    try:
+        shell.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = shell.with_suffix(".new")
+        draft.write_text(f'#!/bin/sh\n{shlex.quote(str(shells[0]))} "$@"\nexit $?\n', "utf-8")
+        draft.chmod(0o700)
+        draft.replace(shell)
+    except OSError as error:
+        _log.warning("no shell that reports signals", error=str(error))
+        return ()
+    return (str(env[0]), f"SHELL={shell}")
 
 
 def _shared_rules(settings: ConfinementSettings, around: Surroundings) -> Iterator[str]:

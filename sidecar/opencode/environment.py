@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from sidecar.processes.orphans import MARKER_VARIABLE, marker_for
 RELAY_URL_VARIABLE = "SIDECAR_RELAY_URL"
 RELAY_TOKEN_VARIABLE = "SIDECAR_RELAY_TOKEN"  # noqa: S105  # a name
 SHELL_SOCKET_VARIABLE = "SIDECAR_SHELL_SOCKET"
+CONFINED_BY_VARIABLE = "SIDECAR_CONFINED_BY"
+"""For another container: what its command line begins with, so that opencode is confined."""
 USERNAME = "opencode"
 
 INHERITED = frozenset(
@@ -161,7 +163,7 @@ class ChildFiles:
     def own_variables(self) -> list[str]:
         """Return the variables that are opencode's alone: no command of an agent has them."""
         nowhere = RelayAccess("", "")
-        ours = attached_environment(self, password="", relay=nowhere)
+        ours = attached_environment(self, password="", relay=nowhere, confining=("-",))
         return sorted(ours.keys() - {"HOME", "NO_PROXY", "no_proxy"})
 
     @property
@@ -243,10 +245,17 @@ def build_environment(
     }
 
 
-def attached_environment(files: ChildFiles, *, password: str, relay: RelayAccess) -> dict[str, str]:
-    """Return what an opencode in another container must be given beside that container's own."""
+def attached_environment(
+    files: ChildFiles, *, password: str, relay: RelayAccess, confining: Sequence[str]
+) -> dict[str, str]:
+    """Return what an opencode in another container must be given beside that container's own.
+
+    `confining` goes before its command line (`confinement`).
+    """
     ours = build_environment(files, inherited={}, password=password, relay=relay)
     ours[MARKER_VARIABLE] = marker_for(relay.token)
+    if confining:
+        ours[CONFINED_BY_VARIABLE] = " ".join(confining)
     return {name: value for name, value in ours.items() if name != "PATH"}
 
 

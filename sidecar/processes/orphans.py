@@ -37,6 +37,11 @@ def is_marked(pid: int, marker: str, variable: str = MARKER_VARIABLE) -> bool:
     return f"{variable}={marker}".encode() in _environ(pid).split(b"\0")
 
 
+def has_variable(pid: int, variable: str) -> bool:
+    """Whether that process was started with the variable, as far as we may look."""
+    return any(entry.startswith(f"{variable}=".encode()) for entry in _environ(pid).split(b"\0"))
+
+
 def survivors(marker: str, variable: str = MARKER_VARIABLE) -> list[int]:
     """Return the ids of live processes that carry the marker, except our own."""
     return [pid for pid in _pids() if pid != os.getpid() and is_marked(pid, marker, variable)]

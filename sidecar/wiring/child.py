@@ -66,8 +66,10 @@ async def make_child(
     if settings.child.url is None:  # now, not when the first start fails
         binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
     plugin = await _lay_out(settings, files)
-    around = _around(settings, files, binary)
+    around = Surroundings.of(settings, files, binary)
     confinement = await asyncio.to_thread(prepare, settings.confinement, around)
+    if settings.child.url is not None:
+        confinement = confinement.in_other_container()
     external = external_rules(files.private.resolve() if confinement.is_on else None)
     supervisor = _child(
         settings.child,
@@ -76,6 +78,7 @@ async def make_child(
         relay=lambda: RelayAccess(relay.url, relay.token),
         is_busy=is_busy,
         confining=confinement.command,
+        must_be_confined=settings.confinement.mode == "required",
     )
     config_file = ConfigFile(
         files.config_file,
@@ -122,18 +125,6 @@ def _leaves_others(supervisor: Child, keepers: Path) -> OnMove:
     return leave
 
 
-def _around(settings: Settings, files: ChildFiles, binary: Path | None) -> Surroundings:
-    storage = settings.storage
-    workspaces = storage.workspaces_dir.resolve()
-    return Surroundings(
-        files=ChildFiles(files.root.resolve()),
-        workspaces_dir=workspaces,
-        protected=(storage.data_dir, storage.database_file, workspaces, *settings.secret_files()),
-        environ=os.environ,
-        binary=binary,
-    )
-
-
 async def _lay_out(settings: Settings, files: ChildFiles) -> Path:
     """Make the child's directories and return where it finds our plug-in."""
     try:
@@ -162,11 +153,16 @@ def _child(
     relay: Callable[[], RelayAccess],
     is_busy: IsBusy,
     confining: Sequence[str],
+    must_be_confined: bool,
 ) -> Child:
     """Return the opencode that we start, or the one that somebody else does."""
     if settings.url is not None:
         return AttachedChild(
-            settings=settings, session=session, marker=marker_for(relay().token), is_busy=is_busy
+            settings=settings,
+            session=session,
+            marker=marker_for(relay().token),
+            is_busy=is_busy,
+            must_be_confined=must_be_confined,
         )
     return Supervisor(
         settings=settings,

@@ -101,14 +101,13 @@ def _placed(text: str, places: Mapping[str, str]) -> str:
 
 
 @asynccontextmanager
-async def pod_of(image: Image, enter: Sequence[str]) -> AsyncIterator[Pod]:
+async def pod_of(image: Image, enter: Sequence[str], **settings: str) -> AsyncIterator[Pod]:
     """Run the image twice: as opencode, and as a sidecar that is attached to it."""
     if os.geteuid() != 0:
         pytest.fail("this test makes namespaces: run `make deploy-check` as root")
     with tempfile.TemporaryDirectory(prefix="pod-") as folder:
         data = Path(folder, "data")
         (data / "opencode" / "cwd").mkdir(parents=True)
-        shutil.copy(PRYING_AGENT, data)
         shutil.copy(IMPOSTOR, data)
         for path in (data, *data.rglob("*")):
             os.chown(path, USER, USER)
@@ -120,6 +119,9 @@ async def pod_of(image: Image, enter: Sequence[str]) -> AsyncIterator[Pod]:
             "SIDECAR_RELAY_PORT": str(free_port()),
             "SIDECAR_ADMIN_PORT": str(free_port()),
             "SIDECAR_CHILD_HEALTH_INTERVAL_SECONDS": "1",
+            # In the image all programs are below /opt and /usr.
+            "SIDECAR_CONFINEMENT_READABLE": f"{image.prefix},{sys.base_prefix}",
+            **settings,
         }
         own = {"PATH": os.environ["PATH"]} | image.environment | {"DATA_DIR": str(data)}
         child_env, opencode = (
@@ -162,13 +164,41 @@ async def test_in_a_shared_namespace_nothing_is_missing(sharing: Pod) -> None:
         assert (await run(raw, second, "printenv DEPLOY_KEY")) == "value-of-two\n"
 
 
+async def test_in_a_shared_namespace_agents_are_confined(sharing: Pod) -> None:
+    """What `child-env` printed confines the other container's opencode, and what sessions start ends."""
+    opencode = (await sharing.state())["pid"]
+    async with sharing.raw() as raw:
+        victim = await sharing.session(raw, "value-of-the-victim")
+        attacker = await sharing.session(raw, "value-of-the-attacker")
+        await run(raw, victim, "echo diary > diary.txt")
+        directory = sharing.data_dir / "workspaces" / victim
+        paths = [
+            *(sharing.data_dir / name for name in ("secret.key", "sidecar.db", "opencode.env")),
+            *(directory / "diary.txt", Path(f"/proc/{opencode}/environ")),
+        ]
+        reading = "; ".join(f"(: < {path}) 2>&1" for path in paths)
+        said = await run(raw, attacker, f"{reading}; true")
+        assert said.count("Permission denied") == len(paths), said
+        mark = "987654321"
+        await run(raw, attacker, f"setsid env -i sleep {mark} </dev/null >/dev/null 2>&1 &")
+        assert _sleeping(mark)
+        await raw.call("DELETE", f"/v1/sessions/{attacker}")
+        assert not _sleeping(mark)
+
+
+def _sleeping(mark: str) -> bool:
+    return any(p.info["cmdline"] == ["sleep", mark] for p in psutil.process_iter(["cmdline"]))
+
+
 async def test_a_shell_beside_opencode_is_refused(sharing: Pod) -> None:
     """The same user, container, socket and environment do not make a shell opencode; ours is closed to it."""
     async with sharing.raw() as raw:
         victim = await sharing.session(raw, "value-of-the-victim")
         attacker = await sharing.session(raw, "value-of-the-attacker")
         directory = sharing.data_dir / "workspaces" / victim
-        script = sharing.data_dir / PRYING_AGENT.name
+        await run(raw, attacker, "true")
+        script = sharing.data_dir / "workspaces" / attacker / PRYING_AGENT.name
+        shutil.copy(PRYING_AGENT, script)
         asked = ChildFiles(sharing.data_dir / "opencode").shell_socket
         command = [str(PYTHON), str(script), str(asked), str(directory)]
         answer = await run(raw, attacker, shlex.join(command))
@@ -182,8 +212,17 @@ async def test_a_shell_beside_opencode_is_refused(sharing: Pod) -> None:
     assert "shell environment refused" in sharing.sidecar.log_file.read_text()
 
 
-async def test_a_process_of_an_agent_is_not_taken_for_opencode(sharing: Pod) -> None:
-    """One that took off its mark, outlived opencode and listens in its place is no child of the engine."""
+async def test_a_process_of_an_agent_is_not_taken_for_opencode(image: Image) -> None:
+    """One that took off its mark, outlived opencode and listens in its place is no child of the engine.
+
+    Where agents are not confined: else it does not outlive opencode.
+    """
+    with shared_namespace() as enter:
+        async with pod_of(image, enter, SIDECAR_CONFINEMENT="off") as pod:
+            await _is_not_taken_for_opencode(pod)
+
+
+async def _is_not_taken_for_opencode(sharing: Pod) -> None:
     script = sharing.data_dir / IMPOSTOR.name
     serve = shlex.join([str(PYTHON), str(script), "serve", "--port", str(sharing.port)])
     loop = shlex.quote(f"until {serve}; do sleep 0.1; done")

@@ -34,12 +34,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def platform_runs(port: int, *, is_marked: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def platform_runs(
+    port: int, *, is_marked: bool = False, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Somebody else runs it, with the environment that we asked for or without."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, "serve", "--port", str(port)],
         stdout=subprocess.DEVNULL,
-        env=os.environ | ({orphans.MARKER_VARIABLE: MARKER} if is_marked else {}),
+        env=os.environ | ({orphans.MARKER_VARIABLE: MARKER} if is_marked else {}) | environment,
     )
     try:
         yield process
@@ -51,7 +53,14 @@ def platform_runs(port: int, *, is_marked: bool = False) -> Iterator[subprocess.
 class Watch:
     """An attached child, the states it went through, and a bell for each."""
 
-    def __init__(self, session: aiohttp.ClientSession, port: int, **settings: object) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        port: int,
+        *,
+        must_be_confined: bool = False,
+        **settings: object,
+    ) -> None:
         self.port = port
         self.session = session
         self.is_busy = False
@@ -68,6 +77,7 @@ class Watch:
             session=session,
             marker=MARKER,
             is_busy=self._is_asked,
+            must_be_confined=must_be_confined,
         )
         self.child.on_state_change(self._note)
 
@@ -256,6 +266,23 @@ async def test_too_much_memory_ends_it_when_idle(
     watch.is_busy = True
     with platform_runs(watch.port, is_marked=True):
         await watch.until("ready", 2)
+        await watch.child.stop()
+
+
+async def test_where_confinement_is_required_it_has_to_be_seen(
+    session: aiohttp.ClientSession,
+) -> None:
+    """Only an opencode whose launcher gave its shells their rules is used; for another the error says so."""
+    watch = Watch(session, free_port(), must_be_confined=True)
+    with platform_runs(watch.port, is_marked=True):
+        await watch.child.start()
+        async with asyncio.timeout(20):
+            await watch.child.failed.wait()
+    assert "SIDECAR_CONFINED_BY" in watch.child.failure
+    watch = Watch(session, free_port(), must_be_confined=True)
+    with platform_runs(watch.port, is_marked=True, SIDECAR_SHELL_RULES="rules"):
+        await watch.child.start()
+        await watch.child.wait_ready(20)
         await watch.child.stop()
 
 

@@ -56,7 +56,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
 def test_another_container_gets_what_it_needs(tmp_path: Path) -> None:
     """The same but our PATH, with a marker that both can tell."""
     relay = RelayAccess("http://127.0.0.1:9/v1", "token")
-    given = attached_environment(ChildFiles(tmp_path), password="pw", relay=relay)
+    given = attached_environment(ChildFiles(tmp_path), password="pw", relay=relay, confining=())
     assert set(_environment(tmp_path)) - set(given) == {"PATH", "LC_ALL"}
     assert given["SIDECAR_CHILD_MARKER"] == marker_for("token") != marker_for("another")
 
