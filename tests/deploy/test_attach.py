@@ -129,7 +129,8 @@ async def pod_of(image: Image, enter: Sequence[str], **settings: str) -> AsyncIt
             for container in sidecar_of("attached")[0]["spec"]["initContainers"]
         )
         code, printed = await run_once(child_env, {**own, **variables})
-        assert (code, printed) == (0, "")
+        assert code == 0, printed
+        assert "the-" not in printed, "a secret"
         with data.with_name("opencode.log").open("wb") as log:
             process = subprocess.Popen(opencode, env=own, stdout=log, stderr=subprocess.STDOUT)
         try:
