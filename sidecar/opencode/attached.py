@@ -167,7 +167,7 @@ class AttachedChild(Child):
                     self._fail(f"SIDECAR_CONFINEMENT=required: {_NOT_CONFINED}")
                     return None
                 if self._process is not None and not is_confined:
-                    _log.warning("agents are not confined", because=_NOT_CONFINED)
+                    _log.warning("agents are not confined", reason=_NOT_CONFINED)
                 if self._is_stopping:
                     self._forget_process()
                     return None
