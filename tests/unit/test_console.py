@@ -45,7 +45,7 @@ def test_a_session_holds_no_key_and_ends_with_it() -> None:
 
 
 def test_a_session_that_was_ended_stays_ended() -> None:
-    """Whoever kept a copy of the cookie is not let in with it; other sessions go on."""
+    """A kept copy of its cookie opens nothing; other sessions go on."""
     ours = make()
     session, other = ours.begin(NOW), ours.begin(NOW)
     ours.end(session)
