@@ -1,9 +1,9 @@
 """A storm: `python -m tests.chaos.storm --seed 7 --minutes 20` (or `make chaos SEED=7 MINUTES=20`).
 
-Twenty sessions run mixed turns on a demo gateway that lies, while a seeded schedule kills, stops and replaces
-opencode, kills and stops the sidecar, hangs up readers and sends hostile bodies. Afterwards everything is
-settled, and the log is compared with what the clients saw. The seed fixes what is done, not how the machine
-interleaves it.
+Twenty sessions run mixed turns on a demo gateway that lies, while a seeded schedule does what `storm_faults`
+has: kills, a locked and a failing disk, a gateway that is away, careless and hostile clients. Afterwards
+everything is settled, and the log is compared with what the clients saw. The seed fixes what is done, not how
+the machine interleaves it.
 """
 
 from __future__ import annotations
@@ -11,29 +11,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.demo_gateway import DemoGateway
-from tests.chaos import hostile_bodies
 from tests.chaos.storm_audit import Findings, audit
 from tests.chaos.storm_clients import StormClient
+from tests.chaos.storm_faults import RECOVERED_FROM, faults_of
 from tests.chaos.storm_site import KEY, Site
+from tests.fakes.mcp_process import mcp_server
 from tests.harness import GATEWAY_KEY, http_client
 from tests.raw_client import RawClient
 
 SESSIONS = 20
-_HOSTILE_BYTES = 2_000_000
 _PAUSES = (2.0, 8.0)
 _LAST_TURNS_SECONDS = 300.0
-
-Fault = Callable[[], Awaitable[None]]
 
 
 @dataclass
@@ -47,11 +43,13 @@ class Report:
     """Seconds from a fault to ready."""
     findings: Findings = field(default_factory=Findings)
     orphans: list[int] = field(default_factory=list)
+    stalls: list[str] = field(default_factory=list)
+    """What held the event loop for too long, as logged."""
 
     @property
     def is_good(self) -> bool:
         """Whether every promise was kept."""
-        return not self.orphans and not self.findings.broken
+        return not (self.orphans or self.findings.broken or self.stalls)
 
     def __str__(self) -> str:
         found = self.findings
@@ -66,6 +64,8 @@ class Report:
             f"recovery p50 {p50:.1f}, p95 {p95:.1f} plain starts, of {len(self.recoveries)}",
             *(f"{name}: {len(cases)}" for name, cases in found.promises().items()),
             f"orphans: {len(self.orphans)}",
+            f"loop stalls over 50 ms: {len(self.stalls)}",
+            *(f"BROKEN: the loop was held: {stall}" for stall in self.stalls),
             *(f"BROKEN: {sentence}" for sentence in found.broken),
         ]
         return "\n".join(lines)
@@ -74,10 +74,12 @@ class Report:
 class Storm:
     """One storm over one site."""
 
-    def __init__(self, site: Site, seed: int) -> None:
+    def __init__(self, site: Site, seed: int, mcp_url: str) -> None:
         self._site = site
         self._random = random.Random(seed)  # reproducible on purpose
-        self._clients = [StormClient(site.url, KEY, number, seed) for number in range(SESSIONS)]
+        self._clients = [
+            StormClient(site.url, KEY, number, seed, mcp_url) for number in range(SESSIONS)
+        ]
         self.report = Report(seed)
 
     async def run(self, seconds: float) -> Report:
@@ -109,7 +111,7 @@ class Storm:
 
     async def _blow(self, ends_at: float, running: list[asyncio.Task[None]]) -> None:
         """Do one thing after the other; each kind once before any comes again."""
-        faults = self._faults()
+        faults = faults_of(self._site, self._clients, self._random)
         bag: list[str] = []
         while time.monotonic() < ends_at:
             await asyncio.sleep(self._random.uniform(*_PAUSES))
@@ -122,61 +124,8 @@ class Storm:
             began = time.monotonic()
             await faults[name]()
             await self._site.ready()
-            if name in _RECOVERED_FROM:
+            if name in RECOVERED_FROM:
                 self.report.recoveries.append(time.monotonic() - began)
-
-    def _faults(self) -> Mapping[str, Fault]:
-        site = self._site
-
-        async def child(number: signal.Signals) -> None:
-            boots = len(site.process.entries("child ready"))
-            site.send_child(number)
-            await site.process.logged("child ready", count=boots + 1, seconds=120)
-
-        async def replace_child() -> None:
-            boots = len(site.process.entries("child ready"))
-            await site.restart_opencode()
-            # One retires at a time: it may have to wait for the end of an earlier one.
-            await site.process.logged("child ready", count=boots + 1, seconds=180)
-
-        async def pause_child() -> None:
-            site.send_child(signal.SIGSTOP)
-            await asyncio.sleep(2.0)
-            site.send_child(signal.SIGCONT)
-
-        async def pause_sidecar() -> None:
-            site.process.send(signal.SIGSTOP)
-            await asyncio.sleep(3.0)
-            site.process.send(signal.SIGCONT)
-
-        async def sidecar(number: signal.Signals) -> None:
-            site.process.send(number)
-            await site.process.ended(90)
-
-        async def hang_up() -> None:
-            for client in self._random.sample(self._clients, 10):
-                client.hang_up()
-
-        async def hostile() -> None:
-            kind = self._random.choice(hostile_bodies.KINDS)
-            session = self._random.choice(self._clients).book.session_id
-            sent = await hostile_bodies.send(
-                site.target, kind, session=session, size=_HOSTILE_BYTES
-            )
-            assert 400 <= sent.answer.status < 500, (kind.name, sent.answer)
-
-        return {
-            "child killed": lambda: child(signal.SIGKILL),
-            "child terminated": lambda: child(signal.SIGTERM),
-            "child stopped for good": lambda: child(signal.SIGSTOP),
-            "child paused": pause_child,
-            "child replaced": replace_child,
-            "sidecar killed": lambda: sidecar(signal.SIGKILL),
-            "sidecar terminated": lambda: sidecar(signal.SIGTERM),
-            "sidecar paused": pause_sidecar,
-            "readers hung up": hang_up,
-            "hostile body": hostile,
-        }
 
     async def _look(self) -> None:
         """Read every session's log, end the sidecar, and compare."""
@@ -188,6 +137,7 @@ class Storm:
                 for client in self._clients
             }
         self.report.orphans = await self._site.end()
+        self.report.stalls = self._site.stalls()
         books = [client.book for client in self._clients]
         self.report.findings = await asyncio.to_thread(
             audit,
@@ -197,12 +147,6 @@ class Storm:
             secrets=(KEY, GATEWAY_KEY),
             output=self._site.output,
         )
-
-
-_RECOVERED_FROM = {
-    *("child killed", "child terminated", "child stopped for good"),
-    *("sidecar killed", "sidecar terminated"),
-}
 
 
 def _raise_early(running: list[asyncio.Task[None]]) -> None:
@@ -217,7 +161,8 @@ async def blow(root: Path, *, seed: int, seconds: float) -> Report:
     await gateway.start()
     site = Site(root, gateway)
     try:
-        return await Storm(site, seed).run(seconds)
+        async with mcp_server() as mcp:
+            return await Storm(site, seed, mcp.url).run(seconds)
     finally:
         await site.clear_away()
         await gateway.close()

@@ -18,6 +18,12 @@ ASKING = {
     "configs": [{"name": "bash", "permission_policy": {"type": "always_ask"}}],
 }
 PLAIN = {"type": "agent_toolset_20260401"}
+MCP = {
+    "type": "mcp_toolset",
+    "mcp_server_name": "platform",
+    "default_config": {"enabled": True, "permission_policy": {"type": "always_allow"}},
+    "configs": [],
+}
 LOOKUP = {
     "type": "custom",
     "name": "lookup",
@@ -31,6 +37,7 @@ TURNS = {
     "thinking": "[[think: hm]] [[say: {token}]]",
     "tool": _RUN,
     "long tool": f"[[bash: echo {{token}} >> {RUNS_FILE}; sleep 2]] [[then]] [[say: done]]",
+    "mcp tool": '[[tool: echo {{"text": "{token}"}}]] [[then]] [[say: done]]',
     "custom tool": '[[tool: lookup {{"word": "{token}"}}]] [[then]] [[say: done]]',
     "previews": "{token} [[slow: 30x0.1 tick]]",
     "interrupted": "{token} [[slow: 100x0.1 tick]]",
@@ -68,7 +75,8 @@ class Book:
 class StormClient:
     """One session and its client. `run` sends turn after turn until told to stop."""
 
-    def __init__(self, url: str, key: str, number: int, seed: int) -> None:
+    def __init__(self, url: str, key: str, number: int, seed: int, mcp_url: str) -> None:
+        self._servers = [{"type": "url", "name": "platform", "url": mcp_url}]
         self._url = url
         self._headers = {"x-api-key": key}
         self._number = number
@@ -81,8 +89,8 @@ class StormClient:
         """Create the session, then send turns."""
         async with aiohttp.ClientSession(self._url, headers=self._headers) as http:
             raw = RawClient(http)
-            tools = [ASKING if self._number % 4 == 0 else PLAIN, LOOKUP]
-            self.book.session_id = await raw.new_session(tools=tools)
+            tools = [ASKING if self._number % 4 == 0 else PLAIN, LOOKUP, MCP]
+            self.book.session_id = await raw.new_session(tools=tools, mcp_servers=self._servers)
             reading = asyncio.create_task(self._read(raw), name=f"reader {self._number}")
             try:
                 count = 0

@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sidecar.demo_gateway import DemoGateway
 from tests.chaos.target import Target
@@ -23,6 +24,8 @@ class Site:
     """Where the sidecar runs. `output` is everything that any of its processes wrote."""
 
     def __init__(self, root: Path, gateway: DemoGateway) -> None:
+        self._gateway = gateway
+        self._gateway_address = urlsplit(gateway.url)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -85,6 +88,31 @@ class Site:
         answer = await admin.call("POST", "/admin/restart", {}, seconds=30)
         assert answer.status == 202, answer
 
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data_dir / "sidecar.db"
+
+    async def stop_gateway(self) -> None:
+        """Let the gateway be gone: connections to it are refused, and those that are open end."""
+        await self._gateway.close()
+
+    async def start_gateway(self) -> None:
+        """Let another one listen where it was."""
+        host, port = self._gateway_address.hostname, self._gateway_address.port
+        assert host is not None
+        assert port is not None
+        self._gateway = DemoGateway(host=host, port=port, key=GATEWAY_KEY)
+        await self._gateway.start()
+
+    def stalls(self) -> list[str]:
+        """Return what held the event loop for too long."""
+        return [
+            f"{entry['seconds']} s in {entry['place']}"
+            for process in self._processes
+            for entry in process.entries("event loop held")
+        ]
+
     def child_pid(self) -> int | None:
         """Return the process id of the opencode that was started last."""
         started = self.process.entries("child started")
@@ -115,6 +143,7 @@ class Site:
 
     async def clear_away(self) -> None:
         """Leave nothing behind, whatever has happened."""
+        await self._gateway.close()
         for process in self._processes:
             if process.process.returncode is None:
                 with suppress(ProcessLookupError):
