@@ -8,9 +8,7 @@ validate, write beside, rename, and never anything in between.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from sidecar.atomic_file import BY_UMASK, replace_file
 from sidecar.errors import ChildError
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef, child_id
 from sidecar.opencode.provider import (
@@ -199,12 +198,5 @@ def _dump(document: dict[str, Any]) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with beside.open("wb") as file:
-            # Not synced: whatever a power failure leaves is written anew before the child starts.
-            file.write(content)
-        beside.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+    # Not synced: whatever a power failure leaves is written anew before the child starts.
+    replace_file(path, content, mode=BY_UMASK)

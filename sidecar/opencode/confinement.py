@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import structlog
 
+from sidecar.atomic_file import BY_UMASK, replace_file
 from sidecar.config import ConfinementSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.opencode.environment import CONFINED_BY_VARIABLE, PLUGIN_FILE, ChildFiles
@@ -300,6 +301,5 @@ def _link(name: Path, launcher: Path) -> None:
 def _write(path: Path, lines: Sequence[str]) -> None:
     if any("\n" in line for line in lines):
         raise landlock.LauncherError("a path of the settings or of PATH holds a line break")
-    draft = path.with_suffix(".new")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
-    draft.replace(path)
+    text = "\n".join(lines) + "\n"
+    replace_file(path, text.encode(errors="surrogateescape"), mode=BY_UMASK)

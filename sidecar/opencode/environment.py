@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.atomic_file import BY_UMASK, replace_file
 from sidecar.errors import SettingsError
 from sidecar.processes.orphans import MARKER_VARIABLE, marker_for
 
@@ -194,9 +195,9 @@ class ChildFiles:
             )
         shared = self.plugin_file.absolute()
         shared.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = shared.with_suffix(".new")  # a directory may be loading it just now
-        draft.write_bytes(PLUGIN_FILE.read_bytes())
-        return draft.replace(shared)
+        # As a whole: a directory may be loading it just now.
+        replace_file(shared, PLUGIN_FILE.read_bytes(), mode=BY_UMASK)
+        return shared
 
     def _seed_plugin_directory(self) -> None:
         """Make opencode believe that its plug-in package is installed.

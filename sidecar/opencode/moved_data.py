@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from sidecar.atomic_file import replace_file
 from sidecar.opencode.environment import ChildFiles
 
 _PATH_COLUMNS = (
@@ -43,9 +44,7 @@ def follow_move(files: ChildFiles, workspaces_dir: Path) -> None:
         moves = [(before[name], here[name]) for name in here if name in before]
         for database in (files.xdg("data") / "opencode").glob("*.db"):
             _move(database, moves)
-    draft = record.with_suffix(".new")
-    draft.write_text(json.dumps(here), encoding="utf-8")
-    draft.replace(record)
+    replace_file(record, json.dumps(here).encode())
 
 
 def _read(record: Path) -> Mapping[str, str] | None:

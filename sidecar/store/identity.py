@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from pathlib import Path
+
+from sidecar.atomic_file import replace_file
 
 _NAME = "identity"
 _KERNEL = Path("/proc/sys/kernel/random/boot_id")
@@ -18,9 +19,7 @@ def identity_of(data_dir: Path) -> str:
         if name := file.read_text(encoding="ascii").strip():
             return name
     name = secrets.token_hex(8)
-    beside = file.with_name(f".{_NAME}.{os.getpid()}.new")
-    beside.write_text(name + "\n", encoding="ascii")
-    beside.replace(file)
+    replace_file(file, f"{name}\n".encode())
     return name
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import os
 import secrets
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sidecar.atomic_file import replace_file
 from sidecar.config.engine import KEY_FILE
 from sidecar.errors import SettingsError, SidecarError
 from sidecar.store.interface import Connection, Store
@@ -153,19 +152,10 @@ def _read(file: Path) -> str:
 def _create(file: Path) -> bytes:
     """Make a key and put it into the file whole: a crash leaves either no file or a good one."""
     key = secrets.token_bytes(KEY_BYTES)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(base64.b64encode(key) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
+        replace_file(file, base64.b64encode(key) + b"\n", is_synced=True)
     except OSError as error:
         raise SettingsError(f"{file}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
     _log.info("vault key made", file=str(file))
     return key
 
