@@ -1,7 +1,7 @@
 # What to do in a checkout. Every target installs what it needs, inside the checkout and only when
 # something changed; ARGS is handed on to the tool, for example: make test ARGS="-k naming".
 .DEFAULT_GOAL := help
-.PHONY: browser chaos fuzz help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
+.PHONY: admission-check browser chaos fuzz help setup setup-dev postgres run test cluster e2e-litellm deploy-check lint format types bench lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 UV := .cache/uv/bin/uv
@@ -43,6 +43,10 @@ e2e-litellm: setup-dev ## End-to-end tests through a real LiteLLM proxy (install
 deploy-check: ## Image steps, compose file, Kubernetes manifests and wheel (kubectl, and root for namespaces)
 	@tools/setup.sh deploy
 	@exec $(BIN)/pytest --timeout 600 tests/deploy $(ARGS)
+
+admission-check: ## The manifests in a real Kubernetes API server (by hand: needs Go, and half an hour to compile)
+	@tools/setup.sh deploy
+	@exec $(BIN)/pytest -m admission tests/deploy/test_admission.py $(ARGS)
 
 lint: setup-dev ## ruff, the formatting, and the layers of .importlinter
 	$(BIN)/ruff check .

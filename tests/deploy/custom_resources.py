@@ -10,6 +10,7 @@ import hashlib
 import os
 import urllib.request
 import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,7 +65,7 @@ GROUPS = frozenset(_MODULES)
 """The API groups whose definitions are known."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads a lone `=`, which definitions have in lists of operators, as a string."""
 
 
@@ -80,24 +81,32 @@ def validate(resource: dict[str, Any]) -> None:
     jsonschema.validate(resource, _schema(group, version, resource["kind"]))
 
 
+def definitions(groups: Iterable[str] = GROUPS, *, plural: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the CustomResourceDefinitions of the groups, as their projects publish them, or one of them."""
+    for group in groups:
+        module = _MODULES[group]
+        with zipfile.ZipFile(_download(module)) as archive:
+            inside = f"{module.name}@{module.version}/{module.folder}/{group}_{plural}"
+            for name in archive.namelist():
+                if name.startswith(inside):
+                    for document in yaml.load_all(archive.read(name), _Loader):
+                        if document["kind"] == "CustomResourceDefinition":
+                            yield document
+
+
 @cache
 def _schema(group: str, version: str, kind: str) -> dict[str, Any]:
-    module = _MODULES[group]
-    with zipfile.ZipFile(_download(module)) as archive:
-        inside = f"{module.name}@{module.version}/{module.folder}/{group}_"
-        for name in archive.namelist():
-            if not name.startswith(inside):
-                continue
-            definition = yaml.load(archive.read(name), _Loader)["spec"]
-            if definition["names"]["kind"] != kind:
-                continue
-            for served in definition["versions"]:
-                if served["name"] == version:
-                    schema: dict[str, Any] = served["schema"]["openAPIV3Schema"]
-                    _open_metadata(schema)
-                    _close(schema)
-                    return schema
-    raise LookupError(f"{module.name} {module.version} defines no {kind} of {group}/{version}")
+    for definition in definitions([group], plural=kind.lower()):
+        spec = definition["spec"]
+        if spec["names"]["kind"] != kind:
+            continue
+        for served in spec["versions"]:
+            if served["name"] == version:
+                schema: dict[str, Any] = served["schema"]["openAPIV3Schema"]
+                _open_metadata(schema)
+                _close(schema)
+                return schema
+    raise LookupError(f"{group}/{version} defines no {kind}")
 
 
 def _open_metadata(schema: dict[str, Any]) -> None:
