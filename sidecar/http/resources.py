@@ -68,7 +68,7 @@ class ResourcesApi:
                 "type: a github_repository can only be given at session create", field="type"
             )
         raise InvalidRequestError(
-            f"type: {shown(body.type)} resources are not supported by this sidecar", field="type"
+            f"type: {shown(body.type)} resources are not offered by this sidecar", field="type"
         )
 
     @declare.get(_RESOURCE, response=ResourceObject)

@@ -172,8 +172,8 @@ def _check(
                 _check_system(actor, events, number, where)
             case UserToolResult():
                 raise InvalidRequestError(
-                    f"{where}.type: user.tool_result is for self_hosted environments; here built-in "
-                    "tools run on the server"
+                    f"{where}.type: user.tool_result is not offered: it is for self_hosted environments; "
+                    "here built-in tools run on the server"
                 )
 
 
