@@ -286,8 +286,7 @@ class Sessions:
         changed = dict(snapshot)
         if wanted.model is not None:
             ref = await self._resolve_model(wanted.model.id)
-            plain = wanted.model.model_copy(update={"effort": None})
-            changed["model"], model_ref = model_answer(plain, ref), str(ref)
+            changed["model"], model_ref = model_answer(wanted.model, ref), str(ref)
         else:
             await self._resolve_model(typed_name(model_ref))
         if "system" in sent:
