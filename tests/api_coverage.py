@@ -38,6 +38,8 @@ NEIGHBOURS = (
 )
 NEVER_READY = ROOT / "tests" / "fakes" / "child_never_ready.py"
 MODEL = "claude-sonnet-4-5"
+NOWHERE = "http://127.0.0.1:9/owner/app"
+"""A turn begins by cloning repositories; nothing of a test leaves this machine."""
 SECRET = "a-secret-of-the-coverage"
 CUSTOM = {"type": "custom", "name": "t", "description": "d", "input_schema": {"type": "object"}}
 _SENTENCES = ("not offered", "cannot", "not supported", "only allowed", "not an option")
@@ -134,7 +136,7 @@ class Site:
         vault = await beta.vaults.create(display_name="v")
         auth: Any = {"type": "environment_variable", "secret_name": "A", "secret_value": SECRET}
         credential = await beta.vaults.credentials.create(vault.id, auth=auth)
-        resource: Any = {"type": "github_repository", "url": "https://github.com/a/b"}
+        resource: Any = {"type": "github_repository", "url": NOWHERE}
         session = await beta.sessions.create(
             agent=agent.id, environment_id=place.id, resources=[resource]
         )
@@ -176,7 +178,7 @@ class Site:
             "model": MODEL,
             "id": MODEL,
             "vault_ids": self.ids["vault_id"],
-            "url": "https://mcp.example.com/x",
+            "url": NOWHERE,
             "mcp_server_name": "hub",
             "mcp_server_url": "https://mcp.example.com/x",
             "name": "hub" if "mcp_servers" in path or "mcp_toolset" in path else "a_name",
@@ -300,6 +302,8 @@ async def survey(sdk: anthropic.AsyncAnthropic) -> list[Row]:
     for name in (*SERVED, *NEIGHBOURS):
         for method, call in methods(getattr(sdk.beta, name), name):
             refused: list[str] = []
+            if name in SERVED:
+                await site.renew()  # no method finds the turns that another one began
             for case in cases(method, call, site.sample):
                 if case.path.startswith(tuple(f"{p}{sign}" for p in refused for sign in ".=")):
                     continue
