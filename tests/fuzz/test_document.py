@@ -38,7 +38,7 @@ from tests.sidecar_process import ROOT, processes_of
 pytestmark = pytest.mark.fuzz
 
 SEED = int(os.environ.get("SEED", "1"))
-CASES = int(os.environ.get("FUZZ_CASES", "60"))
+CASES = int(os.environ.get("FUZZ_CASES", "55"))
 """Per operation, right and wrong ones each."""
 KEY = "key-of-the-fuzzing-tests"
 CHECKS: list[Any] = [
