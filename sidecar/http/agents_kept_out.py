@@ -15,20 +15,21 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.errors import PermissionDeniedError
+from sidecar.http.routes import route_of
 from sidecar.processes.connections import is_from_below
 
 
 def refuse_agents(*, public: Collection[str] = ()) -> Middleware:
     """Return the middleware that refuses connections of processes below this one, opencode's and its shells.
 
-    Paths in `public` are for all. Each connection is looked up once.
+    Routes in `public` are for all. Each connection is looked up once.
     """
     known: weakref.WeakKeyDictionary[asyncio.BaseTransport, bool] = weakref.WeakKeyDictionary()
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         transport = request.transport
-        if request.path not in public and transport is not None:
+        if route_of(request) not in public and transport is not None:
             if transport not in known:
                 known[transport] = await asyncio.to_thread(_is_from_agent, transport)
             if known[transport]:

@@ -25,6 +25,7 @@ from sidecar.errors import (
 )
 from sidecar.http.origin_check import is_from_other_site
 from sidecar.http.responses import error_response
+from sidecar.http.routes import route_of
 from sidecar.ids import new_id
 from sidecar.store.interface import StoreError
 from sidecar.tracing import current_traceparent, trace_id_of
@@ -56,10 +57,8 @@ def is_native(path: str) -> bool:
     return not is_ours and path not in PUBLIC_PATHS | {"/metrics"}
 
 
-def _checks_itself(request: web.Request) -> bool:
-    """Whether the request is for the console. The route says so: a path can be written in several ways."""
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else ""
+def _checks_itself(route: str) -> bool:
+    """Whether the route is the console's."""
     return route == CONSOLE_ROOT or route.startswith(f"{CONSOLE_ROOT}/")
 
 
@@ -131,7 +130,8 @@ def require_key(
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        is_checked = request.path not in public and not _checks_itself(request)
+        route = route_of(request)
+        is_checked = route not in public and not _checks_itself(route)
         if expected is not None and is_checked:
             _check_key(request, expected, variable)
         return await handler(request)

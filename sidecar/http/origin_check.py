@@ -16,6 +16,7 @@ from yarl import URL
 
 from sidecar.config.base import is_loopback
 from sidecar.errors import PermissionDeniedError
+from sidecar.http.routes import route_of
 
 _SEC_FETCH_SITE = "sec-fetch-site"
 _OWN_SITES = frozenset({"same-origin", "none"})
@@ -32,12 +33,12 @@ def check_origin(
     """Return the middleware that refuses pages of other sites, with `is_own_refused` all pages.
 
     `is_host_checked` requires a name or address of this machine in `Host`. `remedy` ends the error
-    message. Paths in `public` are for all.
+    message. Routes in `public` are for all.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in public:
+        if route_of(request) not in public:
             if _is_from_page(request) if is_own_refused else is_from_other_site(request):
                 raise PermissionDeniedError(f"refused to a page in a browser: {remedy}")
             host = request.headers.get(hdrs.HOST)

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.http.middleware import CLIENT_GONE, PROBES
+from sidecar.http.routes import route_of
 from sidecar.metrics import Metrics
 from sidecar.tracing import (
     TRACEPARENT,
@@ -60,9 +61,3 @@ def _start_span(tracer: Tracer, request: web.Request) -> Span | None:
         kind="server",
         attributes={"http.request.method": request.method, "http.route": route},
     )
-
-
-def route_of(request: web.Request) -> str:
-    """Return the template of the route that serves the request; `none` when there is none."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "none"

@@ -144,7 +144,11 @@ async def test_a_form_without_a_session_changes_nothing(browser: Browser, path: 
 
 
 @pytest.mark.parametrize(
-    "path", ["/%63onsole", "/%63onsole/models", "/console%2fmodels", "/console/../v1/agents"]
+    "path",
+    [
+        *("/%63onsole", "/%63onsole/models", "/console%2fmodels", "/console/../v1/agents"),
+        *("/health%2f", "/livez/../v1/agents", "/openapi.json/../v1/agents"),
+    ],
 )
 async def test_another_spelling_of_a_path_opens_nothing(sidecar: RunningSidecar, path: str) -> None:
     """What decides about the key is the route that was found, not how its path was written."""
