@@ -39,10 +39,13 @@ def main(arguments: list[str]) -> None:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != int(parent):
         sys.exit(1)
+    guard = os.getpid()
     child = os.fork()
     if child == 0:
         os.close(int(report))
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:  # it died before that was set
+            os._exit(1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         try:
             os.execv(command[0], command)  # noqa: S606
@@ -52,7 +55,10 @@ def main(arguments: list[str]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
-    os.write(int(report), str(child).encode())
+    try:
+        os.write(int(report), str(child).encode())
+    except BrokenPipeError:  # the start was given up: there is no owner
+        _kill(child, signal.SIGKILL)
     os.close(int(report))
     status = _guard(child, int(parent))
     _end_all()

@@ -23,6 +23,8 @@ _MAX_LINE_BYTES = 8192
 """A longer line is passed on in pieces of this size; the child may print megabytes of JSON."""
 _OUTPUT_GRACE_SECONDS = 0.5
 """How long after the exit we still wait for the pipes, for the sake of the last words."""
+_REPORT_BYTES = 32
+"""More than a process id has."""
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
@@ -81,10 +83,8 @@ class ChildProcess:
             os.close(report)
             report = -1
             try:
-                said = await asyncio.to_thread(os.read, reading, 32)
-            except (
-                BaseException
-            ):  # cancelled, or no thread to be had: no caller will own this process
+                said = await _first_words(reading)
+            except BaseException:  # cancelled: no caller will own this process
                 with contextlib.suppress(ProcessLookupError):
                     transport.send_signal(signal.SIGQUIT)
                 raise
@@ -125,6 +125,21 @@ class ChildProcess:
         if not self._exited.done():
             with contextlib.suppress(ProcessLookupError):
                 self._transport.send_signal(number)
+
+
+async def _first_words(descriptor: int) -> bytes:
+    """Return what is written to a pipe first, b"" at its end.
+
+    Not in a thread: that would go on reading after a cancellation, from a number that is closed or reused.
+    """
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, _REPORT_BYTES)
 
 
 class _OutputProtocol(asyncio.SubprocessProtocol):

@@ -149,7 +149,7 @@ async def test_resources_cannot_be_added_later(bench: Bench) -> None:
     """Adding a file is refused with a reason; and so is changing an archived session."""
     session = await bench.session({"url": f"{bench.host.url}/public/app.git"})
     resources = bench.sdk.beta.sessions.resources
-    with pytest.raises(anthropic.BadRequestError, match="not supported"):
+    with pytest.raises(anthropic.BadRequestError, match="not offered"):
         await resources.add(session.id, type="file", file_id="file_1")
     await bench.sdk.beta.sessions.archive(session.id)
     with pytest.raises(anthropic.BadRequestError, match="archived"):
