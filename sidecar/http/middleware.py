@@ -24,6 +24,7 @@ from sidecar.errors import (
     TimedOutError,
 )
 from sidecar.http.origin_check import is_from_other_site
+from sidecar.http.peer_protocol import PREFIX as PEER_ROOT
 from sidecar.http.responses import error_response
 from sidecar.http.routes import route_of
 from sidecar.ids import new_id
@@ -53,7 +54,8 @@ _log = structlog.get_logger(__name__)
 
 def is_native(path: str) -> bool:
     """Whether a path belongs to opencode's own API: its clients speak HTTP Basic and read other errors."""
-    is_ours = path.startswith(("/v1/", f"{CONSOLE_ROOT}/")) or path == CONSOLE_ROOT
+    ours = ("/v1/", f"{PEER_ROOT}/", f"{CONSOLE_ROOT}/")
+    is_ours = path.startswith(ours) or path == CONSOLE_ROOT
     return not is_ours and path not in PUBLIC_PATHS | {"/metrics"}
 
 
