@@ -13,7 +13,7 @@ def main() -> None:
     is_server = sys.argv[1:] == ["serve"]
     if is_server:
         start.leave_on_signals()  # before anything else is loaded
-    from sidecar.process_hardening import close_to_same_user  # noqa: PLC0415
+    from sidecar.process_hardening import close_to_same_user  # noqa: PLC0415  # signals first
 
     close_to_same_user()  # every command may have the server's keys in its environment
     _show_what_can_be_shown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -67,16 +68,16 @@ def _read(request: web.Request, model: type[Q]) -> Q:
     return parse(model, values)
 
 
-class _ReadText:
+class _ReadText(ABC):
     """Marks a type of parameter that is read from text in one step."""
 
+    @abstractmethod
     def read(self, text: str) -> Any:
         """Return the value. Raises ValueError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self) -> dict[str, Any]:
         """Return its JSON schema."""
-        raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self.read)

@@ -57,7 +57,7 @@ class IsBusy(Protocol):
         """Return whether it does; a turn that only waits for its client counts if `with_waiting`."""
 
 
-async def never_busy(boot: Boot, *, with_waiting: bool) -> bool:  # noqa: ARG001
+async def never_busy(boot: Boot, *, with_waiting: bool) -> bool:  # noqa: ARG001  # as IsBusy
     """For a child that does no work of others."""
     return False
 
@@ -200,7 +200,7 @@ class Child(ABC):
         """Begin and return at once."""
 
     def suspect(self) -> None:  # noqa: B027  # nothing to do is a good answer
-        """The event stream broke; whoever has no better way to know may look whether it is there."""
+        """The event stream broke: where nothing else would show it, check whether the child is there."""
 
     @abstractmethod
     async def stop(self) -> None:

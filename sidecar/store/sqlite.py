@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 _MAX_JOBS_PER_COMMIT = 256
 _FULL_PATIENCE_SECONDS = 5.0
-"""How long space on a full disk is waited for before writes fail, until one succeeds again: whoever has
-filled it is being stopped (`managed.sessions.space`)."""
+"""How long a write to a full disk is tried again before it fails. Meanwhile `managed.sessions.space` stops
+the session that filled it."""
 _FULL_PAUSE_SECONDS = 0.1
 _BUSY_TIMEOUT_SECONDS = 10.0
 """How long another program's lock is waited for, at the opening and with each commit."""

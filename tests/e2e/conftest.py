@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
+from tests.confined import USERS, Installation, install
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient
 
@@ -34,6 +35,14 @@ async def sidecar(
     )
     async with sidecar_for(settings) as running:
         yield running
+
+
+@pytest.fixture(scope="module", params=USERS)
+def installation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """A program that confines agents, once for our own user and, as root, once for another one."""
+    return install(tmp_path_factory.mktemp("installation"), request.param)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from sidecar.demo_gateway import DemoGateway
-from tests.confined import USERS, Installation, Sessions, confined, install
+from tests.confined import Installation, Sessions, confined
 
 ATTACK = Path(__file__).parents[1] / "fakes" / "attacking_agent.py"
 ANSWER = ATTACK.with_name("answering_agent.py")
@@ -157,14 +157,6 @@ async def scene(
         finally:
             beside.kill()
             await beside.wait()
-
-
-@pytest.fixture(scope="module", params=USERS)
-def installation(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Installation:
-    """What runs the sidecar, for each user."""
-    return install(tmp_path_factory.mktemp("installation"), request.param)
 
 
 @pytest.fixture(scope="module")

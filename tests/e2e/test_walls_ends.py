@@ -16,19 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.confined import UID, USERS, Installation, Sessions, confined, install
+from tests.confined import UID, Installation, Sessions, confined
 from tests.harness import user_message
 
 _MARKS = itertools.count(10**9 + os.getpid() * 1000)
 CONFINED = {"SIDECAR_CONFINEMENT": "required"}
-
-
-@pytest.fixture(scope="module", params=USERS)
-def installation(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Installation:
-    """What runs the sidecar, for each user."""
-    return install(tmp_path_factory.mktemp("installation"), request.param)
 
 
 @pytest.fixture(scope="module")

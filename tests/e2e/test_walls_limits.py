@@ -10,18 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.confined import UID, USERS, Installation, Sessions, confined, install
+from tests.confined import UID, Installation, Sessions, confined
 
 MB = 1_000_000
 BOUND = 40 * MB
-
-
-@pytest.fixture(scope="module", params=USERS)
-def installation(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Installation:
-    """What runs the sidecar, for each user."""
-    return install(tmp_path_factory.mktemp("installation"), request.param)
 
 
 @pytest.fixture(scope="module")

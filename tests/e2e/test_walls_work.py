@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.confined import USERS, Sessions, confined, install
+from tests.confined import Installation, Sessions, confined
 
 
-@pytest.fixture(scope="module", params=USERS)
+@pytest.fixture(scope="module")
 async def sessions(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    installation: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Sessions]:
     """A sidecar behind walls, for each user, with this machine's tools on PATH."""
-    installation = install(tmp_path_factory.mktemp("installation"), request.param)
-    data_dir = tmp_path_factory.getbasetemp() / f"work-{request.param}"
+    data_dir = tmp_path_factory.getbasetemp() / f"work-{installation.is_other_user}"
     tools = {str(installation.python.parent)}
     if not installation.is_other_user:
         tools |= {str(Path(found).parent) for n in ("node", "npm") if (found := shutil.which(n))}

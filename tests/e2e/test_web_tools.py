@@ -184,7 +184,7 @@ async def test_metrics_count_what_agents_fetched(sidecar: RunningSidecar) -> Non
 async def test_without_a_search_tool_it_is_answered_as_disabled(
     gateway: DemoGateway, tmp_path: Any
 ) -> None:
-    """Nobody can mistake it: agents and sessions say `enabled: false`, and the model is not offered it."""
+    """Agents and sessions answer `enabled: false`, and the model is not offered the tool."""
     async with (
         sidecar_for(make_settings(tmp_path, gateway.url)) as sidecar,
         http_client(sidecar.url) as http,

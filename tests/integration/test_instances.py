@@ -259,8 +259,8 @@ async def test_a_new_boot_knows_nothing(world: World) -> None:
 
 
 async def test_a_directory_stays_with_the_boot_that_works_in_it(world: World) -> None:
-    """While one retires, its directories are used there by all that come, until nobody is in them; all others
-    in the next one, which first ends what the old one may have left running there."""
+    """A directory in use when its boot retires stays in that boot until it is free. Others move to the next
+    boot, which first ends what the old one may have left running there."""
     supervisor, instances = world.supervisor, world.instances
     async with instances.use(E, "a"):
         pass

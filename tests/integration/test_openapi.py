@@ -122,7 +122,7 @@ def test_the_check_of_answers_finds_what_is_wrong(status: int, body: bytes, says
     "path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"]
 )
 async def test_calls_of_models_are_answered_with_where_they_are_served(url: str, path: str) -> None:
-    """The sidecar is no gateway; whoever takes it for one is told of the recipe."""
+    """The sidecar serves no models: the error names the gateway, and the recipe for one URL."""
     async with http_client(url) as http, http.post(path, json={"model": "m"}) as response:
         answer = await response.json()
 

@@ -145,7 +145,7 @@ def test_a_young_sidecar_is_shown_larger_and_a_busy_one_is_said_to_be() -> None:
 
 
 def test_odd_durations_stay_inside_the_chart() -> None:
-    """Nothing, for ever, and a clock that went back."""
+    """No time at all, a very long time, and a clock that was set back."""
     turns = [turn(NOW, 0.0), turn(NOW, 1e9), turn(NOW + 500, 5.0)]
     for dots in chart.draw(turns, [], NOW, kept=500).dots:
         for point in dots.path.split("M")[1:]:

@@ -14,21 +14,7 @@ from typing import Any, Literal
 from sidecar.errors import SidecarError
 from sidecar.managed.events.event import Draft
 from sidecar.model_requests import RequestFailure
-
-FailureType = Literal[
-    "unknown_error",
-    "model_overloaded_error",
-    "model_rate_limited_error",
-    "model_request_failed_error",
-    "billing_error",
-    "mcp_connection_failed_error",
-    "mcp_authentication_failed_error",
-    "repository_authentication_error",
-    "repository_forbidden_error",
-    "repository_not_found_error",
-    "repository_checkout_error",
-    "repository_clone_error",
-]
+from sidecar.wire.objects.events import FailureType
 
 _MODEL_NOT_FOUND = re.compile(r"Model not found: (?P<ref>\S+?)\.(?: |$)")
 _BILLING = re.compile(r"insufficient[_ ](quota|funds|credit)|credit balance|billing|budget", re.I)

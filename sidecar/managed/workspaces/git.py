@@ -24,10 +24,10 @@ from yarl import URL
 
 from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
-from sidecar.managed.turns.failures import FailureType
 from sidecar.masking import masked
 from sidecar.opencode.environment import INHERITED
 from sidecar.processes.process import guarded
+from sidecar.wire.objects.events import FailureType
 
 _SIZE_CHECK_SECONDS = 1.0
 _KEPT_OUTPUT_BYTES = 8192

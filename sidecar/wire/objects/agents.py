@@ -101,8 +101,8 @@ class ExecutionIdentityObject(TypedDict):
     type: Literal["service_account"]
 
 
-class SessionAgentObject(TypedDict):
-    """The agent as a session keeps it."""
+class ThreadAgentObject(TypedDict):
+    """The agent of a thread."""
 
     type: Literal["agent"]
     id: str
@@ -114,8 +114,13 @@ class SessionAgentObject(TypedDict):
     tools: list[ToolObject]
     mcp_servers: list[McpServerObject]
     skills: list[SkillObject]
-    multiagent: None
     execution_identity: NotRequired[ExecutionIdentityObject]
+
+
+class SessionAgentObject(ThreadAgentObject):
+    """The agent as a session keeps it."""
+
+    multiagent: None
 
 
 class AgentObject(SessionAgentObject):

@@ -322,23 +322,27 @@ class RetryStatus(TypedDict):
     type: Literal["retrying", "exhausted", "terminal"]
 
 
-class TurnError(TypedDict):
-    """Why a turn failed. Source of the types: `sidecar.managed.turns.failures`."""
+FailureType = Literal[
+    "unknown_error",
+    "model_overloaded_error",
+    "model_rate_limited_error",
+    "model_request_failed_error",
+    "billing_error",
+    "mcp_connection_failed_error",
+    "mcp_authentication_failed_error",
+    "repository_authentication_error",
+    "repository_forbidden_error",
+    "repository_not_found_error",
+    "repository_checkout_error",
+    "repository_clone_error",
+]
+"""Why a turn fails: the types that the official SDKs know."""
 
-    type: Literal[
-        "unknown_error",
-        "model_overloaded_error",
-        "model_rate_limited_error",
-        "model_request_failed_error",
-        "billing_error",
-        "mcp_connection_failed_error",
-        "mcp_authentication_failed_error",
-        "repository_authentication_error",
-        "repository_forbidden_error",
-        "repository_not_found_error",
-        "repository_checkout_error",
-        "repository_clone_error",
-    ]
+
+class TurnError(TypedDict):
+    """Why a turn failed."""
+
+    type: FailureType
     message: str
     retry_status: RetryStatus
     mcp_server_name: NotRequired[str]

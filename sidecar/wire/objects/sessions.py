@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from sidecar.wire.objects.agents import (
-    ExecutionIdentityObject,
-    McpServerObject,
-    ModelConfigObject,
     SessionAgentObject,
-    SkillObject,
-    ToolObject,
+    ThreadAgentObject,
 )
 from sidecar.wire.objects.common import Time
 
@@ -92,22 +88,6 @@ class SessionObject(TypedDict):
     created_at: Time
     updated_at: Time
     archived_at: Time | None
-
-
-class ThreadAgentObject(TypedDict):
-    """The agent of a thread."""
-
-    type: Literal["agent"]
-    id: str
-    version: int
-    name: str
-    model: ModelConfigObject
-    system: str | None
-    description: str | None
-    tools: list[ToolObject]
-    mcp_servers: list[McpServerObject]
-    skills: list[SkillObject]
-    execution_identity: NotRequired[ExecutionIdentityObject]
 
 
 class ThreadObject(TypedDict):
