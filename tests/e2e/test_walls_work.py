@@ -149,21 +149,22 @@ async def test_search(sessions: Sessions) -> None:
 async def test_long_output_can_be_read_again(sessions: Sessions) -> None:
     """Where opencode saves what it cut off is a file that the session can read."""
     session = await sessions.session()
-    said = await sessions.bash(session, "seq 100000")
+    # opencode 1.18.33 stops reading at the exit, walls or not: what is still in the pipe then is lost.
+    said = await sessions.bash(session, "seq 100000; sleep 1")
     saved = said.split("saved to: ")[1].split()[0]
     assert "100000" in await sessions.bash(session, f"tail -n1 {saved}")
 
 
 @pytest.mark.alone
-async def test_limits(sessions: Sessions, request: pytest.FixtureRequest) -> None:
+async def test_limits(sessions: Sessions, installation: Installation) -> None:
     """A fork bomb is stopped; another session goes on, and so does this one.
 
     As root the kernel counts no processes, and a real bomb is faster than the keeper that does: there the
     bomb is a bounded one.
     """
     session, other = await sessions.session(), await sessions.session()
-    is_other_user = request.node.callspec.params["sessions"] == "other"
-    bomb = "b() { b | b & }; b" if is_other_user else "for i in $(seq 2000); do sleep 60 & done"
+    is_counted = installation.is_other_user
+    bomb = "b() { b | b & }; b" if is_counted else "for i in $(seq 2000); do sleep 60 & done"
     await sessions.bash(session, f"{bomb}; sleep 30", seconds=300)
     assert "fine" in await sessions.bash(other, "echo fine")
     assert "fine" in await sessions.bash(session, "echo fine")
