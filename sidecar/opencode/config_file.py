@@ -91,7 +91,10 @@ class ConfigFile:
         cannot be written; the old file and its models then stay.
         """
         refused = {
-            name: why for name, entry in models.items() if (why := _why_refused(entry)) is not None
+            name: why
+            for name, entry in models.items()
+            # What is in the file was looked at when it came: a look at all of them holds the event loop.
+            if self._models.get(name) != entry and (why := _why_refused(entry)) is not None
         }
         if refused.items() - self.refused.items():
             _log.warning("models left out of opencode's config", refused=refused)
@@ -107,8 +110,12 @@ class ConfigFile:
 
     async def _replace(self, models: Mapping[str, ModelEntry], default: str | None) -> int:
         async with self._lock:
-            content = render(
-                models, default_model=default, plugins=self._plugins, external=self._external
+            content = await asyncio.to_thread(
+                render,
+                models,
+                default_model=default,
+                plugins=self._plugins,
+                external=self._external,
             )
             if content != self._written or not self._path.exists():
                 await asyncio.to_thread(_write, self._path, content)

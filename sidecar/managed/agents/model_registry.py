@@ -29,6 +29,7 @@ class ModelRegistry:
         self._config_file = config_file
         self._default_model = default_model
         self._in_use: set[str] = set()
+        self._asked: set[str] = set()  # not yet written: requests at the same time share a write
         self._lock = asyncio.Lock()
 
     async def start(self, refs: Iterable[str]) -> None:
@@ -45,17 +46,25 @@ class ModelRegistry:
         """
         ref, entry = await self._catalogue.resolve(name)
         if not self._is_registered(ref.model_id, entry):
+            self._asked.add(ref.model_id)
             async with self._lock:
                 # The holder of the lock before may have written this model with its own.
                 if not self._is_registered(ref.model_id, entry):
-                    await self._write(self._in_use | {ref.model_id})
+                    await self._add(ref.model_id)
                     if why := self._config_file.refused.get(ref.model_id):
                         raise InvalidRequestError(
                             f"model: {name[:200]!r} cannot be given to opencode: {why}",
                             field="model",
                         )
-                    self._in_use.add(ref.model_id)  # not before: a model that failed stays out
         return ref
+
+    async def _add(self, model_id: str) -> None:
+        """Write the model and all others that wait; when that fails, each of those tries for itself."""
+        added, self._asked = self._asked | {model_id}, set()
+        await self._write(self._in_use | added)
+        self._in_use |= (
+            added - self._config_file.refused.keys()
+        )  # not before: what failed stays out
 
     async def update(self) -> None:
         """Write the config for the models in use as the catalogue has them now."""
