@@ -75,7 +75,7 @@ lock: ## Make requirements/*.lock again from pyproject.toml
 		{ python3 -m venv --clear .cache/uv && .cache/uv/bin/pip install --quiet uv==$(UV_VERSION); }
 	$(COMPILE) --group build pyproject.toml -o requirements/run.lock
 	$(COMPILE) --group build --group test --group lint -c requirements/run.lock pyproject.toml -o requirements/dev.lock
-	$(COMPILE) --group build --extra otel --extra postgres -c requirements/dev.lock pyproject.toml -o requirements/image.lock
+	$(COMPILE) --group build --extra otel --extra postgres --extra archive -c requirements/dev.lock pyproject.toml -o requirements/image.lock
 	$(COMPILE) --group build --group test --group lint --group deploy -c requirements/dev.lock pyproject.toml -o requirements/deploy.lock
 	$(COMPILE) --group litellm -o requirements/litellm.lock
 

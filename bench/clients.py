@@ -19,10 +19,11 @@ _TURN_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class TurnTimes:
-    """Seconds from sending a user message to its first text, and to the end of the turn."""
+    """Seconds from sending a user message to its first text, to the end of the turn, and to the answer."""
 
     first_text: float
     whole: float
+    accepted: float = 0.0
 
 
 @asynccontextmanager
@@ -92,7 +93,7 @@ class SidecarClient:
             if together is not None:
                 await together.wait()
             began, first = time.perf_counter(), 0.0
-            sending = asyncio.create_task(self.send(session_id, text))
+            sending = asyncio.create_task(self._timed_send(session_id, text))
             async with asyncio.timeout(_TURN_SECONDS):
                 async for event in frames(response):
                     if event["type"] == "event_delta" and not first:
@@ -102,10 +103,15 @@ class SidecarClient:
                     elif event["type"] == "session.status_idle":
                         break
             whole = time.perf_counter() - began
-            await sending
+            accepted = await sending
         if not first:
             raise RuntimeError("the turn had no text")
-        return TurnTimes(first, whole)
+        return TurnTimes(first, whole, accepted)
+
+    async def _timed_send(self, session_id: str, text: str) -> float:
+        began = time.perf_counter()
+        await self.send(session_id, text)
+        return time.perf_counter() - began
 
 
 async def frames(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

@@ -96,7 +96,8 @@ class LapStream:
 class Lap:
     """The calls of the control plane."""
 
-    def __init__(self, sidecar: RunningSidecar, http: aiohttp.ClientSession) -> None:
+    def __init__(self, sidecar: RunningSidecar | None, http: aiohttp.ClientSession) -> None:
+        """`sidecar` is needed to wait for what the API does not show."""
         self._sidecar = sidecar
         self.http = http
         self.raw = RawClient(http)
@@ -158,6 +159,7 @@ class Lap:
 
     async def turn_over(self, session: str) -> None:
         """Wait for the end of the turn without opening a stream."""
+        assert self._sidecar is not None
         actor = self._sidecar.engine.peek(session)
         if actor is not None and actor.turn is not None:
             await actor.turn.done.wait()
@@ -165,6 +167,7 @@ class Lap:
 
     async def no_stream_open(self, session: str) -> None:
         """Wait until the sidecar has noticed that the session's readers are gone."""
+        assert self._sidecar is not None
         async with asyncio.timeout(5):
             while self._sidecar.log.reader_count(session):
                 await asyncio.sleep(0.01)

@@ -71,6 +71,12 @@ class PostgresCluster:
                 connection.execute(f"GRANT ALL ON SCHEMA {schema} TO {role}")
         return f"{self.base_url(role)}?options={quote(f'-csearch_path={schema}')}"
 
+    def require_password(self, role: str) -> None:
+        """Refuse that role without its password from now on; all others are trusted."""
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(f"host all {role} all scram-sha-256\n{rules.read_text()}")
+        self._run("pg_ctl", "reload")
+
     def base_url(self, role: str = _USER) -> str:
         """Return the URL of the database."""
         return f"postgresql://{role}@127.0.0.1:{self.port}/postgres"

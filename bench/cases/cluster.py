@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
+import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,11 +18,15 @@ from bench import stored
 from bench.clients import TurnTimes, sidecar_client
 from bench.processes import Server, gateway, scratch, start_sidecar
 from bench.report import Row
+from bench.scale import Measured, Pod, load
 from bench.stats import Samples, format_seconds, ratio, sample
+from sidecar.cluster.ownership import SharedOwnership
+from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.interface import Store
 from sidecar.store.postgres import PostgresStore
 from sidecar.store.sqlite import SqliteStore
+from sidecar.wire.opencode_events import SyncEvent
 from tests.postgres import PostgresCluster
 
 TITLE = "Several pods on PostgreSQL, against one on SQLite"
@@ -28,16 +35,21 @@ _MOST_APPEND = 3.0
 _MOST_TURN = 1.05
 _MOST_LATER_SECONDS = 0.003
 _LEAST_STREAM = 0.85
+_LEAST_OF_TWO = 1.38
+_MOST_MIRROR = 0.03
+_SESSIONS = 8
+_MIRRORED_TURNS = 100
 _ANSWER = "[[say: a short answer of some words]]"
 _LONG_CHUNKS = 2000
 _LONG_ANSWER = f"[[repeat: word {_LONG_CHUNKS}]]"
 
 
 async def measure(*, quick: bool) -> list[Row]:
-    """Append in both stores; then the same turns on SQLite, on the owner, and through another pod."""
+    """Append in both stores; the same turns on SQLite, on the owner, and through another pod; then all that
+    one pod gives and two; and what the mirror takes of that."""
     with scratch() as directory, _postgres() as cluster:
         appends = await _appends(directory, cluster, runs=100 if quick else 2000)
-        turns = await _turns(directory, cluster, rounds=4 if quick else 60)
+        turns = await _turns(directory, cluster, quick=quick)
     return [*appends, *turns]
 
 
@@ -81,40 +93,49 @@ async def _appends(directory: Path, cluster: PostgresCluster, *, runs: int) -> l
     ]
 
 
-async def _turns(directory: Path, cluster: PostgresCluster, *, rounds: int) -> list[Row]:
+async def _turns(directory: Path, cluster: PostgresCluster, *, quick: bool) -> list[Row]:
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(gateway(directory))
         url = cluster.url()
-        pods = {
+        servers = {
             "sqlite": await stack.enter_async_context(_pod(directory / "s", models.url, {})),
             "owner": await stack.enter_async_context(_pod(directory / "a", models.url, _on(url))),
             "edge": await stack.enter_async_context(_pod(directory / "b", models.url, _on(url))),
         }
-        clients = {
-            name: await stack.enter_async_context(sidecar_client(pod.url))
-            for name, pod in pods.items()
-        }
-        own = await clients["sqlite"].new_session(await clients["sqlite"].new_agent())
-        shared = await clients["owner"].new_session(await clients["owner"].new_agent())
-        sessions = {"sqlite": own, "owner": shared, "edge": shared}
-        short: dict[str, list[TurnTimes]] = {name: [] for name in pods}
-        long: dict[str, list[TurnTimes]] = {name: [] for name in pods}
-        for number in range(rounds + 2):
-            for name, client in clients.items():
-                times = await client.turn(sessions[name], _ANSWER)
-                if number >= 2:  # the first rounds load the directory
-                    short[name].append(times)
-            if number % 4 == 0:
-                for name, client in clients.items():
-                    long[name].append(await client.turn(sessions[name], _LONG_ANSWER))
+        pods = {}
+        for name, server in servers.items():
+            client = await stack.enter_async_context(sidecar_client(server.url))
+            agent = await client.new_agent()
+            sessions = [await client.new_session(agent) for _ in range(_SESSIONS)]
+            pods[name] = Pod(server, client, sessions)
+        rows = await _compared(pods, rounds=6 if quick else 60)
+        return [*rows, *await _loaded(pods, url, seconds=3.0 if quick else 12.0)]
+
+
+async def _compared(pods: Mapping[str, Pod], *, rounds: int) -> list[Row]:
+    """Run one turn after the other, in every order: what a turn leaves to be done falls on each alike."""
+    shared = pods["owner"].sessions[0]
+    sessions = {"sqlite": pods["sqlite"].sessions[0], "owner": shared, "edge": shared}
+    orders = itertools.cycle(itertools.permutations(pods))
+    short: dict[str, list[TurnTimes]] = {name: [] for name in pods}
+    long: dict[str, list[TurnTimes]] = {name: [] for name in pods}
+    for number in range(rounds + 2):
+        order = next(orders)
+        for name in order:
+            times = await pods[name].client.turn(sessions[name], _ANSWER)
+            if number >= 2:  # the first rounds load the directory
+                short[name].append(times)
+        if number % 4 == 0:
+            for name in order:
+                long[name].append(await pods[name].client.turn(sessions[name], _LONG_ANSWER))
     whole = {name: Samples(tuple(t.whole for t in times)) for name, times in short.items()}
     first = {name: Samples(tuple(t.first_text for t in times)) for name, times in short.items()}
+    sent = {name: Samples(tuple(t.accepted for t in times)) for name, times in short.items()}
     rates = {
         name: _LONG_CHUNKS / Samples(tuple(t.whole - t.first_text for t in times)).p50
         for name, times in long.items()
     }
     turn = ratio(whole["owner"].p50, whole["sqlite"].p50)
-    later = first["edge"].p50 - first["owner"].p50
     stream = ratio(rates["edge"], rates["owner"])
     return [
         Row(
@@ -124,13 +145,8 @@ async def _turns(directory: Path, cluster: PostgresCluster, *, rounds: int) -> l
             f"at most {_MOST_TURN:g} times",
             turn <= _MOST_TURN,
         ),
-        Row(
-            "first text through another pod",
-            f"{later * 1000:+.1f} ms ({first['edge']})",
-            f"on the owner: {first['owner']}",
-            f"at most {format_seconds(_MOST_LATER_SECONDS)} later",
-            later <= _MOST_LATER_SECONDS,
-        ),
+        _later("send through another pod", sent),
+        _later("first text through another pod", first),
         Row(
             "a long answer's previews through another pod",
             f"{stream:.2f} times ({rates['edge']:.0f} per second)",
@@ -139,6 +155,78 @@ async def _turns(directory: Path, cluster: PostgresCluster, *, rounds: int) -> l
             stream >= _LEAST_STREAM,
         ),
     ]
+
+
+def _later(what: str, times: Mapping[str, Samples]) -> Row:
+    later = times["edge"].p50 - times["owner"].p50
+    return Row(
+        what,
+        f"{later * 1000:+.1f} ms ({times['edge']})",
+        f"on the owner: {times['owner']}",
+        f"at most {format_seconds(_MOST_LATER_SECONDS)} later",
+        later <= _MOST_LATER_SECONDS,
+    )
+
+
+async def _loaded(pods: Mapping[str, Pod], url: str, *, seconds: float) -> list[Row]:
+    """Ask of one pod, and of two over one database, as many turns as they give."""
+    for pod in (pods["owner"], pods["edge"]):
+        await asyncio.gather(*(pod.client.turn(session, _ANSWER) for session in pod.sessions))
+    one = await load([pods["owner"]], sessions=_SESSIONS, seconds=seconds, prompt=_ANSWER)
+    two = await load(
+        [pods["owner"], pods["edge"]], sessions=_SESSIONS, seconds=seconds, prompt=_ANSWER
+    )
+    more = ratio(two.turns_per_second, one.turns_per_second)
+    share, events = await _mirror_share(url, pods["owner"].sessions[1], one)
+    return [
+        Row(
+            f"turns per second of two pods, {_SESSIONS} sessions busy in each",
+            f"{more:.2f} times ({two.turns_per_second:.1f})",
+            f"one pod: {one.turns_per_second:.1f}",
+            f"at least {_LEAST_OF_TWO:g} times",
+            more >= _LEAST_OF_TWO,
+        ),
+        Row(
+            "opencode's history, mirrored: processor time",
+            f"{share:.1%} of a turn's ({events:.0f} events)",
+            f"opencode {format_seconds(one.child_cpu_per_turn)}, the sidecar "
+            f"{format_seconds(one.sidecar_cpu_per_turn)}",
+            f"at most {_MOST_MIRROR:.0%}",
+            share <= _MOST_MIRROR,
+        ),
+    ]
+
+
+async def _mirror_share(url: str, session_id: str, turns: Measured) -> tuple[float, float]:
+    """Return what storing the sync events of a turn takes of its processor time, and their number."""
+    store = PostgresStore(url)
+    await store.open()
+    rows = await store.read(
+        lambda c: c.execute(
+            "SELECT seq, id, type, data FROM child_events WHERE session_id = ? ORDER BY seq",
+            (session_id,),
+        ).fetchall()
+    )
+    query = "SELECT count(*) FROM events WHERE session_id = ? AND type = 'user.message'"
+    count = await store.read(lambda c: c.execute(query, (session_id,)).fetchone()[0])
+    sample_of_turn = rows[-max(1, len(rows) // count) :]
+    decoded = [(r["seq"], r["id"], r["type"], json.loads(r["data"])) for r in sample_of_turn]
+    spent = {}
+    for is_mirrored in (False, True):
+        ownership = SharedOwnership(database=store, boot_id="bench", home="bench", is_local=False)
+        mirror = Mirror(database=store, ownership=ownership, workspaces_dir=Path("/w"))
+        ids = [await stored.new_session(store) for _ in range(_MIRRORED_TURNS)]
+        log = EventLog(database=store, companion=mirror)
+        began = time.process_time()
+        for id_ in ids:
+            if is_mirrored:
+                for seq, event_id, type_, data in decoded:
+                    mirror.note(f"/w/{id_}", SyncEvent(event_id, type_, seq, id_, data))
+            await log.append(id_, Head(0, 0), [stored.MESSAGE])
+        spent[is_mirrored] = (time.process_time() - began) / _MIRRORED_TURNS
+    await store.close()
+    turn = turns.child_cpu_per_turn + turns.sidecar_cpu_per_turn
+    return (spent[True] - spent[False]) / turn, len(decoded)
 
 
 def _on(url: str) -> Mapping[str, str]:

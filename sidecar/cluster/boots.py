@@ -17,12 +17,13 @@ import structlog
 from sidecar.store.interface import Connection, Job
 
 _PRUNED_AFTER_SECONDS = 3600
+"""After this, rows of dead boots and answers to forwarded requests are removed."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Link(Protocol):
-    """A connection of one thread; `sidecar.store.postgres.Link`."""
+    """A connection of one thread; `sidecar.store.postgres_link.Link`."""
 
     def run(self, job: Job[Any]) -> Any:
         """Run `job` in one transaction."""
@@ -153,10 +154,11 @@ class Heartbeat:
         )
         if not renewed.rowcount:  # pruned: we were away for an hour
             self.register(connection)
-        connection.execute(
+        for query in (
             "DELETE FROM boots WHERE expires_at < clock_timestamp() - make_interval(secs => ?)",
-            (_PRUNED_AFTER_SECONDS,),
-        )
+            "DELETE FROM requests WHERE stored_at < clock_timestamp() - make_interval(secs => ?)",
+        ):
+            connection.execute(query, (_PRUNED_AFTER_SECONDS,))
 
     def _delete(self, connection: Connection) -> None:
         connection.execute(

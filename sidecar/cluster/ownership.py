@@ -54,6 +54,10 @@ class Ownership:
     is_shared = False
     """Whether other processes may own sessions of the same store."""
 
+    def has_files(self, _session_id: str, /) -> bool:
+        """Whether the session's files are in this process's directory."""
+        return True
+
     def owns(self, _session_id: str, /) -> bool:
         """Whether this process is the owner, as far as it knows."""
         return True
@@ -110,16 +114,27 @@ class SharedOwnership(Ownership):
     """With PostgreSQL: a session is this boot's after a claim, and until somebody else's claim.
 
     `home` is the data directory of this pod; with `is_local` only its own sessions can be claimed, since
-    their files are nowhere else.
+    their files are nowhere else. With `is_restored` a session's files come after its claim, and the row names
+    this home when they are here.
     """
 
     is_shared = True
 
-    def __init__(self, *, database: Store, boot_id: str, home: str, is_local: bool) -> None:
+    def __init__(
+        self,
+        *,
+        database: Store,
+        boot_id: str,
+        home: str,
+        is_local: bool,
+        is_restored: bool = False,
+    ) -> None:
         self._database = database
         self.boot_id = boot_id
         self._home = home
         self._is_local = is_local
+        self._is_restored = is_restored
+        self._without_files: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._new_here: set[str] = set()
         """Sessions that other boots had before, and whose opencode history was not looked at yet."""
@@ -145,7 +160,9 @@ class SharedOwnership(Ownership):
         found = await self._database.write(lambda connection: self._claim(connection, session_id))
         if isinstance(found, Owner):
             raise OwnedElsewhereError(session_id, found)
-        epoch, had_owner = found
+        epoch, had_owner, home = found
+        if self._is_restored and home != self._home:
+            self._without_files.add(session_id)
         self._epochs[session_id] = epoch
         self._new_here.add(session_id)
         self.claims += 1
@@ -153,20 +170,23 @@ class SharedOwnership(Ownership):
         if had_owner:
             _log.info("session taken over", session=session_id, epoch=epoch)
 
-    def _claim(self, connection: Connection, session_id: str) -> tuple[int, bool] | Owner:
-        query = "SELECT owner_boot FROM sessions WHERE id = ?"
+    def _claim(
+        self, connection: Connection, session_id: str
+    ) -> tuple[int, bool, str | None] | Owner:
+        query = "SELECT owner_boot, home FROM sessions WHERE id = ?"
         before = connection.execute(query, (session_id,)).fetchone()
         if before is None:
             raise NotFoundError(f"session {session_id} does not exist")
         place, parameters = self._place()
+        home = before[1] if self._is_restored else self._home
         row = connection.execute(
             "UPDATE sessions SET owner_boot = ?, owner_epoch = owner_epoch + 1, home = ? "  # noqa: S608  # constants
             f"WHERE id = ? AND (owner_boot IS NULL OR owner_boot = ? OR NOT {_ALIVE}){place} "
             "RETURNING owner_epoch",
-            (self.boot_id, self._home, session_id, self.boot_id, *parameters),
+            (self.boot_id, home, session_id, self.boot_id, *parameters),
         ).fetchone()
         if row is not None:
-            return row[0], before[0] is not None
+            return row[0], before[0] is not None, before[1]
         owner = select_owner(connection, session_id)
         if owner is None:
             raise OwnerUnavailableError(
@@ -177,6 +197,28 @@ class SharedOwnership(Ownership):
 
     def _place(self) -> tuple[str, tuple[str, ...]]:
         return (" AND (home IS NULL OR home = ?)", (self._home,)) if self._is_local else ("", ())
+
+    def has_files(self, session_id: str, /) -> bool:
+        """Whether the session's files are here, as the last turn left them."""
+        return session_id not in self._without_files
+
+    def set_home(self, connection: Connection, session_id: str) -> None:
+        """Note in the row that the files are here. A job of the store. Raises OwnershipLostError."""
+        condition, parameters = self.guard(session_id)
+        noted = connection.execute(
+            f"UPDATE sessions SET home = ? WHERE id = ?{condition}",  # noqa: S608  # a constant
+            (self._home, session_id, *parameters),
+        )
+        if not noted.rowcount:
+            raise OwnershipLostError(f"session {session_id} is another pod's")
+
+    def note_files_missing(self, session_id: str) -> None:
+        """They are not, whatever the row says: until they are restored nothing here may count as them."""
+        self._without_files.add(session_id)
+
+    def note_files_here(self, session_id: str) -> None:
+        """The row says so by now."""
+        self._without_files.discard(session_id)
 
     def is_new_here(self, session_id: str) -> bool:
         """Whether it was claimed, and not settled here since."""
@@ -213,6 +255,7 @@ class SharedOwnership(Ownership):
     def lose(self, session_id: str, /) -> None:
         """Forget the session and tell those who work on it."""
         self._new_here.discard(session_id)
+        self._without_files.discard(session_id)
         if self._epochs.pop(session_id, None) is None:
             return
         self.losses += 1

@@ -7,6 +7,7 @@ file named by `<NAME>_FILE`. The README's table is generated from this module (`
 config --markdown`).
 """
 
+from sidecar.config.archive import ArchiveSettings
 from sidecar.config.base import SettingsGroup, env_name, is_secret
 from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
@@ -30,6 +31,7 @@ from sidecar.config.loading import Settings, meanings, trimmed_variables, variab
 
 __all__ = [
     "AdminSettings",
+    "ArchiveSettings",
     "ChildSettings",
     "ClusterSettings",
     "ConfinementSettings",

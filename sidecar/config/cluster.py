@@ -37,9 +37,13 @@ class ClusterSettings(SettingsGroup):
     owner_wait_seconds: Seconds = 8.0
     """How long a request waits for a session whose pod has just died, seconds; then 503 with
     `retry-after`."""
-    workspace: Literal["local", "shared"] = Field("local", validation_alias="SIDECAR_WORKSPACE")
+    workspace: Literal["local", "shared", "archive"] = Field(
+        "local", validation_alias="SIDECAR_WORKSPACE"
+    )
     """Where the sessions' files are. `local`: on this pod's volume, so that a session waits for its pod.
-    `shared`: `WORKDIR` is one volume that all pods mount, and any pod may go on with a session."""
+    `shared`: `WORKDIR` is one volume that all pods mount, and any pod may go on with a session. `archive`: on
+    this pod's volume, and after each turn in a bucket or directory (`SIDECAR_ARCHIVE_URL`), from which any
+    pod restores them."""
 
     def check(self) -> None:
         """Raise SettingsError for a lease that ends between two heartbeats."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings.exceptions import SettingsError as SourceError
 
+from sidecar.config.archive import ArchiveSettings
 from sidecar.config.base import FILE_SUFFIX, SettingsGroup, env_name, is_secret
 from sidecar.config.cluster import ClusterSettings
 from sidecar.config.engine import (
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     turn: TurnSettings
     runtimes: RuntimesSettings = Field(default_factory=RuntimesSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     vault: VaultSettings = Field(default_factory=VaultSettings)
     repository: RepositorySettings = Field(default_factory=RepositorySettings)
     packages: PackageSettings = Field(default_factory=PackageSettings)
@@ -86,6 +88,7 @@ class Settings(BaseModel):
         """Raise SettingsError when several pods could not share what these settings say."""
         self.storage.check()
         self.cluster.check()
+        self.check_archive()
         if self.storage.database_url is None:
             return
         if self.child.url is not None:
@@ -101,6 +104,21 @@ class Settings(BaseModel):
                 raise SettingsError(
                     f"DATABASE_URL needs {name}: {why}; make one with `openssl rand -base64 32`"
                 )
+
+    def check_archive(self) -> None:
+        """Raise SettingsError when archives are wanted and cannot be, or are described and not wanted."""
+        self.archive.check()
+        if self.cluster.workspace != "archive":
+            if self.archive.url is not None:
+                raise SettingsError("SIDECAR_ARCHIVE_URL needs SIDECAR_WORKSPACE=archive")
+        elif self.storage.database_url is None:
+            raise SettingsError(
+                "SIDECAR_WORKSPACE=archive needs DATABASE_URL: one pod alone keeps its sessions' files"
+            )
+        elif self.archive.url is None:
+            raise SettingsError(
+                "SIDECAR_WORKSPACE=archive needs SIDECAR_ARCHIVE_URL: s3://bucket/folder or file:///directory"
+            )
 
     def check_attached(self) -> None:
         """Raise SettingsError when an attached opencode could not work with these settings."""

@@ -82,6 +82,8 @@ IS_WATCHING = web.RequestKey("is_watching", bool)
 
 FORWARDED_AS = web.RequestKey("forwarded_as", str)
 """The id under which another pod forwards a request, also when it does so again."""
+IS_REPEATED = web.RequestKey("is_repeated", bool)
+"""Set where a request may have been accepted under that id before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -116,7 +118,10 @@ class EventsApi:
     ) -> web.StreamResponse:
         """Send events. They are durable when this is answered, and not yet processed."""
         accepted = await self._engine.send(
-            session_id, body.events, request_id=request.get(FORWARDED_AS)
+            session_id,
+            body.events,
+            request_id=request.get(FORWARDED_AS),
+            is_repeated=request.get(IS_REPEATED, False),
         )
         return await answer_in_pieces(request, _document([event.text for event in accepted]))
 

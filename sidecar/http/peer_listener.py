@@ -14,7 +14,7 @@ from sidecar.cluster.boots import Load
 from sidecar.cluster.ownership import OwnedElsewhereError, Owner, SharedOwnership
 from sidecar.errors import AuthenticationError
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
-from sidecar.http.events import FORWARDED_AS
+from sidecar.http.events import FORWARDED_AS, IS_REPEATED
 from sidecar.http.middleware import finish_writes, request_context
 from sidecar.http.peer_protocol import (
     CLAIM_HEADER,
@@ -22,6 +22,7 @@ from sidecar.http.peer_protocol import (
     KEY_HEADER,
     PREFIX,
     RECORD,
+    REPEATED_HEADER,
     THE_END,
 )
 from sidecar.http.streams import LocalStreams, Wanted
@@ -58,6 +59,7 @@ class PeerApi:
             if (session_id := request.match_info.get("id")) is not None:
                 await self._check_owned(request, session_id)
                 request[FORWARDED_AS] = request.headers[ID_HEADER]
+                request[IS_REPEATED] = REPEATED_HEADER in request.headers
             return await handler(request)
 
         return handle

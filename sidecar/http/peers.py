@@ -21,7 +21,7 @@ from sidecar.cluster.ownership import (
 )
 from sidecar.errors import OwnerUnavailableError
 from sidecar.http.bodies import keep_body
-from sidecar.http.events import FORWARDED_AS
+from sidecar.http.events import FORWARDED_AS, IS_REPEATED
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.peer_protocol import (
     CLAIM_HEADER,
@@ -29,6 +29,7 @@ from sidecar.http.peer_protocol import (
     KEY_HEADER,
     PREFIX,
     RECORD,
+    REPEATED_HEADER,
 )
 from sidecar.http.streams import Batch, Wanted
 from sidecar.ids import is_id, new_id
@@ -161,10 +162,10 @@ class Peers:
             except (OwnerUnavailableError, OwnershipLostError, OwnedElsewhereError):
                 owner = None
             if owner is not None:
-                # It may be accepted and the answer lost: the next receiver must recognise it.
-                request[FORWARDED_AS] = forwarded_as
                 body = await keep_body(request, has_content=True)
                 answer = await self._send(owner, request, body, forwarded_as)
+                # It may be accepted and the answer lost: the next receiver, perhaps us, must recognise it.
+                request[FORWARDED_AS], request[IS_REPEATED] = forwarded_as, True
                 if answer is not None:
                     return answer
                 self.failed += 1
@@ -185,6 +186,8 @@ class Peers:
         } | {KEY_HEADER: self._key, ID_HEADER: forwarded_as}
         if not owner.boot_id:
             headers[CLAIM_HEADER] = "1"
+        if request.get(IS_REPEATED, False):
+            headers[REPEATED_HEADER] = "1"
         try:
             async with self._session.request(
                 request.method,

@@ -30,6 +30,10 @@ class SchemaTooNewError(StoreError):
     """A newer release has written the database; going back needs a copy from before the upgrade."""
 
 
+class ObjectError(Exception):
+    """A bucket, or the directory in its place, failed or refused; says what it said, without keys."""
+
+
 class Row(Protocol):
     """One row: by column name, by position, as an iterable of values; `dict(row)` works."""
 

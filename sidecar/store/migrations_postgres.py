@@ -162,5 +162,18 @@ CREATE TABLE resource_uses (
 );
 """
 
-MIGRATIONS: Sequence[str] = (_V1, _V2)
+# A row outlives its session until the archives are deleted, too, so it has no foreign key.
+_V3 = """
+CREATE TABLE archives (
+    session_id    TEXT COLLATE "C" PRIMARY KEY,
+    name          TEXT COLLATE "C",
+    digest        TEXT COLLATE "C",
+    size_bytes    BIGINT NOT NULL DEFAULT 0,
+    content_bytes BIGINT NOT NULL DEFAULT 0,
+    covers_seq    BIGINT NOT NULL DEFAULT 0,
+    made_at       TEXT COLLATE "C"
+);
+"""
+
+MIGRATIONS: Sequence[str] = (_V1, _V2, _V3)
 """`MIGRATIONS[n]` takes schema version n to n + 1; the table `schema_version` holds the version."""

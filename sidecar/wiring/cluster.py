@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiohttp
 import structlog
@@ -34,7 +35,11 @@ from sidecar.processes.guardian import Guardian
 from sidecar.store.identity import identity_of, incarnation_of
 from sidecar.store.interface import Store, StoreError
 from sidecar.store.postgres import PostgresStore
+from sidecar.wiring.archives import archive_readings
 from sidecar.wiring.domain import Domain
+
+if TYPE_CHECKING:
+    from sidecar.managed.workspaces.archives import SessionArchives
 
 _FENCE_SHARE = 2 / 3
 """Of the lease; what is left is the guardian's time to end opencode before another pod may claim."""
@@ -71,6 +76,7 @@ class Cluster:
             boot_id=f"boot_{secrets.token_hex(8)}",
             home=home,
             is_local=settings.cluster.workspace == "local",
+            is_restored=settings.cluster.workspace == "archive",
         )
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
@@ -206,7 +212,9 @@ class Cluster:
         if self.heartbeat is not None:
             self.heartbeat.renew_now()
 
-    def readings(self, mirror: Mirror | None) -> Iterator[Reading]:
+    def readings(
+        self, mirror: Mirror | None, archives: SessionArchives | None
+    ) -> Iterator[Reading]:
         """Yield what the metrics show of this pod's part."""
         own, peers, beat = self.ownership, self.peers, self.heartbeat
         yield Reading(
@@ -251,6 +259,9 @@ class Cluster:
             yield Reading(
                 "history_transcripts", "Those that went on from a transcript.", mirror.transcripts
             )
+
+        if archives is not None:
+            yield from archive_readings(archives)
 
     async def leave(self) -> None:
         """Give up what is still ours, best effort: the lease ends by itself."""

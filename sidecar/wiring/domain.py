@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -47,6 +48,9 @@ from sidecar.tracing import Tracer
 from sidecar.wiring.child import ChildParts
 from sidecar.wiring.web import Web
 
+if TYPE_CHECKING:
+    from sidecar.managed.workspaces.archives import SessionArchives
+
 _log = structlog.get_logger(__name__)
 
 
@@ -71,6 +75,7 @@ class Domain:
     resources: Resources
     packages: Packages
     mirror: Mirror | None
+    archives: SessionArchives | None
     permission_watch: PermissionWatch
     space: SpaceWatch
     retention: Retention
@@ -132,6 +137,7 @@ async def make_domain(
     web: Web,
     tracer: Tracer,
     ownership: Ownership,
+    archives: SessionArchives | None = None,
 ) -> Domain:
     """Put the domain together. Its tool server listens; nothing else is started."""
     custom_tools = CustomTools()
@@ -175,6 +181,7 @@ async def make_domain(
         workspaces_dir=settings.storage.workspaces_dir.resolve(),
         prompt_wait_seconds=settings.child.prompt_wait_seconds,
         mirror=mirror,
+        archives=archives,
         packages=packages,
         external=child.external,
         end_processes=child.end_processes,
@@ -191,6 +198,7 @@ async def make_domain(
         database=database,
         ownership=ownership,
         on_claimed=on_claimed if ownership.is_shared else None,
+        save_files=archives.save if archives is not None else None,
         log=log,
         child_sessions=child_sessions,
         custom_tools=custom_tools,
@@ -223,6 +231,7 @@ async def make_domain(
         repositories=secrets.repositories,
         resolve_model=child.registry.resolve,
         limits=limits,
+        on_deleted=archives.sweep_soon if archives is not None else None,
     )
     return Domain(
         log=log,
@@ -231,6 +240,7 @@ async def make_domain(
         environments=Environments(database=database, limits=limits),
         sessions=sessions,
         mirror=mirror,
+        archives=archives,
         packages=packages,
         resources=Resources(repositories=secrets.repositories, engine=engine),
         permission_watch=child_sessions.watch,

@@ -31,6 +31,7 @@ from sidecar.opencode.environment import ChildFiles
 from sidecar.store.interface import Store
 from sidecar.store.watch import StoreWatch
 from sidecar.tracing import Tracer, make_tracer
+from sidecar.wiring.archives import open_archives
 from sidecar.wiring.child import ChildParts, make_child
 from sidecar.wiring.console import console_routes, sign_in_readings
 from sidecar.wiring.domain import Domain, connect, make_domain, open_secrets
@@ -93,6 +94,9 @@ async def open_services(
     )
     web = await open_web(settings.web, gateway, session, stack)
     cluster = await _make_cluster(settings, database, stack)
+    archives = None
+    if cluster is not None:
+        archives = await open_archives(settings, database, cluster.ownership)
     domain = await make_domain(
         settings,
         database,
@@ -103,6 +107,7 @@ async def open_services(
         web=web,
         tracer=tracer,
         ownership=cluster.ownership if cluster is not None else Ownership(),
+        archives=archives,
     )
     connect(child, relay, domain.engine)
     attempts = Attempts(per_minute=settings.console.attempts_per_minute)
@@ -117,7 +122,7 @@ async def open_services(
         relay=relay,
         database=database,
         is_demo_gateway=gateway.is_demo,
-        cluster=None if cluster is None else partial(cluster.readings, domain.mirror),
+        cluster=None if cluster is None else partial(cluster.readings, domain.mirror, archives),
         walls=partial(wall_readings, child.confinement, domain),
         console=partial(sign_in_readings, attempts),
         stored=partial(stored_readings, limits),
@@ -216,6 +221,8 @@ async def _start(
         cluster.watch(child.supervisor, tasks, domain.engine)
         if domain.mirror is not None:
             tasks.start("mirror", domain.mirror.run())
+        if domain.archives is not None:
+            tasks.start("archives", domain.archives.run())
         recovery = domain.engine.run_recovery(settings.cluster.heartbeat_seconds)
     else:
         recovery = domain.engine.recover()

@@ -110,7 +110,7 @@ class Pod:
 
 @dataclass
 class Bed:
-    """The cluster under test."""
+    """The cluster under test. In a value of `settings`, `{pod}` stands for the pod's data directory."""
 
     directory: Path
     database_url: str
@@ -140,7 +140,9 @@ class Bed:
             "SIDECAR_HTTP_BOOKKEEPING_EVENTS": "1",
             "LITELLM_BASE_URL": self.gateway.url,
             "LITELLM_API_KEY": GATEWAY_KEY,
-            **self.settings,
+            **{
+                name: value.replace("{pod}", str(data_dir)) for name, value in self.settings.items()
+            },
         }
 
     async def start_pod(self, name: str | None = None) -> Pod:

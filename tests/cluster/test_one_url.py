@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import Any
 
+import aiohttp
 import psycopg
 
 from tests.cluster.bed import Bed
@@ -16,12 +17,19 @@ from tests.e2e.test_smoke_client import (  # noqa: F401  # collected here, too: 
     send,
     test_a_turn_with_previews,
     test_agents,
+    test_archive_and_delete,
+    test_confirmations,
+    test_custom_tools,
     test_environments,
+    test_interrupt_and_reconnect,
+    test_models,
     test_sessions,
+    test_tool_runner,
     until,
 )
 from tests.event_rules import check_events
 from tests.harness import http_client, types_of, user_message
+from tests.lap_client import HEADERS, Lap, shown
 from tests.raw_client import RawClient
 
 SESSIONS = int(os.environ.get("CLUSTER_SESSIONS", "9"))
@@ -55,6 +63,32 @@ async def test_many_sessions_over_all_pods(bed: Bed, sdk: Sdk) -> None:
         row = connection.execute(query, (sessions,)).fetchone()
     assert row is not None
     assert row[0] > 1
+
+
+async def test_laps_readers(bed: Bed) -> None:
+    """Drain, channel, late reader and page, each request at another pod: each gets its turn, once."""
+    async with aiohttp.ClientSession(
+        bed.front.url, headers=HEADERS, connector=aiohttp.TCPConnector(force_close=True)
+    ) as http:
+        lap = Lap(None, http)
+        session = await lap.new_session()
+        async with lap.stream(session) as page:
+            for number in range(3):
+                seen = await lap.drained_turn(session, f"[[say: drained {number}]]")
+                assert shown(seen) == f"drained {number}"
+                assert types_of(seen)[0] == "user.message"
+                assert shown(await page.drain()) == f"drained {number}"
+        other = await lap.new_session()
+        async with lap.stream(other) as channel:
+            drained = await lap.drained_turn(other, "[[say: mine]]")
+            assert await channel.drain() == drained
+        third = await lap.new_session()
+        await lap.raw.send(third, "[[say: quick]]")
+        async with asyncio.timeout(60):
+            while await lap.raw.status(third) != "idle":
+                await asyncio.sleep(0.05)
+        async with lap.stream(third) as late:
+            assert shown(await late.drain()) == "quick"
 
 
 async def test_a_pod_that_is_not_the_owner_answers_like_it(bed: Bed) -> None:

@@ -35,6 +35,8 @@ METRICS = "metrics"
 EVERY_POD = {"dns-nodelocal", "dns-openshift"}
 AGENTS_ONLY = {"egress-internet", "gateway-external"}
 SETS_ONLY = {METRICS, "prometheus-operator", "volume-rwo"}
+WORKSPACES = {"workspace-archive": "archive", "workspace-shared": "shared"}
+"""Where files are, of overlays/cluster; one of them."""
 
 
 def policy_of(manifests: tuple[Manifest, ...], name: str) -> dict[str, Any]:
@@ -57,7 +59,31 @@ def selected(overlay: str, policy: dict[str, Any]) -> set[str]:
 
 def test_every_component_is_known() -> None:
     """The names above are what is there."""
-    assert {path.name for path in COMPONENTS.iterdir()} == EVERY_POD | AGENTS_ONLY | SETS_ONLY
+    known = EVERY_POD | AGENTS_ONLY | SETS_ONLY | WORKSPACES.keys()
+    assert {path.name for path in COMPONENTS.iterdir()} == known
+
+
+@pytest.mark.parametrize("name", WORKSPACES)
+def test_a_cluster_whose_sessions_move(name: str, tmp_path: Path) -> None:
+    """Files are where every pod gets them, so pods may go: the autoscaler scales in, one by one."""
+    chosen = composed(tmp_path, "cluster", [name], namespace="team-a")
+    manifests = render(chosen)
+    check_schemas(manifests)
+    _, sidecar = sidecar_of(chosen)
+    env = {item["name"]: item for item in sidecar["env"]}
+    assert env["SIDECAR_WORKSPACE"]["value"] == WORKSPACES[name]
+    known = {variable for _, variable, _ in variables()} | {"WORKDIR"}
+    assert {n for n in env if n.startswith("SIDECAR_")} <= known
+    (autoscaler,) = of_kind(chosen, "HorizontalPodAutoscaler")
+    assert "selectPolicy" not in autoscaler["spec"]["behavior"]["scaleDown"]
+    if name == "workspace-shared":
+        (claim,) = of_kind(chosen, "PersistentVolumeClaim")
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+        mounts = {item["name"]: item["mountPath"] for item in sidecar["volumeMounts"]}
+        assert mounts["workspaces"] == env["WORKDIR"]["value"]
+    else:
+        (rule,) = policy_of(manifests, name)["egress"]
+        assert env["SIDECAR_ARCHIVE_ENDPOINT"]["value"].endswith(f":{rule['ports'][0]['port']}")
 
 
 @pytest.mark.parametrize("overlay", NAMES)

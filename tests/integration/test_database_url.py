@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from sidecar.store.migrations_postgres import MIGRATIONS
-from sidecar.store.postgres import PostgresStore, migrate
+from sidecar.store.postgres import PostgresStore
+from sidecar.store.postgres_schema import migrate
 from tests.postgres import PostgresCluster
 from tests.sidecar_process import run
 
@@ -59,6 +60,47 @@ async def test_an_url_that_leads_nowhere(tmp_path: Path, url: str, says: str) ->
     assert "DATABASE_URL" in sentence
     assert says in sentence
     assert "s3cr3t" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"host": "no-such-host.invalid"}, "no-such-host.invalid"),
+        ({"user": "locked:wr0ng"}, "password authentication failed"),
+        ({"user": "stranger"}, 'role "stranger" does not exist'),
+        ({"database": "absent"}, 'database "absent" does not exist'),
+        ({"database": "postgres?sslmode=require"}, "server does not support SSL"),
+        ({"database": "postgres?no_such_option=1"}, "not a PostgreSQL URL"),
+        ({"port": "x"}, "not a PostgreSQL URL"),
+    ],
+)
+async def test_a_server_that_does_not_let_us_in(
+    tmp_path: Path, postgres: PostgresCluster, wrong: dict[str, str], says: str
+) -> None:
+    """One part of a right URL is wrong: the sentence has the server's or the library's own reason."""
+    if "locked" in wrong.get("user", ""):
+        with psycopg.connect(postgres.base_url(), autocommit=True) as raw:
+            raw.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+        postgres.require_password("locked")
+    right = {"user": "postgres", "host": "127.0.0.1", "port": postgres.port, "database": "postgres"}
+    url = "postgresql://{user}@{host}:{port}/{database}".format_map({**right, **wrong})
+    sentence = await refusal(tmp_path, url)
+    assert "DATABASE_URL" in sentence
+    assert says in sentence
+    assert "wr0ng" not in sentence
+
+
+async def test_a_role_that_may_make_no_tables(tmp_path: Path, postgres: PostgresCluster) -> None:
+    """The server's reason, and nothing is made."""
+    url = postgres.url()
+    with psycopg.connect(postgres.base_url(), autocommit=True) as raw:
+        raw.execute("CREATE ROLE guest LOGIN")
+    with psycopg.connect(url, autocommit=True) as raw:
+        (schema,) = raw.execute("SELECT current_schema()").fetchone() or ("",)
+        raw.execute(f"GRANT USAGE ON SCHEMA {schema} TO guest")
+    sentence = await refusal(tmp_path, url.replace("postgres@", "guest@"))
+    assert "permission denied" in sentence
+    assert tables(url) == set()
 
 
 @pytest.mark.parametrize("name", ["SIDECAR_VAULT_KEY", "SIDECAR_CLUSTER_KEY"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.config import ArchiveSettings
 from sidecar.demo_gateway import DemoGateway
 from sidecar.metrics import PREFIX
 from tests.fakes.small_sidecar import small_settings
@@ -33,11 +34,16 @@ SUFFIXES = {
 async def families(
     tmp_path_factory: pytest.TempPathFactory, postgres: PostgresCluster
 ) -> dict[str, str]:
-    """The type of each exported family, by name, of a sidecar on PostgreSQL whose child has vitals."""
+    """The type of each exported family, by name, of a sidecar with all that there is to measure."""
     directory = tmp_path_factory.mktemp("families")
     gateway = DemoGateway(key=GATEWAY_KEY)
     await gateway.start()
     settings = on_postgres(small_settings(directory, gateway.url), postgres)
+    archived = {
+        "cluster": settings.cluster.model_copy(update={"workspace": "archive"}),
+        "archive": ArchiveSettings(url=(directory / "archives").as_uri()),
+    }
+    settings = settings.model_copy(update=archived)
     async with sidecar_for(settings) as sidecar:
         assert sidecar.admin_url is not None
         async with http_client(sidecar.admin_url, None) as http:

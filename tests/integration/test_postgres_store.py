@@ -16,7 +16,8 @@ from sidecar.managed.events.log import EventLog, Head
 from sidecar.store import transfer
 from sidecar.store.interface import Connection, SchemaTooNewError, StoreError
 from sidecar.store.migrations_postgres import MIGRATIONS
-from sidecar.store.postgres import PostgresStore, migrate
+from sidecar.store.postgres import PostgresStore
+from sidecar.store.postgres_schema import migrate
 from sidecar.store.sqlite import SqliteStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster

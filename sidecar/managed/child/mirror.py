@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +214,20 @@ async def _replay(
                 raise
         for start in range(0, len(own), _REPLAYED_AT_ONCE):
             await client.replay(
-                directory, [event.to_wire() for event in own[start : start + _REPLAYED_AT_ONCE]]
+                directory,
+                [
+                    _placed(event, directory).to_wire()
+                    for event in own[start : start + _REPLAYED_AT_ONCE]
+                ],
             )
+
+
+def _placed(event: SyncEvent, directory: Path) -> SyncEvent:
+    """Return the event with the session in the directory that it has here: pods may differ in `WORKDIR`."""
+    info = event.data.get("info")
+    if not isinstance(info, dict) or info.get("directory") in {None, str(directory)}:
+        return event
+    return replace(event, data={**event.data, "info": {**info, "directory": str(directory)}})
 
 
 def transcript(events: Sequence[Mapping[str, Any]], opening_id: str | None) -> str:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sidecar.aiokit import Callbacks
 from sidecar.errors import ChildError, ChildUnavailableError
@@ -33,6 +33,9 @@ from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.wire.external_directory import OPEN, Rule
 from sidecar.wire.opencode_events import ChildEvent
+
+if TYPE_CHECKING:
+    from sidecar.managed.workspaces.archives import SessionArchives
 
 Sink = Callable[[ChildEvent | Violation], None]
 EndProcesses = Callable[[Path], Awaitable[object]]
@@ -144,12 +147,14 @@ class ChildSessions:
         workspaces_dir: Path,
         prompt_wait_seconds: float,
         mirror: Mirror | None = None,
+        archives: SessionArchives | None = None,
         packages: Packages | None = None,
         external: Sequence[Rule] = OPEN,
         end_processes: EndProcesses = _end_nothing,
         private_dir: Path | None = None,
     ) -> None:
         self._mirror = mirror
+        self._archives = archives
         self._packages = packages
         self._supervisor = supervisor
         self._instances = instances
@@ -195,12 +200,21 @@ class ChildSessions:
         return [self.directory(session_id), *beside]
 
     async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
-        """Clone what the session's directory lacks; return what could not be cloned."""
+        """Restore or clone what the session's directory lacks; return what could not be cloned.
+
+        Raises TurnFailedError for files that cannot be restored.
+        """
+        await self._restore_files(record.id)
         if not record.body["resources"]:
             return []
         directory = self.directory(record.id)
         directory.mkdir(parents=True, exist_ok=True)
         return await self._repositories.materialise(record.id, directory)
+
+    async def _restore_files(self, session_id: str) -> None:
+        if self._archives is not None and await self._archives.restore(session_id):
+            # opencode may have the directory loaded, from when the session was here before.
+            await self._instances.unload(self.directory(session_id))
 
     @asynccontextmanager
     async def open(
@@ -221,6 +235,7 @@ class ChildSessions:
         """
         await self._supervisor.wait_ready(wait_seconds)
         directory = self.directory(record.id)
+        await self._restore_files(record.id)
         directory.mkdir(parents=True, exist_ok=True)
         if is_reloaded or record.has_stale_tools:
             # After a change of the session's tools its servers are added anew with the next load.
@@ -243,6 +258,8 @@ class ChildSessions:
             session_id = await self._ensure_session(
                 client, record, directory, is_new=bool(preamble)
             )
+            if self._archives is not None:
+                preamble += self._archives.preamble(record.id)
 
             def watched(event: ChildEvent) -> None:
                 sink(event)
@@ -328,7 +345,8 @@ def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[
         else:
             raise ChildError(f"content block {block['type']!r} cannot be given to opencode")
     stem = message_id.replace("msg_", "prt_", 1)
-    return [{"id": f"{stem}{number:04}", **part} for number, part in enumerate(parts)]
+    # From 1: number 0 is a preamble's.
+    return [{"id": f"{stem}{number:04}", **part} for number, part in enumerate(parts, start=1)]
 
 
 def _file_part(block: Mapping[str, Any], number: int) -> dict[str, Any]:

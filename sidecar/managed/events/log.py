@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -110,10 +110,13 @@ class EventLog:
         head: Head,
         drafts: Sequence[Draft],
         *,
+        columns: Mapping[str, Any] | None = None,
         before: Callable[[Connection], None] | None = None,
         also: Callable[[Connection], None] | None = None,
     ) -> list[Event]:
-        """Number, persist and publish the drafts; `before` and `also` run in the same transaction.
+        """Number, persist and publish the drafts, and write `columns` of the session's row.
+
+        `before` and `also` run in the same transaction.
 
         `head` moves with the commit. Raises StoreError, and then nothing happened; OwnershipLostError
         when another process owns the session by now. A caller that is cancelled leaves a gap in the
@@ -125,26 +128,31 @@ class EventLog:
         end = Head(start.seq + len(drafts), start.processed_us + len(drafts)) if drafts else head
         is_large = sum(json_size(draft.fields) for draft in drafts) > SMALL_BYTES
         events = [] if is_large else list(_number(drafts, start))
-        update = f"UPDATE sessions SET last_seq = ?, last_processed_us = ? WHERE id = ?{condition}"  # noqa: S608  # a constant
         numbers = Head(end.seq, end.processed_us)
+        row = {"last_seq": end.seq, "last_processed_us": end.processed_us, **(columns or {})}
+        changes = ", ".join(f"{name} = ?" for name in row)
+        update = f"UPDATE sessions SET {changes} WHERE id = ?{condition}"  # noqa: S608  # our names
 
         def write(connection: Connection) -> None:
             if not events:  # large ones are written here: it must not hold the loop
                 events.extend(_number(drafts, start))
             if before is not None:
                 before(connection)
-            if events or condition:  # the row first: it is locked, and the owner's epoch is checked
-                row = (numbers.seq, numbers.processed_us, session_id, *parameters)
-                if connection.execute(update, row).rowcount != 1 and condition:
+            if (
+                events or columns or condition
+            ):  # first: the row is locked, the owner's epoch is checked
+                changed = connection.execute(update, (*row.values(), session_id, *parameters))
+                if changed.rowcount != 1 and condition:
                     raise OwnershipLostError(f"session {session_id} is another pod's")
-            connection.executemany(
-                "INSERT INTO events (session_id, seq, id, type, processed_us, body, ends_turn) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (session_id, e.seq, e.id, e.type, e.processed_us, e.text, int(e.ends_turn))
-                    for e in events
-                ],
-            )
+            if events:
+                connection.executemany(
+                    "INSERT INTO events (session_id, seq, id, type, processed_us, body, ends_turn) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (session_id, e.seq, e.id, e.type, e.processed_us, e.text, int(e.ends_turn))
+                        for e in events
+                    ],
+                )
             if also is not None:
                 also(connection)
             if self._companion is not None:

@@ -14,7 +14,7 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.replay_policy import ReplayPolicy
-from sidecar.managed.sessions.table import save_body, save_state
+from sidecar.managed.sessions.table import save_body, state_columns
 from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.turns.continuation import (
     Continuation,
@@ -56,6 +56,10 @@ class StartTurn(Protocol):
     ) -> TurnRunner: ...
 
 
+SaveFiles = Callable[[str, int], Awaitable[None]]
+"""Keeps the files of (a session, the number of its last event) where other pods find them."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredSession:
     """What the store has of a session that its actor works with."""
@@ -85,6 +89,7 @@ class SessionActor:
         may_start: Callable[[], bool],
         bind_child: Callable[[str, SessionActor], None],
         on_turn_end: Callable[[TurnEnded], None],
+        save_files: SaveFiles | None = None,
     ) -> None:
         self._lock = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
@@ -101,6 +106,7 @@ class SessionActor:
         self.may_start = may_start
         self._bind_child = bind_child
         self._on_turn_end = on_turn_end
+        self._save_files = save_files
         self._active_before_us = self.record.active_us
 
     def _take(self, stored: StoredSession) -> None:
@@ -169,14 +175,13 @@ class SessionActor:
         self._count(used)
         self.record.updated_at = timestamps.now()
         child_session_id = self.record.child_session_id
-
-        def write(connection: Connection) -> None:
-            save_state(connection, self.record)
-            if also is not None:
-                also(connection)
-
         events = await self._log.append(
-            self.record.id, self._head, drafts, before=before, also=write
+            self.record.id,
+            self._head,
+            drafts,
+            columns=state_columns(self.record),
+            before=before,
+            also=also,
         )
         self._stored_child_session_id = child_session_id
         return events
@@ -192,6 +197,16 @@ class SessionActor:
         """Show previews to the readers that asked for them."""
         if previews:
             self._log.preview(self.record.id, previews)
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the session's files are copied to where other pods find them."""
+        return self._save_files is not None
+
+    async def save_files(self) -> None:
+        """Copy them, bounded. Raises StoreError."""
+        if self._save_files is not None:
+            await self._save_files(self.record.id, self._head.seq)
 
     async def note_prompt(self, child_session_id: str, *, is_repeated: bool) -> None:
         """The prompt is about to be sent to that session of the child.

@@ -24,7 +24,7 @@ from sidecar.managed.child.worker import Prompt
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
-from sidecar.managed.sessions.actor import SessionActor, StoredSession, system_text
+from sidecar.managed.sessions.actor import SaveFiles, SessionActor, StoredSession, system_text
 from sidecar.managed.sessions.table import (
     select_accepted,
     select_queue,
@@ -54,6 +54,7 @@ _READERS_REMEMBERED_SECONDS = 60.0
 known in memory only, see `sidecar.managed.events.replay_policy`."""
 _DRAIN_POLL_SECONDS = 0.1
 _RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
+_FILES_TEXT = "what it changed in files is lost with the pod that had them"
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class SessionEngine:
         database: Store,
         ownership: Ownership | None = None,
         on_claimed: Callable[[SessionRecord], Awaitable[None]] | None = None,
+        save_files: SaveFiles | None = None,
         log: EventLog,
         child_sessions: ChildSessions,
         custom_tools: CustomTools,
@@ -77,6 +79,7 @@ class SessionEngine:
         self._database = database
         self._ownership = ownership or Ownership()
         self._on_claimed = on_claimed
+        self._save_files = save_files
         self._log = log
         self._child_sessions = child_sessions
         self._custom_tools = custom_tools
@@ -155,20 +158,29 @@ class SessionEngine:
                     return
 
     async def send(
-        self, session_id: str, events: Sequence[ClientEvent], *, request_id: str | None = None
+        self,
+        session_id: str,
+        events: Sequence[ClientEvent],
+        *,
+        request_id: str | None = None,
+        is_repeated: bool = False,
     ) -> list[AcceptedEvent]:
         """Accept a batch of client events, see `acceptance.accept`.
 
-        With `request_id` a batch that was accepted under that id before is answered again, and not
-        processed twice.
+        `request_id` is stored with it; a batch that `is_repeated` and was accepted under that id before is
+        answered again, and not processed twice.
 
         While an interrupt takes effect, return only when the end of that turn is stored, or after
         `interrupt_wait_seconds`: a client that sends the next message and then opens a stream must not
         be given the interrupted turn.
         """
         async with self.holding(session_id) as actor:
-            if request_id is not None and (again := await self._repeated(request_id)) is not None:
-                return again
+            if request_id is not None and is_repeated:
+                again = await self._database.read(
+                    lambda connection: select_accepted(connection, request_id)
+                )
+                if again is not None:
+                    return again
             accepted = await self._accept(actor, events, request_id=request_id)
             interrupted = actor.interrupted_turn
         if interrupted is not None:
@@ -232,10 +244,6 @@ class SessionEngine:
         )
         self._traces.note_accepted(accepted)
         return accepted
-
-    async def _repeated(self, request_id: str) -> list[AcceptedEvent] | None:
-        """Return the events that were accepted under that id, None when none were."""
-        return await self._database.read(lambda connection: select_accepted(connection, request_id))
 
     def running_sessions(self) -> list[str]:
         """Return the ids of the sessions with a running turn."""
@@ -408,6 +416,7 @@ class SessionEngine:
             may_start=lambda: not self._is_draining,
             bind_child=self._bind_child,
             on_turn_end=self._tell_end,
+            save_files=self._save_files,
         )
         self._actors[stored.record.id] = actor
         self._drop_unused()
@@ -479,7 +488,9 @@ class SessionEngine:
             try:
                 async with self.holding(session_id) as actor:
                     if actor.turn is None:
-                        await recovery.recover(actor, self._database, reason)
+                        has_files = self._ownership.has_files(session_id)
+                        text = reason if has_files else f"{reason}, and {_FILES_TEXT}"
+                        await recovery.recover(actor, self._database, text)
             except (OwnershipLostError, OwnedElsewhereError, OwnerUnavailableError):
                 return  # another pod goes on with it
             except StoreError as error:

@@ -74,6 +74,7 @@ class Sessions:
         check_vaults: CheckVaults,
         repositories: Repositories,
         limits: StoredLimits | None = None,
+        on_deleted: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
         self._limits = limits or StoredLimits()
@@ -85,6 +86,7 @@ class Sessions:
         self._resolve_model = resolve_model
         self._check_vaults = check_vaults
         self._repositories = repositories
+        self._on_deleted = on_deleted
 
     async def create(self, request: SessionCreate) -> dict[str, Any]:
         """Store a session with a snapshot of its agent; start it when it has initial events.
@@ -253,6 +255,8 @@ class Sessions:
             await self._release(actor.record)
             for directory in self._child_sessions.directories(session_id):
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            if self._on_deleted is not None:
+                self._on_deleted()
 
     async def _release(self, record: SessionRecord) -> None:
         """Let the child forget the session. Best effort: a child that is down forgets by itself."""

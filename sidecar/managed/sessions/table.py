@@ -54,21 +54,16 @@ def insert_session(connection: Connection, record: SessionRecord) -> None:
     )
 
 
-def save_state(connection: Connection, record: SessionRecord) -> None:
-    """Write the columns that a turn changes."""
-    connection.execute(
-        "UPDATE sessions SET status = ?, updated_at = ?, child_session_id = ?, usage = ?, "
-        "active_us = ?, turn = ? WHERE id = ?",
-        (
-            record.status,
-            record.updated_at,
-            record.child_session_id,
-            _usage_text(record.usage),
-            record.active_us,
-            record.turn.stored() if record.turn else None,
-            record.id,
-        ),
-    )
+def state_columns(record: SessionRecord) -> dict[str, Any]:
+    """Return the columns that a turn changes, with their values."""
+    return {
+        "status": record.status,
+        "updated_at": record.updated_at,
+        "child_session_id": record.child_session_id,
+        "usage": _usage_text(record.usage),
+        "active_us": record.active_us,
+        "turn": record.turn.stored() if record.turn else None,
+    }
 
 
 def save_body(connection: Connection, record: SessionRecord) -> None:
@@ -92,9 +87,6 @@ def insert_accepted(
     connection: Connection, request_id: str, session_id: str, event_ids: Sequence[str]
 ) -> None:
     """Note that a request of another pod was accepted as those events. PostgreSQL only."""
-    connection.execute(
-        "DELETE FROM requests WHERE stored_at < clock_timestamp() - interval '1 hour'"
-    )
     connection.execute(
         "INSERT INTO requests (id, session_id, event_ids) VALUES (?, ?, ?)",
         (request_id, session_id, json.dumps(list(event_ids))),

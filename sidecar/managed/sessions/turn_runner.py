@@ -35,9 +35,14 @@ _log = structlog.get_logger(__name__)
 
 
 class TurnSession(Protocol):
-    """What a turn needs of its session; all but `preview` and `detach` under its lock, see `hold`."""
+    """What a turn needs of its session; all but `preview`, `save_files` and `detach` under its lock, see
+    `hold`."""
 
     record: SessionRecord
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the session's files are copied to where other pods find them."""
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Hold the session's lock."""
@@ -53,6 +58,9 @@ class TurnSession(Protocol):
 
     async def wait(self, out: Output, event_ids: Sequence[str]) -> None:
         """Commit, and show that the turn waits for the client."""
+
+    async def save_files(self) -> None:
+        """Copy them. Takes what the copy takes, and is bounded."""
 
     async def end_turn(self, turn: Any, outcome: Outcome, out: Output) -> None:
         """Commit the turn's terminal event, and begin the next queued message."""
@@ -88,6 +96,7 @@ class TurnRunner:
         self._has_input = asyncio.Event()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._is_stopped = False
+        self._outcome: Outcome | None = None
         self.done = asyncio.Event()
         """Set by the owner of the task when it is over."""
 
@@ -111,6 +120,17 @@ class TurnRunner:
         """Run until the turn has ended, or has to wait without a task. Raises StoreError."""
         self._worker.start()
         try:
+            await self._follow_or_crash()
+            if self._outcome is not None:
+                # The lock is free meanwhile: a client may send the next message.
+                await self._session.save_files()
+                async with self._session.hold():
+                    await self._session.end_turn(self, self._outcome, Output())
+        finally:
+            await self._stop()
+
+    async def _follow_or_crash(self) -> None:
+        try:
             await self._follow()
         except StoreError:
             # The turn is settled from the log, later: opencode must not go on with it meanwhile.
@@ -122,8 +142,6 @@ class TurnRunner:
             async with self._session.hold():
                 text = f"the sidecar failed: {type(error).__name__}"
                 await self._execute(self._machine.crash(text))
-        finally:
-            await self._stop()
 
     async def _follow(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -153,11 +171,18 @@ class TurnRunner:
                 case do.Run():
                     out.drafts += self._session.record.run(timestamps.now_us())
                 case do.Wait(event_ids):
+                    if self._session.keeps_files:
+                        out = await self._commit(out)
+                        await self._session.save_files()
                     await self._session.wait(out, event_ids)
                     out = Output()
                 case do.Finish(outcome):
                     await self._stop()
-                    await self._session.end_turn(self, outcome, out)
+                    if self._session.keeps_files:
+                        await self._commit(out)
+                        self._outcome = outcome  # `run` goes on from here
+                    else:
+                        await self._session.end_turn(self, outcome, out)
                     return
                 case do.Detach():
                     await self._stop()
