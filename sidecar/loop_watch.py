@@ -18,6 +18,9 @@ from types import FrameType
 
 import structlog
 
+_READING_SECONDS = 0.002
+"""How old a reading of the thread's processor time may be. Each is a system call, unlike one of the wall
+clock, and the loop turns thousands of times a second; a hold is measured too long by as much at most."""
 _SAMPLE_SECONDS = 0.01
 _SAMPLING_SECONDS = 60.0
 """How long after a stall a thread looks what the loop runs, so that the next one is logged with its place."""
@@ -40,7 +43,10 @@ class StallWatch:
         self.stalls = 0
         self.stalled_seconds = 0.0
         self.longest_seconds = 0.0
-        self._began_at: float | None = None
+        self._began_at = math.inf
+        self._cpu_at = 0.0
+        """The thread's processor time when it was read last, which was at `_read_at`."""
+        self._read_at = -math.inf
         self._logged_at = -_LOG_PAUSE_SECONDS
         self._sampler: threading.Thread | None = None
         self._sample_until = 0.0
@@ -51,13 +57,18 @@ class StallWatch:
     def began(self) -> None:
         """The loop begins to run what is ready."""
         self._place = ""
-        self._began_at = time.thread_time()
+        now = time.monotonic()
+        if now - self._read_at > _READING_SECONDS:
+            self._cpu_at, self._read_at = time.thread_time(), now
+        self._began_at = now
 
     def ended(self) -> None:
         """The loop has run everything that was ready."""
-        if self._began_at is None:
-            return
-        held, self._began_at = time.thread_time() - self._began_at, None
+        began_at, self._began_at = self._began_at, math.inf
+        if time.monotonic() - began_at <= self._threshold_seconds:
+            return  # no more processor time than time
+        held = time.thread_time() - self._cpu_at
+        self._read_at = -math.inf
         if held > self._threshold_seconds:
             self._note(held)
 
@@ -87,10 +98,9 @@ class StallWatch:
         def sample() -> None:
             while time.monotonic() < self._sample_until:
                 time.sleep(_SAMPLE_SECONDS)
-                began_at = self._began_at
-                if began_at is None or self._place:
+                if self._began_at == math.inf or self._place:
                     continue
-                if time.clock_gettime(clock) - began_at > self._threshold_seconds / 2:
+                if time.clock_gettime(clock) - self._cpu_at > self._threshold_seconds / 2:
                     self._place = _place_of(sys._current_frames().get(loop_thread))  # noqa: SLF001  # documented
 
         thread = threading.Thread(target=sample, name="stall sampler", daemon=True)
@@ -99,7 +109,7 @@ class StallWatch:
 
 
 class WatchedLoop(asyncio.SelectorEventLoop):
-    """An event loop with a `StallWatch`, at two readings of a clock per turn of the loop."""
+    """An event loop with a `StallWatch`, which reads a clock twice in each of its turns."""
 
     def __init__(self, threshold_seconds: float) -> None:
         self.watch = StallWatch(threshold_seconds)
