@@ -27,6 +27,7 @@ GATEWAY_KEY = "gateway-key-of-the-benchmarks"
 BASIC_MODEL = "vendor/model-000"
 
 _READY_SECONDS = 60.0
+_ANSWER_SECONDS = 5.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.005
 _LOG_TAIL_BYTES = 4_000
@@ -49,13 +50,18 @@ class Program:
 
     @classmethod
     async def start(
-        cls, *arguments: str, log: Path, environment: Mapping[str, str] | None = None
+        cls,
+        *arguments: str,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        executable: str = sys.executable,
     ) -> Program:
-        """Run this Python with `arguments`; nothing of our environment but the path is passed on."""
+        """Run this Python, or another executable, with `arguments`; nothing of our environment but the path
+        is passed on."""
         inherited = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(log.parent)}
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                executable,
                 *arguments,
                 cwd=ROOT,
                 env={**inherited, **(environment or {})},
@@ -81,10 +87,12 @@ class Program:
 
     async def answers(self, url: str, headers: Mapping[str, str] | None = None) -> bytes:
         """Return the body of the first 200 from `url`. Raises RuntimeError with the log's end."""
-        async with aiohttp.ClientSession(headers=headers) as http:
+        # opencode leaves a request without an answer that comes as soon as its port is open.
+        bound = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        async with aiohttp.ClientSession(headers=headers, timeout=bound) as http:
 
             async def ask() -> bytes | None:
-                with contextlib.suppress(aiohttp.ClientError):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with http.get(url) as response:
                         return await response.read() if response.status == 200 else None
                 return None
@@ -155,6 +163,33 @@ async def gateway(directory: Path, *, models: int = 1) -> AsyncIterator[Server]:
         yield Server(url, program)
     finally:
         await program.end()
+
+
+@asynccontextmanager
+async def flood(directory: Path, name: str = "flood") -> AsyncIterator[Server]:
+    """A program that streams as fast as it can, see `bench.flood`."""
+    port = free_port()
+    program = await Program.start("-m", "bench.flood", str(port), log=directory / f"{name}.log")
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await program.answers(f"{url}/global/health")
+        yield Server(url, program)
+    finally:
+        await program.end()
+
+
+@asynccontextmanager
+async def patient_client(
+    headers: Mapping[str, str], url: str | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of as many and as long answers as there are."""
+    async with aiohttp.ClientSession(
+        url,
+        headers=headers,
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as session:
+        yield session
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ Anthropic envelope `{"type":"error","error":{"type","message"},"request_id"}`.
     +- AuthenticationError           401 authentication_error
     +- PermissionDeniedError         403 permission_error
     +- NotFoundError                 404 not_found_error
+    +- MethodNotAllowedError         405 invalid_request_error, allow
     +- ConflictError                 409 conflict_error         (never retried by the SDKs)
     +- RequestTimeoutError           408 timeout_error          (the client did not send it in time)
     +- RequestTooLargeError          413 request_too_large
@@ -31,6 +32,8 @@ Messages must never contain keys: they reach clients and logs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class SidecarError(Exception):
@@ -86,6 +89,17 @@ class NotFoundError(SidecarError):
 
     status = 404
     type = "not_found_error"
+
+
+class MethodNotAllowedError(SidecarError):
+    """The path is served, but not with this method; `allowed` are those with which it is."""
+
+    status = 405
+    type = "invalid_request_error"
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"{method} is not offered here; allowed: {self.allowed}")
 
 
 class ConflictError(SidecarError):

@@ -278,6 +278,14 @@ class StateCollector(Collector):
             "child_events_dropped", "Those that could not be read; the log says why.", dropped
         )
         yield _counter("child_event_reconnects", "Event streams opened anew.", pump.reconnects)
+        yield _gauge(
+            "native_streams_open", "Readers of opencode's own event streams.", pump.feed.readers
+        )
+        yield _counter(
+            "native_streams_cut",
+            "Those that were too slow and were cut.",
+            pump.feed.cut_readers,
+        )
         retiring = supervisor.retiring
         yield _gauge(
             "child_retiring",

@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
 
-from bench.processes import BASIC_MODEL, GATEWAY_KEY, Program, gateway, scratch
+from bench import throughput
+from bench.added import added_row
+from bench.processes import (
+    BASIC_MODEL,
+    GATEWAY_KEY,
+    Program,
+    flood,
+    gateway,
+    patient_client,
+    scratch,
+)
 from bench.report import Row
-from bench.stats import Samples, format_seconds
+from bench.stats import Samples
 
 TITLE = "The relay: a streamed model request through it, against straight to the gateway"
 
 _WORDS = 200
+_SMALL = "a prompt of 1 kB"
 
 
 async def measure(*, quick: bool) -> list[Row]:
@@ -31,7 +43,7 @@ async def measure(*, quick: bool) -> list[Row]:
             aiohttp.ClientSession(headers={"authorization": f"Bearer {GATEWAY_KEY}"}) as straight,
         ):
             rows = []
-            for name, padding in (("a prompt of 1 kB", 1_000), ("a prompt of 1 MB", 1_000_000)):
+            for name, padding in ((_SMALL, 1_000), ("a prompt of 1 MB", 1_000_000)):
                 ours: list[tuple[float, float]] = []
                 theirs: list[tuple[float, float]] = []
                 unrepaired: list[tuple[float, float]] = []
@@ -42,22 +54,45 @@ async def measure(*, quick: bool) -> list[Row]:
                     unrepaired.append(await _request(plain, plain_url, body))
                 rows += _rows(name, ours[1:], theirs[1:])
                 rows.append(_repair(name, ours[1:], unrepaired[1:]))
-    return rows
+    return rows + await _streams(quick=quick)
+
+
+async def _streams(*, quick: bool) -> list[Row]:
+    """A long answer of a program that streams faster than any gateway."""
+
+    def stream(
+        http: aiohttp.ClientSession, url: str, size: int
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        body = {"model": BASIC_MODEL, "stream": True, "bytes": size}
+        return http.post(f"{url}/chat/completions", json=body)
+
+    with scratch() as directory:
+        async with (
+            flood(directory) as models,
+            _relay(directory, models.url) as (relay_url, token),
+            patient_client({"authorization": f"Bearer {token}"}) as through,
+            patient_client({}) as straight,
+        ):
+            return await throughput.compare(
+                "an answer in chunks of a word",
+                ours=partial(stream, through, relay_url),
+                theirs=partial(stream, straight, f"{models.url}/v1"),
+                quick=quick,
+            )
 
 
 def _rows(
     name: str, ours: list[tuple[float, float]], theirs: list[tuple[float, float]]
 ) -> list[Row]:
-    rows = []
-    for place, what in enumerate(("first byte", f"{_WORDS} chunks")):
-        mine = Samples(tuple(times[place] for times in ours))
-        other = Samples(tuple(times[place] for times in theirs))
-        added = mine.p50 - other.p50
-        sign = "+" if added >= 0 else "-"
-        rows.append(
-            Row(f"{what}, {name}", f"{mine}: {sign}{format_seconds(abs(added))}", str(other))
+    return [
+        added_row(
+            f"{what}, {name}",
+            Samples(tuple(times[place] for times in ours)),
+            Samples(tuple(times[place] for times in theirs)),
+            is_target=name == _SMALL,
         )
-    return rows
+        for place, what in enumerate(("first byte", f"{_WORDS} chunks"))
+    ]
 
 
 def _repair(

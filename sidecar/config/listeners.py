@@ -52,6 +52,9 @@ class HttpSettings(SettingsGroup):
     of events without `limit` has no other end."""
     heartbeat_seconds: Seconds = 15.0
     """Longest silence on an event stream, seconds; proxies and SDKs cut longer ones."""
+    native_backlog_bytes: Annotated[int, Field(ge=1_000_000)] = 64_000_000
+    """What waits at most for one reader of opencode's own events, bytes. A slower one is cut; it connects
+    anew and reads everything again, as opencode's clients do."""
     keepalive_seconds: Seconds = 120.0
     """Idle time before a kept-alive connection is closed, seconds. Above the 90 s for which LAP pools
     connections, so that it never reuses one that we are just closing."""

@@ -13,11 +13,18 @@ from sidecar.console import chart, views
 from sidecar.console.guard import FORM, ROOT, SESSION, Guard, read_form, redirect
 from sidecar.console.rendering import Renderer
 from sidecar.console.sign_in import Attempts, SignIns
-from sidecar.errors import GatewayError, InvalidRequestError, NotFoundError, SidecarError
+from sidecar.errors import (
+    GatewayError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    SidecarError,
+)
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.operations import PathId
 from sidecar.http.queries import ListQuery, OneOf, QueryModel, WholeNumber, parse, read_query
+from sidecar.http.routes import check_method
 from sidecar.managed.common.pagination import Query
 from sidecar.managed.sessions.service import Filters
 from sidecar.wire.managed import AgentCreate, EnvironmentCreate
@@ -218,7 +225,8 @@ class Pages:
         return found
 
     async def missing(self, request: web.Request) -> web.Response:
-        """Any other path: 404."""
+        """Any other path, or method: 404 or 405."""
+        await check_method(request)
         raise NotFoundError(f"the console has no page {request.path[:200]}")
 
     def error(self, request: web.Request, error: SidecarError) -> web.Response:
@@ -227,6 +235,8 @@ class Pages:
         response = self._page(request, "error.html", "", values, status=error.status)
         if error.retry_after_seconds is not None:
             response.headers[hdrs.RETRY_AFTER] = str(max(1, round(error.retry_after_seconds)))
+        if isinstance(error, MethodNotAllowedError):
+            response.headers[hdrs.ALLOW] = error.allowed
         return response
 
     @property

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sidecar.aiokit import TaskOwner
 from sidecar.errors import (
     AuthenticationError,
+    MethodNotAllowedError,
     NotFoundError,
     PermissionDeniedError,
     RequestTooLargeError,
@@ -199,15 +200,12 @@ def as_sidecar_error(error: Exception, request: web.BaseRequest) -> SidecarError
 
 
 def _from_aiohttp(error: web.HTTPException, request: web.BaseRequest) -> SidecarError:
-    mapped: SidecarError
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return RequestTooLargeError("the request body is larger than this server accepts")
     if isinstance(error, web.HTTPMethodNotAllowed):
-        allowed = ", ".join(sorted(error.allowed_methods))
-        mapped = NotFoundError(f"{request.method} is not offered here; allowed: {allowed}")
-    elif error.status == 404:
+        return MethodNotAllowedError(request.method, error.allowed_methods)
+    if error.status == 404:
         return NotFoundError(f"no such route: {request.method} {request.path}")
-    else:
-        mapped = SidecarError(error.reason)
+    mapped = SidecarError(error.reason)
     mapped.status = error.status
     return mapped

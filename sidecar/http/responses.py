@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from sidecar.aiokit import aside
-from sidecar.errors import SidecarError
+from sidecar.errors import MethodNotAllowedError, SidecarError
 from sidecar.managed.common.pagination import Envelope
 from sidecar.wire.json_writing import write_json
 
@@ -46,7 +46,9 @@ def error_response(
     body: dict[str, Any] = {"type": error.type, "message": error.message}
     if error.error_code:
         body["details"] = {"error_code": error.error_code}
-    headers = {}
+    headers: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowedError):
+        headers[hdrs.ALLOW] = error.allowed
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if error.retry_after_seconds is not None:

@@ -3,7 +3,8 @@
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
 child's queue for a slow reader grows without bound, so reading never waits for anybody: callbacks are
-synchronous and must be cheap, and what nobody wants, half of all bytes, is not even parsed.
+synchronous and must be cheap, and what no subscriber wants, half of all bytes, is not even parsed. Readers of
+the bytes themselves are served by `feed`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeGuard
@@ -29,6 +30,7 @@ from sidecar.aiokit import (
 )
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.boot import Boot, Loss
+from sidecar.opencode.frame_feed import FrameFeed
 from sidecar.wire.json_text import read_leniently
 from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent
 
@@ -40,6 +42,9 @@ _IGNORED = frozenset({_SYNC, "server.heartbeat", "session.updated", "session.dif
 _IGNORED_BUT_SYNC = _IGNORED - {_SYNC}
 _TYPE = re.compile(rb'"payload":\s*\{\s*(?:"id":\s*"[^"\\]*",\s*)?"type":\s*"([^"\\]*)"')
 """The type as opencode writes it, in front. Inside a JSON string the quotes would be escaped."""
+_SESSION = re.compile(rb'"sessionID":\s*"([^"\\]*)"')
+_OF_MESSAGES = "message."
+_NEW_SESSION = "session.created"
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +84,15 @@ class _Stream:
 class EventPump:
     """Reads the events of each boot and hands them on. `run` is to be run as a task."""
 
-    def __init__(self, *, supervisor: Boots, silence_seconds: float = _SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        supervisor: Boots,
+        silence_seconds: float = _SILENCE_SECONDS,
+        feed: FrameFeed | None = None,
+    ) -> None:
+        self.feed = feed or FrameFeed()
+        """Every frame of every boot, as it came."""
         self._supervisor = supervisor
         self._silence_seconds = silence_seconds
         self._streams: dict[Boot, _Stream] = {}
@@ -189,6 +202,7 @@ class EventPump:
                 _log.info("event stream lost", boot=boot.number, error=repr(error))
             finally:
                 stream.is_connected = False
+                self.feed.forget(boot.number)
                 self._lost()
             if not boot.is_over:
                 await asyncio.sleep(backoff.next_delay())
@@ -200,11 +214,19 @@ class EventPump:
         ):
             if response.status != 200:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
-            whole = WholeFrames()
+            whole, is_first = WholeFrames(), True
             while data := await bound.wait(response.content.readany()):
                 stream.bytes_read += len(data)
                 size = whole.held_bytes + len(data)
-                for event in await aside(size, partial(self._read_all, whole, data)):
+                frames = await aside(size, partial(whole.feed, data))
+                if not frames:
+                    continue
+                if is_first:
+                    is_first = False
+                    self.feed.greet(boot.number, frames.partition(END_OF_FRAME)[0] + END_OF_FRAME)
+                self.feed.put(frames)
+                wanted = {*stream.subscribers, *stream.roots}
+                for event in await aside(len(frames), partial(self._read_all, frames, wanted)):
                     if event["payload"]["type"] == "server.connected":
                         backoff.reset()
                         self._note_connected(boot, stream)
@@ -220,15 +242,25 @@ class EventPump:
             self.reconnects += 1
             self._gap(ChildGap(boot.number))
 
-    def _read_all(self, whole: WholeFrames, data: bytes) -> list[dict[str, Any]]:
-        """Return the events that are complete with these bytes. Runs in a thread when they are large."""
-        found = map(self._read_or_drop, whole.feed(data).split(END_OF_FRAME))
-        return [event for event in found if event is not None]
+    def _read_all(self, frames: bytes, sessions: Collection[str]) -> list[dict[str, Any]]:
+        """Return the events, of messages only those of `sessions`. Runs in a thread when they are large."""
+        events = []
+        wanted: Collection[str] | None = sessions
+        for frame in frames.split(END_OF_FRAME):
+            event = self._read_or_drop(frame, wanted)
+            if event is None:
+                continue
+            events.append(event)
+            if event["payload"]["type"] == _NEW_SESSION:
+                wanted = None  # it may be a sub-agent's, whose messages are wanted from here on
+        return events
 
-    def _read_or_drop(self, frame: bytes) -> dict[str, Any] | None:
+    def _read_or_drop(
+        self, frame: bytes, sessions: Collection[str] | None
+    ) -> dict[str, Any] | None:
         """Return the event, if it is one. What is none must not end the reading of all sessions' events."""
         try:
-            return read_frame(frame, with_sync=self._sync_callback is not None)
+            return read_frame(frame, with_sync=self._sync_callback is not None, sessions=sessions)
         except ValueError as error:
             self.events_dropped += 1
             # The first, the second, the fourth, ...: never a flood.
@@ -253,7 +285,7 @@ class EventPump:
             return
         if payload["type"] == "session.idle":
             self._idle(session_id)
-        if payload["type"] == "session.created" and (parent := _parent_id(properties)) is not None:
+        if payload["type"] == _NEW_SESSION and (parent := _parent_id(properties)) is not None:
             root = stream.roots.get(parent, parent)
             if root in stream.subscribers:
                 stream.roots[session_id] = root
@@ -276,14 +308,26 @@ def _parent_id(properties: Mapping[str, Any]) -> str | None:
     return parent if isinstance(parent, str) else None
 
 
-def read_frame(frame: bytes, *, with_sync: bool = False) -> dict[str, Any] | None:
-    """Return the event of a frame, None for one that nobody wants. Raises ValueError."""
+def read_frame(
+    frame: bytes, *, with_sync: bool = False, sessions: Collection[str] | None = None
+) -> dict[str, Any] | None:
+    """Return the event of a frame, None for one that is not wanted. Raises ValueError.
+
+    Of messages, the bulk of all events, only those of `sessions` are wanted, unless it is None.
+    """
     ignored = _IGNORED_BUT_SYNC if with_sync else _IGNORED
     if not frame.startswith(b"data:"):
         return None
     in_front = _TYPE.search(frame)
-    if in_front is not None and in_front[1].decode() in ignored:
-        return None
+    if in_front is not None:
+        kind = in_front[1].decode()
+        if kind in ignored:
+            return None
+        if sessions is not None and kind.startswith(_OF_MESSAGES):
+            # A tool's input may have a field of that name, too: none of them must be wanted.
+            named = _SESSION.findall(frame, in_front.end())
+            if named and not any(name.decode(errors="replace") in sessions for name in named):
+                return None
     event = read_leniently(frame[5:])
     if not _is_event(event):
         raise ValueError("it is no event")

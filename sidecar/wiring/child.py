@@ -23,6 +23,7 @@ from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.confinement import Confinement, Surroundings, prepare
 from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
 from sidecar.opencode.events import EventPump
+from sidecar.opencode.frame_feed import FrameFeed
 from sidecar.opencode.instances import Instances, OnMove
 from sidecar.opencode.moved_data import follow_move
 from sidecar.opencode.supervisor import Supervisor
@@ -102,7 +103,10 @@ async def make_child(
         supervisor=supervisor,
         config_file=config_file,
         registry=registry,
-        pump=EventPump(supervisor=supervisor),
+        pump=EventPump(
+            supervisor=supervisor,
+            feed=FrameFeed(most_held_bytes=settings.http.native_backlog_bytes),
+        ),
         instances=instances,
         confinement=confinement,
         external=external,

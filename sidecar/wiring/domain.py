@@ -37,7 +37,7 @@ from sidecar.managed.vaults.credentials import Credentials
 from sidecar.managed.vaults.encryption import open_secret_box, open_shared_secret_box
 from sidecar.managed.vaults.vaults import Vaults
 from sidecar.managed.workspaces.git import Git
-from sidecar.managed.workspaces.packages import Packages
+from sidecar.managed.workspaces.packages import Packages, has_manager
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.opencode.environment import ChildFiles
@@ -237,7 +237,9 @@ async def make_domain(
         log=log,
         engine=engine,
         agents=agents,
-        environments=Environments(database=database, limits=limits),
+        environments=Environments(
+            database=database, limits=limits, has_manager=_manager_check(settings)
+        ),
         sessions=sessions,
         mirror=mirror,
         archives=archives,
@@ -266,3 +268,11 @@ def connect(child: ChildParts, relay: Relay, engine: SessionEngine) -> None:
     supervisor.on_lost(lambda _boot, _loss: relay.guard.forget_all())
     child.pump.on_idle(relay.guard.forget)
     relay.listen(engine.model_request)
+
+
+def _manager_check(settings: Settings) -> Callable[[str], bool]:
+    """Return what says whether a package manager is there. An attached opencode has a PATH of its own, which
+    nothing here sees: there the first turn says it."""
+    if settings.child.url is not None:
+        return lambda _name: True
+    return lambda name: has_manager(name, search_path=os.environ.get("PATH", os.defpath))

@@ -112,13 +112,14 @@ def _native(settings: Settings, child: ChildParts, catalogue: Catalogue) -> Nati
     def wait_serving() -> Awaitable[ChildClient]:
         return supervisor.wait_serving(wait_seconds)
 
+    feed = child.pump.feed
     streams = EventStreams(
+        feed=feed,
         wait_serving=wait_serving,
-        boots=lambda: supervisor.boots,
-        is_ending=lambda: supervisor.is_ending,
+        is_over=lambda: supervisor.is_ending and all(boot.is_over for boot in supervisor.boots),
         heartbeat_seconds=settings.http.heartbeat_seconds,
     )
-    supervisor.on_serving(streams.note_serving)
+    supervisor.on_lost(lambda _boot, _loss: feed.wake())
     return NativeApi(
         wait_ready=lambda: supervisor.wait_ready(wait_seconds),
         wait_serving=wait_serving,

@@ -108,9 +108,40 @@ async def test_what_leaks_or_disturbs_is_not_forwarded(
     async with http.request(method, path, json={}) as response:
         body = await response.json()
 
-    assert response.status in {403, 404}
+    assert response.status in {403, 404, 405}
     assert body["type"] == "error"
     assert sidecar.supervisor.boot == boot
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/session", "GET, HEAD, POST"),
+        ("OPTIONS", "/session", "GET, HEAD, POST"),
+        ("PUT", "/session/ses_1", "DELETE, GET, HEAD, PATCH"),
+        ("GET", "/session/ses_1/prompt_async", "POST"),
+        ("HEAD", "/session/ses_1/abort", "POST"),
+        ("DELETE", "/path", "GET, HEAD"),
+        # Those that the sidecar answers itself.
+        ("PATCH", "/config", "GET, HEAD"),
+        ("OPTIONS", "/config/providers", "GET, HEAD"),
+        ("GET", "/log", "POST"),
+        ("HEAD", "/global/event", "GET"),
+    ],
+)
+async def test_a_method_that_a_route_does_not_have(
+    http: aiohttp.ClientSession, method: str, path: str, allowed: str
+) -> None:
+    """405 with those that are served, whether opencode or the sidecar answers them."""
+    async with http.request(method, path) as response:
+        body = await response.read()
+    assert (response.status, response.headers["allow"]) == (405, allowed)
+    if method != "HEAD":
+        error = json.loads(body)
+        assert (error["error"]["type"], error["name"]) == (
+            "invalid_request_error",
+            "MethodNotAllowedError",
+        )
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing-here", "/v1/nothing", "/session/x/y/z"])

@@ -2,7 +2,8 @@
 
 Schemathesis draws them with a fixed seed and checks the answers: no 5xx but a documented 503, no undocumented
 status, content types, headers and bodies as documented, errors in the envelope. The sidecar is a process of
-its own whose child never becomes ready: that is a documented 503, and fast. Event streams are left out.
+its own whose child never becomes ready: that is a documented 503, and fast. Of an event stream the beginning
+is read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.openapi_check import STREAM, check_answer, document
+from tests.openapi_check import STREAM, check_answer, check_frame, document
 from tests.sidecar_process import ROOT, processes_of
 
 pytestmark = pytest.mark.fuzz
@@ -58,13 +59,20 @@ SETTINGS = settings(
 )
 
 
-def operations() -> list[tuple[str, str]]:
-    """Return (method, path) of every operation whose answer ends."""
+NATIVE_STREAMS = ("/event", "/global/event")
+"""opencode's own: its events are not in our document."""
+FRAMES = 3
+"""Of a stream, at most, comments included."""
+FAKES = ROOT / "tests" / "fakes"
+
+
+def operations(*, are_streams: bool = False) -> list[tuple[str, str]]:
+    """Return (method, path) of every operation whose answer ends, or of the event streams."""
     return [
         (method.upper(), path)
         for path, methods in document()["paths"].items()
         for method, operation in methods.items()
-        if STREAM not in operation["responses"].get("200", {}).get("content", ())
+        if (STREAM in operation["responses"].get("200", {}).get("content", ())) is are_streams
     ]
 
 
@@ -74,6 +82,8 @@ class Target:
     def __init__(self, url: str) -> None:
         self.url = url
         self.statuses: Counter[int] = Counter()
+        self.frames: Counter[str] = Counter()
+        """Of streams, by their paths."""
         self.session = requests.Session()
         self.session.headers["x-api-key"] = KEY
         self.schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
@@ -117,11 +127,30 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A sidecar on the demo gateway. Its log goes to a file: no pipe would be read meanwhile."""
-    root = tmp_path_factory.mktemp("fuzz")
+    """A sidecar whose child never becomes ready."""
+    with serving(tmp_path_factory.mktemp("fuzz"), FAKES / "child_never_ready.py") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def target_with_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A sidecar whose child sends events."""
+    with serving(tmp_path_factory.mktemp("fuzz"), FAKES / "child_healthy.py") as running:
+        give_up_at = time.monotonic() + 60
+        while running.session.get(f"{running.url}/readyz", timeout=30).status_code != 200:
+            assert time.monotonic() < give_up_at, "the child is not ready"
+            time.sleep(0.05)
+        yield running
+
+
+@contextmanager
+def serving(root: Path, program: Path) -> Iterator[Target]:
+    """Run a sidecar on the demo gateway with `program` in the place of opencode.
+
+    Its log goes to a file: no pipe would be read meanwhile.
+    """
     child = root / "opencode"
-    never_ready = ROOT / "tests" / "fakes" / "child_never_ready.py"
-    child.write_text(f'#!/bin/sh\nexec {sys.executable} {never_ready} "$@"\n')
+    child.write_text(f'#!/bin/sh\nexec {sys.executable} {program} "$@"\n')
     child.chmod(0o755)
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
@@ -133,6 +162,9 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         "SIDECAR_CHILD_BINARY": str(child),
         "SIDECAR_CHILD_PROMPT_WAIT_SECONDS": "0.05",
         "SIDECAR_CONFINEMENT": "off",
+        "SIDECAR_HTTP_HEARTBEAT_SECONDS": "0.05",
+        "SIDECAR_HTTP_LATE_READER_SECONDS": "3600",
+        "SIDECAR_HTTP_REPLAY_PAUSE_SECONDS": "0",
         "SIDECAR_LOG_FORMAT": "json",
     }
     log = root / "log"
@@ -174,30 +206,66 @@ def test_an_operation_is_as_documented(
     target: Target, method: str, path: str, mode: GenerationMode
 ) -> None:
     """Whatever is sent to it, with ids that exist and ids that do not."""
-    operation = target.schema[path][method]
-    if mode is GenerationMode.NEGATIVE and not _has_wrong_requests(method, path):
-        mode = GenerationMode.POSITIVE
-    real = target.path_parameters(path)
-    wanted = {name: value for name, value in real.items() if f"{{{name}}}" in path}
-    cases = operation.as_strategy(generation_mode=mode)
-    if wanted:
-        known = operation.as_strategy(generation_mode=mode, path_parameters=wanted)
-        cases = st.one_of(known, cases)
 
-    @seed(SEED)
-    @SETTINGS
-    @given(case=cases)
     def check(case: schemathesis.Case) -> None:
         response = case.call(session=target.session, timeout=TIMEOUT_SECONDS)
         target.statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
         assert response.status_code < 500 or response.status_code == 503, case.as_curl_command()
-        sent = response.request.url or ""
-        where = "/" + sent.split("/", 3)[3].partition("?")[0]
         headers = {name.lower(): values[0] for name, values in response.headers.items()}
+        where = _path_of(response.request.url)
         check_answer(case.method, where, response.status_code, headers, response.content)
 
-    check()
+    try_cases(target, method, path, mode, check)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize(("method", "path"), operations(are_streams=True))
+def test_a_stream_is_as_documented(
+    target: Target, target_with_child: Target, method: str, path: str, mode: GenerationMode
+) -> None:
+    """Its status, its headers and its first frames; a refusal is an answer as any other."""
+    asked = target_with_child if path in NATIVE_STREAMS else target
+
+    def check(case: schemathesis.Case) -> None:
+        request = case.as_transport_kwargs()
+        with asked.session.request(**request, stream=True, timeout=TIMEOUT_SECONDS) as response:
+            target.statuses[response.status_code] += 1
+            is_stream = response.headers["content-type"].startswith(STREAM)
+            body = b"" if is_stream else response.content
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            check_answer(method, _path_of(response.url), response.status_code, headers, body)
+            assert is_stream is (response.status_code == 200), case.as_curl_command()
+            if is_stream:
+                target.frames[path] += _check_frames(response, is_ours=asked is target)
+
+    try_cases(asked, method, path, mode, check, begins_turn=True)
+    assert mode is GenerationMode.NEGATIVE or target.frames[path]
+
+
+def try_cases(
+    target: Target,
+    method: str,
+    path: str,
+    mode: GenerationMode,
+    check: Callable[[schemathesis.Case], None],
+    *,
+    begins_turn: bool = False,
+) -> None:
+    """Draw requests of an operation, and have each checked."""
+    operation = target.schema[path][method]
+    if mode is GenerationMode.NEGATIVE and not _has_wrong_requests(method, path):
+        mode = GenerationMode.POSITIVE
+    real = target.path_parameters(path)
+    wanted = {name: value for name, value in real.items() if f"{{{name}}}" in path}
+    if begins_turn and wanted:
+        hello = {"type": "user.message", "content": [{"type": "text", "text": "hello"}]}
+        target.create(f"/v1/sessions/{wanted['id']}/events", events=[hello])
+    cases = operation.as_strategy(generation_mode=mode)
+    if wanted:
+        known = operation.as_strategy(generation_mode=mode, path_parameters=wanted)
+        cases = st.one_of(known, cases)
+    seed(SEED)(SETTINGS(given(case=cases)(check)))()
 
 
 def test_enough_was_tried(target: Target) -> None:
@@ -205,6 +273,33 @@ def test_enough_was_tried(target: Target) -> None:
     print(sum(target.statuses.values()), "cases:", dict(sorted(target.statuses.items())))
     assert sum(target.statuses.values()) >= 5000
     assert {200, 400, 404} <= target.statuses.keys()
+
+
+def _path_of(url: str | None) -> str:
+    return "/" + (url or "").split("/", 3)[3].partition("?")[0]
+
+
+def _check_frames(response: requests.Response, *, is_ours: bool) -> int:
+    """Read some frames; return how many of them were events."""
+    received, count = b"", 0
+    for chunk in response.iter_content(chunk_size=None):
+        received += chunk
+        if received.count(b"\n\n") >= FRAMES:
+            break
+    *frames, _ = received.decode("ascii" if is_ours else "utf-8").split("\n\n")
+    for frame in frames:
+        fields = dict(line.split(":", 1) for line in frame.split("\n"))
+        if "data" not in fields:
+            assert frame.startswith(":"), frame
+            continue
+        event = json.loads(fields["data"])
+        count += 1
+        if is_ours:
+            assert fields["event"].strip() == event["type"]
+            check_frame(event)
+        else:
+            assert (event.get("payload") or event)["type"]
+    return count
 
 
 def _has_wrong_requests(method: str, path: str) -> bool:

@@ -155,7 +155,8 @@ def test_frames_lose_nothing(parts: list[bytes], cuts: list[int]) -> None:
     splitter, frames = FrameSplitter(), []
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     for a, b in itertools.pairwise(edges):
-        frames += splitter.feed(stream[a:b])
+        splitter.add(stream[a:b])
+        frames += iter(splitter.next, None)
     assert b"".join(frames) + splitter.rest() == stream
 
 

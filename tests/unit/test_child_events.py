@@ -60,3 +60,25 @@ def test_what_is_no_event_is_a_value_error(data: bytes) -> None:
     """Whatever is wrong with it."""
     with pytest.raises(ValueError, match=r".+"):
         read_frame(b"data: " + data)
+
+
+def test_messages_of_sessions_without_a_subscriber_are_not_parsed() -> None:
+    """Turns of opencode's own API cost a look at their events' beginning."""
+    around = (
+        b'data: {"directory":"/d","payload":{"id":"evt_1","type":"message.part.delta","properties":'
+    )
+    unwanted = around + b'{"sessionID":"ses_other","delta":{broken'
+    assert read_frame(unwanted, sessions={"ses_1"}) is None
+    wanted = around + b'{"delta":"word","sessionID":"ses_1"}}}'
+    assert read_frame(wanted, sessions={"ses_1"}) is not None
+
+
+def test_a_tools_input_hides_no_event() -> None:
+    """A model may call a tool with a field `sessionID` of its own."""
+    part = {"type": "tool", "state": {"input": {"sessionID": "ses_other"}}, "sessionID": "ses_1"}
+    payload = {"id": "evt_1", "type": "message.part.updated", "properties": {"part": part}}
+    assert read_frame(frame(payload), sessions={"ses_1"}) is not None
+    assert (
+        read_frame(frame(payload), sessions={"ses_other"}) is not None
+    )  # read, and then not dispatched
+    assert read_frame(frame({**payload, "type": "session.idle"}), sessions=()) is not None

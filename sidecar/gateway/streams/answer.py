@@ -22,6 +22,7 @@ from sidecar.gateway.streams.frames import (
 )
 from sidecar.gateway.streams.messages import MessagesRepair
 from sidecar.gateway.streams.responses import ResponsesRepair
+from sidecar.gateway.streams.text_runs import TextRun, text_run
 
 _KEPT_BEGINNING_BYTES = 512
 _SHOWN_BYTES = 200
@@ -56,6 +57,8 @@ class AnswerStream:
         """Of what was received, for the message about a body that is no event stream."""
         self.fault: Fault | None = None
         """Why what was received is no answer although the stream goes on; nothing more is passed on then."""
+        self._run: TextRun | None = None
+        """The frames that pass unread, as the last one did."""
         self._is_recognised = False
         self._wire = wire
         self._frames = FrameSplitter()
@@ -89,10 +92,13 @@ class AnswerStream:
         if len(self.beginning) < _KEPT_BEGINNING_BYTES:
             self.beginning += chunk[:_KEPT_BEGINNING_BYTES]
         passed = []
-        for raw in self._frames.feed(chunk):
-            passed.append(self._pass(raw))
-            if self._has_ended:
+        self._frames.add(chunk)
+        while not self._has_ended:
+            if self._run is not None:
+                passed.append(self._frames.take_run(self._run))
+            if (raw := self._frames.next()) is None:
                 break
+            passed.append(self._pass(raw))
         return b"".join(passed)
 
     def end(self) -> bytes:
@@ -109,6 +115,7 @@ class AnswerStream:
         return rest if frame.kind == "comment" else b""
 
     def _pass(self, raw: bytes) -> bytes:
+        self._run = None
         frame = read_frame(raw)
         if self._is_repaired and frame.kind in {"text", "broken"} and (frames := separate(raw)):
             self.repaired_frames += 1
@@ -119,6 +126,8 @@ class AnswerStream:
         passed = self._repaired(frame)
         if passed is None:
             self._see(frame)
+            if frame.value is not None and frame.is_strict:
+                self._run = text_run(self._wire, raw, frame.value)
             return raw
         self.repaired_frames += 1
         return passed

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sidecar.gateway.streams.text_runs import TextRun
+
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 """A frame is held until it is complete. The largest known, the last event of the Responses API, repeats
 the whole answer."""
@@ -36,39 +38,62 @@ class FrameTooLongError(ValueError):
 
 
 class FrameSplitter:
-    """Cuts bytes into frames. The frames, joined, are exactly what was fed."""
+    """Cuts bytes into frames. The frames, joined, are exactly what was added."""
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._begin = 0
+        """Of what was not taken yet."""
         self._searched = 0
+        self._has_returns = False
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the frames that are complete now, each with its blank line. Raises FrameTooLongError."""
-        held = self._held
-        held += chunk
-        frames, begin = [], 0
+    def add(self, chunk: bytes) -> None:
+        """Add bytes."""
+        if self._begin:
+            del self._held[: self._begin]
+            self._searched = max(0, self._searched - self._begin)
+            self._begin = 0
+        self._held += chunk
+        self._has_returns = self._has_returns or b"\r" in chunk
+
+    def next(self) -> bytes | None:
+        """Take the next frame, with its blank line; None when it is not complete yet.
+
+        Raises FrameTooLongError.
+        """
         # A line end that was cut in two may begin up to three bytes before what is new.
-        for end in _END.finditer(held, max(0, self._searched - 3)):
-            frames.append(bytes(held[begin : end.end()]))
-            begin = end.end()
-        if begin:
-            del held[:begin]
-        self._searched = len(held)
-        if self._searched > MAX_FRAME_BYTES:
-            raise FrameTooLongError
-        return frames
+        end = self._end(max(self._begin, self._searched - 3))
+        if end < 0:
+            self._searched = len(self._held)
+            if self.held_bytes > MAX_FRAME_BYTES:
+                raise FrameTooLongError
+            return None
+        return self._take(end)
+
+    def take_run(self, run: TextRun) -> bytes:
+        """Take the frames of a run; empty when the next one is another."""
+        return self._take(run.end(self._held, self._begin))
 
     @property
     def held_bytes(self) -> int:
-        """Size of the frame that is not complete yet."""
-        return len(self._held)
+        """Size of what was not taken yet."""
+        return len(self._held) - self._begin
 
     def rest(self) -> bytes:
-        """Return what is left at the end of the stream: a frame without its blank line, or nothing."""
-        rest = bytes(self._held)
-        self._held.clear()
-        self._searched = 0
-        return rest
+        """Take what is left at the end of the stream: a frame without its blank line, or nothing."""
+        return self._take(len(self._held))
+
+    def _end(self, begin: int) -> int:
+        if self._has_returns:
+            match = _END.search(self._held, begin)
+            return match.end() if match is not None else -1
+        found = self._held.find(b"\n\n", begin)  # ten times faster
+        return found + 2 if found >= 0 else -1
+
+    def _take(self, end: int) -> bytes:
+        taken = bytes(self._held[self._begin : end])
+        self._begin = self._searched = end
+        return taken
 
 
 @dataclass(frozen=True, slots=True)

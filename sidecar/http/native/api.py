@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import hdrs, web
 
 from sidecar.aiokit import aside
-from sidecar.errors import ChildError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from sidecar.errors import ChildError, InvalidRequestError, PermissionDeniedError
 from sidecar.http import declare
 from sidecar.http.bodies import read_body
 from sidecar.http.middleware import REQUEST_ID
@@ -29,6 +29,7 @@ from sidecar.http.native.providers import ProviderAnswers
 from sidecar.http.native.streams import EventStreams
 from sidecar.http.operations import Answer, Anything, Content, operations_of, routes_of
 from sidecar.http.responses import json_response
+from sidecar.http.routes import check_method
 from sidecar.opencode.boot import Boot
 from sidecar.opencode.client import ChildClient
 from sidecar.wire.json_text import read_strictly
@@ -39,6 +40,7 @@ REQUEST_HEADERS = (hdrs.ACCEPT, hdrs.CONTENT_TYPE, "last-event-id", "traceparent
 """Sent on to the child. The caller's key is not: the child has a password of its own."""
 RESPONSE_HEADERS = (hdrs.CONTENT_TYPE, hdrs.CACHE_CONTROL, hdrs.ETAG, "x-accel-buffering")
 DIRECTORY_HEADER = "x-opencode-directory"
+_SMALL_BYTES = 64 * 1024
 _OWN_DIRECTORY = "native"
 """Below the workspaces: where requests work that name no directory. No session id looks like it."""
 
@@ -110,16 +112,15 @@ class NativeApi:
     async def document(self) -> Answer:
         """opencode's own OpenAPI document, reduced to what is served here."""
         document, _ = await self._declarations(await self._wait_serving())
-        own = [(operation.method, operation.path) for operation in operations_of(NativeApi)]
-        return rules.served_document(document, own)
+        return rules.served_document(document, _OWN)
 
     @declare.post("/log", response=Literal[True], body=Anything)
     async def log(self) -> web.Response:
         """What a client's own log says. Read and dropped; it is not ours to keep."""
         return json_response(True)
 
-    @declare.get("/event", others={200: _STREAM}, raises=(PermissionDeniedError,))
-    @declare.get("/global/event", others={200: _STREAM}, name="global_events")
+    @declare.get("/event", others={200: _STREAM}, raises=(PermissionDeniedError,), has_head=False)
+    @declare.get("/global/event", others={200: _STREAM}, has_head=False, name="global_events")
     async def events(self, request: web.Request) -> web.StreamResponse:
         """opencode's events of one directory, or (`/global/event`) of all."""
         is_global = request.path == "/global/event"
@@ -127,18 +128,20 @@ class NativeApi:
         return await self._streams.answer(request, directory, request[REQUEST_ID])
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Forward one request. Raises NotFoundError, PermissionDeniedError, ConflictError, ChildError."""
+        """Forward one request.
+
+        Raises NotFoundError, MethodNotAllowedError, PermissionDeniedError, ConflictError, ChildError.
+        """
         method, path = request.method, request.rel_url.raw_path
-        if path.startswith("/v1/") or path == "/":
-            raise NotFoundError(f"no such route: {method} {path}")
-        rules.check_shape(path)
+        if path in _OWN_PATHS or not rules.may_be_route(path):
+            await check_method(request)
+            raise rules.no_route(method, path)
         rules.check_allowed(method, path)
         begins_turn = rules.is_prompt(method, path)
         # A hold or a drain waits for turns that only their clients can end: those must get through.
         client = await (self._wait_ready() if begins_turn else self._wait_serving())
         _, routes = await self._declarations(client)
-        if not routes.have(method, path):
-            raise NotFoundError(f"no such route: {method} {path}")
+        routes.check(method, path)
         directories = self._directories(request)
         body = await read_body(request, has_content=begins_turn) if request.can_read_body else None
         prepared = self._prepared(client, method, path, directories, body)
@@ -196,7 +199,7 @@ class NativeApi:
         body: bytes | None,
     ) -> AsyncIterator[tuple[ChildClient, bytes | None]]:
         """Hold the directory loaded; where a model is named or will be used, with that model, qualified."""
-        directory, model_id = directories[0], None
+        directory, model_ids = directories[0], list[str]()
         if method not in rules.READS:
             document = await aside(len(body), partial(_parsed, body)) if body else None
             session = await self._managed.check_write(
@@ -204,14 +207,22 @@ class NativeApi:
             )
             if rules.is_prompt(method, path) or path == "/session":
                 named = document or {}
-                model_id, is_edited = await self._models.qualify(named, session)
+                model_ids, is_edited = await self._models.qualify(named, session)
                 if is_edited:
                     body = await aside(len(body or b""), lambda: write_json(named).encode())
             if session is not None:
                 directory = Path(str(session.get("directory", directory)))
         await _make(directory)
+        model_id = model_ids.pop() if model_ids else None
+        for other in model_ids:  # those of sub-agents: known from here on
+            async with self._use_directory(directory, other):
+                pass
         async with self._use_directory(directory, model_id) as boot:
             yield boot.client, body
+
+
+_OWN = [(operation.method, operation.path) for operation in operations_of(NativeApi)]
+_OWN_PATHS = frozenset(path for _, path in _OWN)
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -226,7 +237,9 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 async def _make(directory: Path) -> None:
     try:
-        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        # Nearly always it is there, and a thread costs more than the question.
+        if not directory.is_dir():  # noqa: ASYNC240
+            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequestError(
             f"directory: cannot be made: {error.strerror}", field="directory"
@@ -234,10 +247,16 @@ async def _make(directory: Path) -> None:
 
 
 async def _pass_on(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(
-        status=upstream.status, headers=_picked(upstream.headers, RESPONSE_HEADERS)
-    )
-    response.headers["request-id"] = request[REQUEST_ID]
+    """Answer with what opencode answered: a small body at once, any other as it comes."""
+    status, headers = upstream.status, _picked(upstream.headers, RESPONSE_HEADERS)
+    headers["request-id"] = request[REQUEST_ID]
+    size = upstream.content_length
+    if size is not None and size <= _SMALL_BYTES and request.method != hdrs.METH_HEAD:
+        try:
+            return web.Response(body=await upstream.read(), status=status, headers=headers)
+        except aiohttp.ClientError as error:
+            raise ChildError("opencode's answer broke off") from error
+    response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
     try:
         async for chunk in upstream.content.iter_any():

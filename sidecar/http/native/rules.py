@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sidecar.errors import NotFoundError, PermissionDeniedError
+from sidecar.errors import MethodNotAllowedError, NotFoundError, PermissionDeniedError
 
 READS = frozenset({"GET", "HEAD"})
+_METHODS = READS | {"POST", "PUT", "PATCH", "DELETE"}
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_.:@-]{1,256}")
 """What a part of a path may consist of. opencode's ids need no more, and it decodes and re-splits what
@@ -61,16 +62,25 @@ _PROMPT = re.compile(
 _SESSION = re.compile(r"/session/(ses_[A-Za-z0-9]+)(?:/(\w+))?(?:/|$)")
 
 
-def check_shape(path: str) -> None:
-    """Raise NotFoundError for a path that cannot be one of opencode's routes."""
+def may_be_route(path: str) -> bool:
+    """Whether a path can be one of opencode's routes."""
     segments = path.split("/")[1:]
     is_plain = all(_SEGMENT.fullmatch(part) and part not in {".", ".."} for part in segments)
-    if not is_plain or segments[0] not in _FAMILIES:
-        raise NotFoundError(f"no such route: {path[:200]}")
+    return is_plain and segments[0] in _FAMILIES
+
+
+def no_route(method: str, path: str) -> NotFoundError:
+    """Return what is answered where there is no route."""
+    return NotFoundError(f"no such route: {method} {path[:200]}")
 
 
 def check_allowed(method: str, path: str) -> None:
-    """Raise PermissionDeniedError, with the reason, for what is never forwarded."""
+    """Raise PermissionDeniedError, with the reason, for what is never forwarded.
+
+    A method that opencode has nowhere is let pass: what `Routes.check` says of it is more to the point.
+    """
+    if method not in _METHODS:
+        return
     if _SHARING.match(path) and method not in READS:
         raise PermissionDeniedError(
             f"{method} {path}: sharing is switched off; it would publish the conversation on a server "
@@ -100,15 +110,22 @@ class Routes:
     """The routes that the running opencode declares in its `/doc`."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._routes = [
-            (_pattern(template), frozenset(method.upper() for method in methods))
-            for template, methods in document.get("paths", {}).items()
-        ]
+        self._routes: dict[str, list[tuple[re.Pattern[str], frozenset[str]]]] = {}
+        for template, methods in document.get("paths", {}).items():
+            route = _pattern(template), _with_head(method.upper() for method in methods)
+            self._routes.setdefault(_family(template), []).append(route)
 
-    def have(self, method: str, path: str) -> bool:
-        """Whether there is such a route."""
-        wanted = "GET" if method == "HEAD" else method
-        return any(p.fullmatch(path) and wanted in methods for p, methods in self._routes)
+    def check(self, method: str, path: str) -> None:
+        """Raise NotFoundError for a path that is none, MethodNotAllowedError for one with other methods."""
+        served: set[str] = set()
+        for pattern, methods in self._routes.get(_family(path), ()):
+            if pattern.fullmatch(path):
+                if method in methods:
+                    return
+                served |= {each for each in methods if _is_allowed(each, path)}
+        if served:
+            raise MethodNotAllowedError(method, served)
+        raise no_route(method, path)
 
 
 def served_document(document: Mapping[str, Any], own: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -116,13 +133,7 @@ def served_document(document: Mapping[str, Any], own: Iterable[tuple[str, str]])
     answered = set(own)
 
     def is_served(method: str, path: str) -> bool:
-        if (method, path) in answered:
-            return True
-        try:
-            check_allowed(method, path)
-        except PermissionDeniedError:
-            return False
-        return True
+        return (method, path) in answered or _is_allowed(method, path)
 
     paths = {}
     for path, operations in document.get("paths", {}).items():
@@ -132,6 +143,24 @@ def served_document(document: Mapping[str, Any], own: Iterable[tuple[str, str]])
     return {**document, "paths": paths}
 
 
+def _family(path: str) -> str:
+    return path.split("/", 2)[1]
+
+
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{[^}]+\}", template)
     return re.compile("[^/]+".join(re.escape(part) for part in parts))
+
+
+def _with_head(methods: Iterable[str]) -> frozenset[str]:
+    """opencode answers HEAD where it answers GET, and does not declare it."""
+    declared = frozenset(methods)
+    return declared | {"HEAD"} if "GET" in declared else declared
+
+
+def _is_allowed(method: str, path: str) -> bool:
+    try:
+        check_allowed(method, path)
+    except PermissionDeniedError:
+        return False
+    return True

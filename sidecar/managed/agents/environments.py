@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from sidecar.errors import InvalidRequestError, NotFoundError
@@ -11,7 +13,13 @@ from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
 from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.store.interface import Connection, Store
-from sidecar.wire.managed import CloudConfig, EnvironmentCreate, EnvironmentUpdate
+from sidecar.wire.managed import (
+    CloudConfig,
+    EnvironmentCreate,
+    EnvironmentUpdate,
+    Packages,
+    SelfHostedConfig,
+)
 
 
 class Environment(Stored):
@@ -25,13 +33,25 @@ class Environment(Stored):
 class Environments:
     """Create, read, update, list, archive and delete environments."""
 
-    def __init__(self, *, database: Store, limits: StoredLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Store,
+        limits: StoredLimits | None = None,
+        has_manager: Callable[[str], bool] = lambda _name: True,
+    ) -> None:
+        """`has_manager`: whether agents' shells find that package manager. It looks at files."""
         self._database = database
         self._limits = limits or StoredLimits()
+        self._has_manager = has_manager
 
     async def create(self, request: EnvironmentCreate) -> Environment:
-        """Store a new environment; without a config it is the cloud one with no limits."""
+        """Store a new environment; without a config it is the cloud one with no limits.
+
+        Raises InvalidRequestError for packages that cannot be installed here.
+        """
         config = request.config or CloudConfig(type="cloud")
+        await self._check_packages(config)
         body = {
             "name": request.name,
             "description": request.description,
@@ -54,6 +74,8 @@ class Environments:
 
     async def update(self, environment_id: str, request: EnvironmentUpdate) -> Environment:
         """Apply an update; the kind of config cannot change. Raises InvalidRequestError."""
+        if request.config is not None:
+            await self._check_packages(request.config)
 
         def write(connection: Connection) -> Environment:
             connection.lock_row("environments", environment_id)
@@ -67,6 +89,17 @@ class Environments:
             return current if body == current.body else current.with_body(connection, body)
 
         return await self._database.write(write)
+
+    async def _check_packages(self, config: CloudConfig | SelfHostedConfig) -> None:
+        """Raise InvalidRequestError where the manager of one is missing: every turn would fail."""
+        packages = config.packages if isinstance(config, CloudConfig) else Packages()
+        for name in ("pip", "npm"):
+            if getattr(packages, name) and not await asyncio.to_thread(self._has_manager, name):
+                raise InvalidRequestError(
+                    f"config.packages.{name}: there is no {name} on this server; install it where the "
+                    "sidecar runs, or put the packages there (docs/deploy.md)",
+                    field=f"config.packages.{name}",
+                )
 
     async def archive(self, environment_id: str) -> Environment:
         """Refuse new sessions on it from now on; existing ones go on. Idempotent."""

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ Wanted = Mapping[str, Sequence[str]]
 """Packages by manager, as the environment has them; `pip` and `npm` are installed."""
 
 INSTALLED = ("pip", "npm")
+_PROGRAMS = {"pip": "python3", "npm": "npm"}
+"""What each needs: pip comes with the virtual environment."""
 PATH_FOLDERS = (".venv/bin", "node_modules/.bin")
 """Where the programs of the packages are, below the session's directory."""
 
@@ -40,6 +43,11 @@ _SHOWN_CHARS = 1500
 _ABORT_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
+
+
+def has_manager(name: str, *, search_path: str | None) -> bool:
+    """Whether what installs such packages is on `search_path`. Looks at files."""
+    return shutil.which(_PROGRAMS[name], path=search_path) is not None
 
 
 class Packages:

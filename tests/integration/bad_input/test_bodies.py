@@ -1,5 +1,7 @@
 """Wrong bodies: the status, the envelope, a message that helps, and nothing written."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,6 +269,24 @@ async def test_what_a_session_cannot_change(server: Server, session: str) -> Non
     ):
         path = f"/v1/sessions/{session}"
         await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
+
+
+async def test_packages_whose_manager_is_missing(
+    server: Server, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no npm on the PATH that agents' shells get, an environment cannot have npm packages, and
+    nothing is installed at its first turn only to fail."""
+    (tmp_path / "python3").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    npm = {"config": {"type": "cloud", "packages": {"npm": ["left-pad"]}}}
+    says = "config.packages.npm: there is no npm on this server"
+    for path, body in (
+        ("/v1/environments", {"name": "e", **npm}),
+        (f"/v1/environments/{place}", npm),
+    ):
+        await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
+    pip = {"name": "e", "config": {"type": "cloud", "packages": {"pip": ["greet"]}}}
+    assert (await server.raw.call("POST", "/v1/environments", pip))["config"]["packages"]["pip"]
 
 
 @pytest.mark.parametrize("empty", [{}, None])
