@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -229,13 +229,23 @@ class SilenceBound:
             self._timer = self._loop.call_at(due, self._look)
 
 
+def _everything(_beginning: bytes) -> bool:
+    return True
+
+
 class WholeFrames:
     """Cuts what comes in pieces after the last `END_OF_FRAME`.
 
     A frame of many pieces is put together once: joining it again for each piece would take seconds for 20 MB.
+    `is_wanted` is shown the beginning of each frame of more than `SMALL_BYTES`; one that is not wanted is
+    left out and not held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_wanted: Callable[[bytes], bool] = _everything) -> None:
+        self._is_wanted = is_wanted
+        self._is_skipping = False
+        self._is_judged = False
+        """Whether the frame that is not complete yet was large enough to be looked at."""
         self._parts: list[bytes] = []
         self.held_bytes = 0
         """Size of the frame that is not complete yet."""
@@ -244,20 +254,48 @@ class WholeFrames:
         """Return the frames that are complete with this piece, their ends included; empty for none."""
         before = self._parts[-1][-1:] if self._parts else b""
         # The end itself may be cut in two.
-        if (end := (before + piece).rfind(END_OF_FRAME)) < 0:
-            self._parts.append(piece)
-            self.held_bytes += len(piece)
+        joined = before + piece
+        if (end := joined.rfind(END_OF_FRAME)) < 0:
+            self._hold(piece)
             return b""
         end += len(END_OF_FRAME) - len(before)
-        whole = b"".join((*self._parts, piece[:end]))
-        self._parts = [piece[end:]] if end < len(piece) else []
-        self.held_bytes = len(piece) - end
+        start = 0
+        if self._is_skipping:
+            start = joined.find(END_OF_FRAME) + len(END_OF_FRAME) - len(before)
+            self._parts = []
+        whole = b"".join((*self._parts, piece[start:end]))
+        self._parts, self.held_bytes = [], 0
+        self._is_skipping = self._is_judged = False
+        if end < len(piece):
+            self._hold(piece[end:])
         return whole
+
+    def _hold(self, piece: bytes) -> None:
+        # Looked at with the piece after: by then the caller has seen the frames that came before this one.
+        if not self._is_judged and self.held_bytes > SMALL_BYTES:
+            self._is_judged = True
+            self._is_skipping = not self._is_wanted(b"".join(self._parts))
+        if self._is_skipping:
+            self._parts, self.held_bytes = [piece[-1:]], 0
+        else:
+            self._parts.append(piece)
+            self.held_bytes += len(piece)
 
 
 async def aside(size: int, work: Callable[[], T]) -> T:
     """Call `work`, which works on `size` bytes: in a thread when that could hold the loop, else at once."""
     return work() if size <= SMALL_BYTES else await asyncio.to_thread(work)
+
+
+async def in_pieces(data: bytes | bytearray) -> AsyncIterator[memoryview]:
+    """Yield the data in pieces of `SMALL_BYTES`, to be sent without being copied into a buffer as a whole.
+
+    Others run between two pieces: a receiver that is fast never lets the sender wait.
+    """
+    view = memoryview(data)
+    for start in range(0, len(data), SMALL_BYTES):
+        yield view[start : start + SMALL_BYTES]
+        await asyncio.sleep(0)
 
 
 async def cancel_and_wait(task: asyncio.Task[Any] | None) -> None:

@@ -1,7 +1,8 @@
 """Gives memory back to the system after large bodies.
 
-glibc keeps what was freed for later, in the arena of the thread that asked for it; a burst of large bodies
-would otherwise stay in the resident size for good. With another C library this does nothing.
+glibc keeps what was freed for later, in the arena of the thread that asked for it. Large pieces are kept
+apart (`keep_large_apart`), so that each goes back when it is freed; what many small ones took is given back
+once things are quiet (`MemoryReturn`). With another C library this does nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,21 @@ from sidecar.aiokit import TaskOwner
 _LARGE_BYTES = 1024 * 1024
 _PAUSE_SECONDS = 2.0
 """From the last use of the body to the return, so that a burst costs one. A return takes milliseconds."""
+
+
+_M_MMAP_THRESHOLD = -3
+"""`M_MMAP_THRESHOLD` of glibc's malloc.h."""
+
+
+def keep_large_apart() -> None:
+    """Have every piece of 1 MiB and more mapped on its own, as is the default until the first is freed.
+
+    From then on glibc takes them from the arenas of the threads, where each thread keeps what it has freed:
+    a body that three threads work on stays in memory three times.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class MemoryReturn:

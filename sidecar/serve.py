@@ -14,6 +14,7 @@ from sidecar.app import RunningSidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.loop_watch import WatchedLoop
+from sidecar.memory import keep_large_apart
 from sidecar.process_hardening import close_to_same_user
 from sidecar.process_limits import raise_descriptor_limit
 
@@ -34,6 +35,7 @@ def main() -> int:
     logs.configure(settings.log, secrets=settings.secret_values())
     close_to_same_user()
     raise_descriptor_limit()
+    keep_large_apart()
     try:
         with asyncio.Runner(
             loop_factory=lambda: WatchedLoop(settings.log.loop_stall_seconds)

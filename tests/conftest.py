@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -15,6 +16,9 @@ from xdist.scheduler import LoadScopeScheduling
 from sidecar.store.interface import Store
 from tests.postgres import PostgresCluster
 from tests.stores import ENGINES, open_store
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _TESTS = Path(__file__).parent
 _LONGEST_FIRST = ("e2e", "integration", "unit")

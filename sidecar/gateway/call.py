@@ -20,7 +20,7 @@ class Call:
 
     path: str
     """Below `/v1/`."""
-    body: bytes
+    body: bytes | bytearray
     traceparent: str | None = None
     """What the gateway gets in place of the child's own."""
     started: float = field(default_factory=time.perf_counter)

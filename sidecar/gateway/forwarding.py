@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import hdrs, web
 from yarl import URL
 
-from sidecar.aiokit import SilenceBound, aside
+from sidecar.aiokit import SMALL_BYTES, SilenceBound, aside, in_pieces
 from sidecar.config import GatewaySettings
 from sidecar.gateway.beginnings import Beginning, or_silence, read_beginning
 from sidecar.gateway.call import Call
@@ -150,12 +150,15 @@ class Forwarder:
             api_key=self._api_key,
             traceparent=call.traceparent,
         )
+        is_large = len(call.body) > SMALL_BYTES
+        if is_large:
+            headers.append((hdrs.CONTENT_LENGTH, str(len(call.body))))
         redirects = 0
         while True:
             upstream = await self._session.request(
                 request.method,
                 url,
-                data=call.body or None,
+                data=in_pieces(call.body) if is_large else bytes(call.body) or None,
                 headers=headers,
                 allow_redirects=False,
             )

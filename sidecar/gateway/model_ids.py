@@ -12,7 +12,7 @@ _HEAD_BYTES = 4096
 _MARK = f'"{STAND_IN}'.encode()
 
 
-def with_gateway_id(body: bytes) -> bytes:
+def with_gateway_id(body: bytes | bytearray) -> bytes | bytearray:
     """Return the request's body with the gateway's own id of its model; the same bytes where it has that."""
     if _MARK not in body[:_HEAD_BYTES]:
         return body

@@ -54,7 +54,8 @@ class Relay:
     """Listens on loopback and forwards `/v1/*` to the gateway with the real key.
 
     `url` ends in `/v1` and is valid after `start()`; `token` is what the child sends as Bearer or
-    x-api-key. `traceparent_of` returns the trace context of an opencode session's turn.
+    x-api-key. `traceparent_of` returns the trace context of an opencode session's turn. `on_release` is
+    called with the size of each body that is done with.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Relay:
         traceparent_of: Callable[[str], str | None] = lambda _child_session_id: None,
         guard: RequestGuard | None = None,
         proxies: Proxies | None = None,
+        on_release: Callable[[int], None] = lambda _freed: None,
     ) -> None:
+        self._on_release = on_release
         self.token = token or f"relay-{secrets.token_urlsafe(32)}"
         self._tracer = tracer or PassingTracer()
         self._traceparent_of = traceparent_of
@@ -99,7 +102,7 @@ class Relay:
     async def start(self) -> None:
         """Listen. Raises OSError when a fixed port is taken."""
         self._forwarder.open()
-        app = web.Application(client_max_size=_BODY_LIMIT_BYTES)
+        app = web.Application()
         app.router.add_route("*", "/v1/{path:.*}", self._handle)
         # handler_cancellation: when the child hangs up (an aborted turn), the gateway must hear of it.
         self._runner = web.AppRunner(
@@ -131,12 +134,20 @@ class Relay:
             return failed_answer(path, 401, "the relay's token is missing or of an earlier boot")
         if path not in FORWARDED_PATHS:
             return failed_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
-        body = await request.read()
+        body = bytearray()
+        # `request.read()` would hold it several times.
+        while piece := await request.content.readany():
+            body += piece
+            if len(body) > _BODY_LIMIT_BYTES:
+                return failed_answer(path, 413, f"a request may have {_BODY_LIMIT_BYTES} bytes")
         self.bytes_taken += len(body)
         call, model = await aside(len(body), lambda: _read(path, body))
-        if request.method == hdrs.METH_POST:
-            return await self._observed(request, call, model)
-        return await self._forwarder.forward(request, call)
+        try:
+            if request.method == hdrs.METH_POST:
+                return await self._observed(request, call, model)
+            return await self._forwarder.forward(request, call)
+        finally:
+            self._on_release(len(body))
 
     async def _observed(self, request: web.Request, call: Call, model: str) -> web.StreamResponse:
         """Forward the request; its end is reported whatever happens."""
@@ -207,7 +218,7 @@ class Relay:
         return hmac.compare_digest(offered.encode(), self.token.encode())
 
 
-def _read(path: str, body: bytes) -> tuple[Call, str]:
+def _read(path: str, body: bytearray) -> tuple[Call, str]:
     """Return the call, and the model that it names."""
     call = Call(path, with_gateway_id(body))
     return call, call.model

@@ -30,9 +30,8 @@ from sidecar.wire.json_shape import JsonShape, JsonTooComplexError, JsonTooDeepE
 from sidecar.wire.json_text import (
     MAX_DEPTH,
     UnstorableError,
-    has_unstorable_escape,
     mended,
-    read_strictly,
+    read_with_nul,
 )
 from sidecar.wire.problems import kind_of
 
@@ -113,10 +112,10 @@ class _Body:
         self._budget = budget
         self._bounds = budget.bounds
         self._held = 0
-        self.kept: bytearray | None = None
+        self.kept: bytes | None = None
         """What was read, when it may have to be read again."""
 
-    async def read(self, *, has_content: bool) -> bytearray:
+    async def read(self, *, has_content: bool) -> bytes:
         if self.kept is not None:
             return self.kept
         limit = self._bounds.content_bytes if has_content else self._bounds.plain_bytes
@@ -130,7 +129,7 @@ class _Body:
                 async with asyncio.timeout_at(self._deadline(slowest)):
                     piece = await content.readany()
                 if not piece:
-                    return data
+                    return bytes(data)
                 self._take(len(data) + len(piece), limit)
                 shape.feed(piece)
                 data += piece
@@ -186,22 +185,22 @@ async def read_body(request: web.Request, *, has_content: bool = False) -> bytes
 
     Raises InvalidRequestError, RequestTooLargeError, RequestTimeoutError, OverloadedError.
     """
-    return bytes(await request[_BODY].read(has_content=has_content))
+    return await request[_BODY].read(has_content=has_content)
 
 
 async def keep_body(request: web.Request, *, has_content: bool) -> bytes:
     """Read the body so that it can be read again: to be passed on, or else handled here. Raises likewise."""
     body = request[_BODY]
     body.kept = await body.read(has_content=has_content)
-    return bytes(body.kept)
+    return body.kept
 
 
 async def read_object(
     request: web.Request, *, has_content: bool = False, allow_empty: bool = False
 ) -> dict[str, Any]:
     """Read the body as a JSON object; NUL in texts becomes U+FFFD. Raises as `read_body`."""
-    raw = await request[_BODY].read(has_content=has_content)
-    return await aside(len(raw), lambda: _object_of(raw, allow_empty=allow_empty))
+    held = [await request[_BODY].read(has_content=has_content)]
+    return await aside(len(held[0]), lambda: _object_of(held, allow_empty=allow_empty))
 
 
 async def read_model(
@@ -212,8 +211,10 @@ async def read_model(
     NUL in texts becomes U+FFFD: LAP could not store the answer. With `has_secrets` it stays, and the
     field's own check refuses it: a secret is never changed.
     """
-    raw = await request[_BODY].read(has_content=has_content)
-    return await aside(len(raw), lambda: parse(model, _object_of(raw, has_secrets=has_secrets)))
+    held = [await request[_BODY].read(has_content=has_content)]
+    return await aside(
+        len(held[0]), lambda: parse(model, _object_of(held, has_secrets=has_secrets))
+    )
 
 
 async def read_optional_model(request: web.Request, model: type[M]) -> M:
@@ -222,21 +223,20 @@ async def read_optional_model(request: web.Request, model: type[M]) -> M:
 
 
 def _object_of(
-    raw: bytearray, *, allow_empty: bool = False, has_secrets: bool = False
+    held: list[bytes], *, allow_empty: bool = False, has_secrets: bool = False
 ) -> dict[str, Any]:
-    """Parse and empty `raw`: so that a large body is not in memory twice while it is worked on."""
+    """Parse the bytes and let go of them: a large body is not kept beside what was made of it."""
+    raw = held.pop()
     if not raw or raw.isspace():
         if allow_empty:
             return {}
         raise InvalidRequestError("the body is empty; send a JSON object")
     try:
-        text = raw.decode("utf-8-sig")
-        raw.clear()
-        value = read_strictly(text)
+        value, is_suspect = read_with_nul(raw)
     except UnstorableError as error:
         raise InvalidRequestError(str(error), field=error.field or None) from error
     except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidRequestError(f"the body must be a JSON object, not {kind_of(value)}")
-    return dict(mended(value)) if has_unstorable_escape(text) and not has_secrets else value
+    return dict(mended(value)) if is_suspect and not has_secrets else value

@@ -21,7 +21,7 @@ from sidecar.http.queries import (
     OrderParameter,
     QueryModel,
 )
-from sidecar.http.streaming import PIECE_BYTES, answer_in_pieces, pieces_of
+from sidecar.http.streaming import PIECE_BYTES, answer_in_pieces, write_frames
 from sidecar.http.streams import Streams, Wanted
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import BOOKKEEPING, EVENT_TYPES, EventQuery
@@ -197,8 +197,7 @@ class EventsApi:
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
                 async for _, frames in batches:
-                    for piece in pieces_of(frames):
-                        await response.write(piece)
+                    await write_frames(response, frames)
                 await response.write_eof()
         except ClientConnectionResetError:
             _log.debug("stream closed by its reader", session=wanted.session_id)
@@ -225,9 +224,12 @@ async def _document(texts: list[str]) -> AsyncIterator[bytes | memoryview]:
     size, opening = 0, '{"data":['
     pieces: list[str] = []
     for text in texts:
-        pieces += (opening, text)
-        size, opening = size + len(text), ","
-        if size > PIECE_BYTES:
-            yield "".join(pieces).encode()
-            size, pieces = 0, []
+        pieces.append(opening)
+        opening = ","
+        for start in range(0, len(text), PIECE_BYTES):
+            pieces.append(text[start : start + PIECE_BYTES])
+            size += len(pieces[-1])
+            if size >= PIECE_BYTES:
+                yield "".join(pieces).encode()
+                size, pieces = 0, []
     yield "".join((*pieces, "]}")).encode()

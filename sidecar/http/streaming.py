@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from aiohttp import ClientConnectionResetError, hdrs, web
@@ -35,12 +36,12 @@ async def answer_in_pieces(
         return response
     await response.prepare(request)
     try:
-        await _write(response, first)
+        await write_frames(response, [first])
         del first
-        await _write(response, second or b"")
+        await write_frames(response, [second or b""])
         del second
         async for piece in pieces:
-            await _write(response, piece)
+            await write_frames(response, [piece])
     except ClientConnectionResetError:
         return response
     except BaseException:
@@ -73,6 +74,9 @@ def pieces_of(frames: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryvi
         yield b"".join(short)
 
 
-async def _write(response: web.StreamResponse, piece: bytes | memoryview) -> None:
-    for part in pieces_of([piece]):
-        await response.write(part)
+async def write_frames(response: web.StreamResponse, frames: Sequence[bytes | memoryview]) -> None:
+    """Write them in pieces, see `pieces_of`, and let others run in between."""
+    for piece in pieces_of(frames):
+        await response.write(piece)
+        if len(piece) >= PIECE_BYTES:
+            await asyncio.sleep(0)  # a client that reads fast never lets us wait

@@ -32,7 +32,7 @@ from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.boot import Boot, Loss
 from sidecar.opencode.frame_feed import FrameFeed
 from sidecar.wire.json_text import read_leniently
-from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent
+from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent, is_prompt_part
 
 _SILENCE_SECONDS = 25.0
 """Two heartbeats missed and some."""
@@ -45,6 +45,12 @@ _TYPE = re.compile(rb'"payload":\s*\{\s*(?:"id":\s*"[^"\\]*",\s*)?"type":\s*"([^
 _SESSION = re.compile(rb'"sessionID":\s*"([^"\\]*)"')
 _OF_MESSAGES = "message."
 _NEW_SESSION = "session.created"
+_SESSION_AND_PART = re.compile(
+    rb'\s*,\s*"properties":\s*\{\s*"sessionID":\s*"([^"\\]*)"'
+    rb'(?:\s*,\s*"part":\s*\{\s*"id":\s*"([^"\\]*)")?'
+)
+"""What follows the type."""
+_HEAD_BYTES = 4096
 
 _log = structlog.get_logger(__name__)
 
@@ -214,7 +220,7 @@ class EventPump:
         ):
             if response.status != 200:
                 raise ChildError("opencode refuses its events", upstream_status=response.status)
-            whole, is_first = WholeFrames(), True
+            whole, is_first = WholeFrames(partial(self.is_wanted, boot)), True
             while data := await bound.wait(response.content.readany()):
                 stream.bytes_read += len(data)
                 size = whole.held_bytes + len(data)
@@ -242,11 +248,35 @@ class EventPump:
             self.reconnects += 1
             self._gap(ChildGap(boot.number))
 
+    def is_wanted(self, boot: Boot, beginning: bytes) -> bool:
+        """Whether the rest of a large event is read, given its beginning.
+
+        Left out are durable copies, echoes of prompts, and what sessions without subscribers do. What does
+        not show it in front is read. Called from a thread: it only looks.
+        """
+        if self.feed.readers:
+            return True  # they get everything
+        head = beginning[:_HEAD_BYTES]
+        if not head.startswith(b"data:"):
+            return False
+        if (type_ := _TYPE.search(head)) is None:
+            return True
+        if type_[1].decode() in (_IGNORED if self._sync_callback is None else _IGNORED_BUT_SYNC):
+            return False
+        stream, front = self._streams.get(boot), _SESSION_AND_PART.match(head, type_.end())
+        if stream is None or front is None:
+            return True
+        session_id, part_id = front[1].decode(), (front[2] or b"").decode()
+        is_followed = stream.roots.get(session_id, session_id) in stream.subscribers
+        return is_followed and not is_prompt_part(part_id)
+
     def _read_all(self, frames: bytes, sessions: Collection[str]) -> list[dict[str, Any]]:
         """Return the events, of messages only those of `sessions`. Runs in a thread when they are large."""
         events = []
         wanted: Collection[str] | None = sessions
-        for frame in frames.split(END_OF_FRAME):
+        is_one = frames.find(END_OF_FRAME) == len(frames) - len(END_OF_FRAME)
+        # A single one, which may be large, is not copied.
+        for frame in [frames] if is_one else frames.split(END_OF_FRAME):
             event = self._read_or_drop(frame, wanted)
             if event is None:
                 continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,11 +12,11 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from sidecar.aiokit import aside
+from sidecar.aiokit import SMALL_BYTES, aside
 from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.opencode.environment import USERNAME
 from sidecar.wire.json_text import read_leniently
-from sidecar.wire.json_writing import json_size, write_json
+from sidecar.wire.json_writing import json_chunks, json_size, write_json
 
 UNBOUNDED = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
 """For answers that take as long as they take; only connecting is bounded."""
@@ -58,10 +59,12 @@ class Transport:
             pairs["directory"] = str(directory)
         encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs.items())
         target = f"{self.base_url}{path}" + (f"?{encoded}" if encoded else "")
-        data, headers = None, None
+        data: bytes | AsyncIterable[bytes] | None = None
+        headers = None
         if body is not None:
             headers = {"content-type": "application/json"}
-            data = await aside(json_size(body), lambda: write_json(body, is_ascii=False).encode())
+            is_small = json_size(body) <= SMALL_BYTES
+            data = write_json(body, is_ascii=False).encode() if is_small else _streamed(body)
         response = await self.send(
             method, target, data=data, headers=headers, bound=bound or self._bounded
         )
@@ -105,6 +108,13 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             path = target.removeprefix(self.base_url).partition("?")[0]
             raise _unavailable(method, path) from error
+
+
+async def _streamed(body: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """Write a large body while it is sent, so that it is not in memory twice."""
+    for chunk in json_chunks(body):
+        yield chunk
+        await asyncio.sleep(0)  # opencode may take it all without letting us wait
 
 
 def _unavailable(method: str, path: str) -> ChildUnavailableError:

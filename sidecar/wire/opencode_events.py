@@ -5,8 +5,21 @@ Source of the types and properties: `GET /global/event` of opencode 1.18.33, see
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+_PROMPT_PART = re.compile(r"prt_[0-9A-Z]{26}[0-9]{4}\Z")
+
+
+def prompt_part_id(message_id: str, number: int) -> str:
+    """Return the id of a part of a prompt of ours, so that it sorts by number and is known as ours."""
+    return f"{message_id.replace('msg_', 'prt_', 1)}{number:04}"
+
+
+def is_prompt_part(part_id: str) -> bool:
+    """Whether the id is of a part of a prompt of ours. opencode's own ids are shorter, with small letters."""
+    return _PROMPT_PART.match(part_id) is not None
 
 
 @dataclass(frozen=True, slots=True)

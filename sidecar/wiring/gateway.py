@@ -68,6 +68,7 @@ async def start_relay(
     *,
     tracer: Tracer,
     traceparent_of: Callable[[str], str | None],
+    on_release: Callable[[int], None],
 ) -> Relay:
     """Return the relay, listening. Raises SettingsError when its port is taken."""
     given: RelaySettings = settings.relay
@@ -80,6 +81,7 @@ async def start_relay(
         token=given.token.get_secret_value() if given.token else None,
         tracer=tracer,
         traceparent_of=traceparent_of,
+        on_release=on_release,
         guard=RequestGuard(
             max_without_progress=settings.turn.max_requests_without_progress,
             max_per_turn=settings.turn.max_model_requests,

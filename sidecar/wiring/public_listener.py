@@ -33,12 +33,13 @@ async def open_public_listener(
     metrics: Metrics,
     tracer: Tracer,
     tasks: TaskOwner,
+    memory: MemoryReturn,
 ) -> str:
     """Listen until the stack closes, with the middleware that every public route has; return the URL.
 
     Raises SettingsError when the port is taken.
     """
-    bodies = BodyBudget(BodyBounds.of(settings.http), on_release=MemoryReturn(tasks).note)
+    bodies = BodyBudget(BodyBounds.of(settings.http), on_release=memory.note)
     metrics.watch_bodies(lambda: bodies.held_bytes, lambda: bodies.refused)
     app = web.Application(
         middlewares=[

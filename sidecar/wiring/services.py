@@ -25,6 +25,7 @@ from sidecar.instruments import connect as connect_metrics
 from sidecar.loop_watch import running_watch
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.managed.common.stored_limits import StoredLimits
+from sidecar.memory import MemoryReturn
 from sidecar.metrics import Metrics, make_metrics
 from sidecar.opencode.confinement import Confinement
 from sidecar.opencode.environment import ChildFiles
@@ -62,12 +63,14 @@ async def open_services(
     catalogue = make_catalogue(settings, gateway, session, tasks)
     catalogue.load()
     tracer, metrics = _make_telemetry(settings, catalogue, stack)
+    memory = MemoryReturn(tasks)
     relay = await start_relay(
         settings,
         gateway,
         stack,
         tracer=tracer,
         traceparent_of=lambda name: domain.engine.traceparent_of(name),  # noqa: PLW0108  # later
+        on_release=memory.note,
     )
     files = ChildFiles(settings.storage.data_dir / "opencode")
     child = await make_child(
@@ -184,6 +187,7 @@ async def open_services(
         metrics=metrics,
         tracer=tracer,
         tasks=tasks,
+        memory=memory,
     )
     admin_url = await serve_admin(settings, admin, stack)
 

@@ -11,16 +11,14 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from sidecar.demo_gateway import DemoGateway
-from tests.chaos.storm_site import KEY, Site
-from tests.event_rules import check_events
-from tests.harness import GATEWAY_KEY, http_client, text_of
+from tests.chaos.storm_site import KEY, Site, site_in
+from tests.chaos.tally import Tally
+from tests.harness import http_client
 from tests.raw_client import RawClient
 
 _TEXT = "[[bash: sleep 1; echo hello]] [[then]] [[say: done]]"
@@ -30,31 +28,19 @@ _MEGABYTE = 1_000_000
 
 
 @dataclass
-class Ceiling:
+class Ceiling(Tally):
     """What came of it. Sizes are resident bytes of opencode's processes."""
 
-    sessions: int
-    turns: int
-    ceiling_bytes: int
-    good: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    boots: int = 0
+    ceiling_bytes: int = 0
     largest_bytes: int = 0
     """Of one process."""
     all_bytes: int = 0
     """Of all of them at the same time."""
 
-    @property
-    def is_good(self) -> bool:
-        """Whether no turn was cut."""
-        return self.good == self.sessions * self.turns
-
     def __str__(self) -> str:
         return (
-            f"{self.sessions} sessions of {self.turns} turns, ceiling {self.ceiling_bytes // _MEGABYTE} MB: "
-            f"{self.sessions * self.turns - self.good} cut, {self.boots} boots, "
-            f"{60 * self.good / self.seconds:.0f} turns per minute, largest opencode "
+            f"{self.turns} turns, ceiling {self.ceiling_bytes // _MEGABYTE} MB: {self.cut} cut, {self.boots} "
+            f"boots, {self.per_minute:.0f} turns per minute, largest opencode "
             f"{self.largest_bytes // _MEGABYTE} MB, all at once {self.all_bytes // _MEGABYTE} MB "
             f"{dict(self.errors)}"
         )
@@ -64,41 +50,27 @@ async def work(
     root: Path, *, sessions: int, turns: int, running: int, ceiling_bytes: int
 ) -> Ceiling:
     """Run it in an empty directory."""
-    gateway = DemoGateway(key=GATEWAY_KEY)
-    await gateway.start()
-    site = Site(root, gateway)
-    site.environment["SIDECAR_TURN_MAX_RUNNING"] = str(running)
-    site.environment["SIDECAR_CHILD_MAX_RSS_BYTES"] = str(ceiling_bytes)
-    result = Ceiling(sessions, turns, ceiling_bytes)
-    try:
-        await site.start()
-        await site.ready()
+    result = Ceiling(sessions * turns, ceiling_bytes=ceiling_bytes)
+    bounds = {
+        "SIDECAR_TURN_MAX_RUNNING": str(running),
+        "SIDECAR_CHILD_MAX_RSS_BYTES": str(ceiling_bytes),
+    }
+    async with site_in(root, **bounds) as site, http_client(site.url, KEY) as http:
+        raw, room = RawClient(http), asyncio.Semaphore(running)
         looking = asyncio.create_task(_look(site, result))
         began = time.monotonic()
-        async with http_client(site.url, KEY) as http:
-            raw, room = RawClient(http), asyncio.Semaphore(running)
 
-            async def live() -> None:
-                async with room:
-                    id_ = await raw.new_session()
-                    for _ in range(turns):
-                        turn = await raw.turn(id_, _TEXT, seconds=_TURN_SECONDS)
-                        result.good += text_of(turn) == "done"
-                    events = await raw.events(id_)
-                    check_events(events)
-                    result.errors.update(
-                        e["error"]["message"][:80] for e in events if e["type"] == "session.error"
-                    )
+        async def live() -> None:
+            async with room:
+                id_ = await raw.new_session()
+                for _ in range(turns):
+                    await raw.turn(id_, _TEXT, seconds=_TURN_SECONDS)
+                await result.count(raw, id_)
 
-            await asyncio.gather(*(live() for _ in range(sessions)))
+        await asyncio.gather(*(live() for _ in range(sessions)))
         result.seconds = time.monotonic() - began
         looking.cancel()
         result.boots = len(site.process.entries("child ready"))
-        left = await site.end()
-        assert not left, left
-    finally:
-        await site.clear_away()
-        await gateway.close()
     return result
 
 
@@ -135,7 +107,7 @@ def main() -> int:
             )
         )
     print(result)  # a program
-    return 0 if result.is_good else 1
+    return min(1, result.cut)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 
-from tests.chaos import hostile_bodies
+from tests.chaos import hostile_bodies, hostile_requests
 from tests.chaos.half_headers import silent_clients
+from tests.chaos.hostile_requests import ODDITIES
+from tests.chaos.lying_gateway import LIES
 from tests.chaos.slow_readers import unread
 from tests.chaos.storm_clients import StormClient
 from tests.chaos.storm_site import Site
 from tests.chaos.target import Probe
+from tests.raw_client import MODEL
 
 Fault = Callable[[], Awaitable[None]]
 
@@ -104,6 +107,26 @@ def faults_of(
         await asyncio.sleep(5.0)
         await site.start_gateway()
 
+    async def lying_lists() -> None:
+        """Each lie for a moment; a model that is not known has the lists read at once."""
+        for lie in chance.sample(list(LIES), 4):
+            site.set_lie(lie)
+            agent = {"name": "a", "model": f"unknown-{chance.random()}"}
+            refused = await site.target.call("POST", "/v1/agents", agent)
+            assert refused.status in {400, 503}, (lie, refused)
+            offered = await site.target.call("GET", "/v1/models?limit=1000")
+            assert MODEL in {model["id"] for model in offered.json["data"]}, (
+                lie,
+                offered.body[:500],
+            )
+            await asyncio.sleep(1.0)
+        site.set_lie(None)
+
+    async def odd_requests() -> None:
+        for oddity in chance.sample(ODDITIES, 10):
+            outcome = await hostile_requests.send(site.target, oddity, some_session())
+            assert not outcome.problem, (oddity.name, outcome)
+
     async def locked_disk() -> None:
         with closing(sqlite3.connect(site.database, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -133,6 +156,8 @@ def faults_of(
         "slow readers": slow_readers,
         "half headers": half_headers,
         "gateway away": gateway_away,
+        "gateway's lists lie": lying_lists,
+        "odd requests": odd_requests,
         "locked disk": locked_disk,
         "failing disk": failing_disk,
     }

@@ -7,11 +7,12 @@ import os
 import signal
 import socket
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sidecar.demo_gateway import DemoGateway
+from tests.chaos.lying_gateway import LyingGateway
 from tests.chaos.target import Target
 from tests.harness import GATEWAY_KEY
 from tests.sidecar_process import SidecarProcess, processes_of
@@ -20,10 +21,27 @@ KEY = "storm-key-4b1d9e"
 _READY_SECONDS = 180.0
 
 
+@asynccontextmanager
+async def site_in(root: Path, **environment: str) -> AsyncIterator[Site]:
+    """A sidecar that is ready, in an empty directory, with a gateway of its own; nothing of it is left."""
+    gateway = LyingGateway(key=GATEWAY_KEY)
+    await gateway.start()
+    site = Site(root, gateway)
+    site.environment.update(environment)
+    try:
+        await site.start()
+        await site.ready()
+        yield site
+        left = await site.end()
+        assert not left, left
+    finally:
+        await site.clear_away()
+
+
 class Site:
     """Where the sidecar runs. `output` is everything that any of its processes wrote."""
 
-    def __init__(self, root: Path, gateway: DemoGateway) -> None:
+    def __init__(self, root: Path, gateway: LyingGateway) -> None:
         self._gateway = gateway
         self._gateway_address = urlsplit(gateway.url)
         with socket.socket() as probe:
@@ -47,7 +65,6 @@ class Site:
             "SIDECAR_CHILD_DRAIN_SECONDS": "3",
             "SIDECAR_CHILD_CRASH_LOOP_LIMIT": "100",
             "SIDECAR_CHILD_RESTART_PATIENCE_SECONDS": "5",
-            "SIDECAR_TURN_MAX_RUNNING": "8",
         }
         self._processes: list[SidecarProcess] = []
 
@@ -97,13 +114,21 @@ class Site:
         """Let the gateway be gone: connections to it are refused, and those that are open end."""
         await self._gateway.close()
 
+    def set_lie(self, lie: str | None) -> None:
+        """Have the gateway's lists of models lie, see `LIES`, or be honest again."""
+        self._gateway.lie = lie
+
     async def start_gateway(self) -> None:
         """Let another one listen where it was."""
         host, port = self._gateway_address.hostname, self._gateway_address.port
         assert host is not None
         assert port is not None
-        self._gateway = DemoGateway(host=host, port=port, key=GATEWAY_KEY)
+        self._gateway = LyingGateway(host=host, port=port, key=GATEWAY_KEY)
         await self._gateway.start()
+
+    def opencode_start_seconds(self) -> float:
+        """Return how long the first opencode took from its start until it was ready."""
+        return float(self._processes[0].entries("child ready")[0]["seconds"])
 
     def stalls(self) -> list[str]:
         """Return what held the event loop for too long."""
@@ -121,7 +146,12 @@ class Site:
     def send_child(self, number: signal.Signals) -> None:
         """Send opencode a signal, if it is there."""
         pid = self.child_pid()
-        if pid is not None and self._is_ours(pid):
+        if pid is not None:
+            self.send(pid, number)
+
+    def send(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to a process of this site, if it is there."""
+        if self._is_ours(pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 

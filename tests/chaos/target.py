@@ -118,10 +118,10 @@ class Answer:
 
     @property
     def is_enveloped(self) -> bool:
-        """Whether a refusal is Anthropic's error envelope with a request id."""
+        """Whether a refusal is Anthropic's error envelope with a request id; opencode's routes add to it."""
         try:
             return (
-                self.json.keys() == {"type", "error", "request_id"}
+                self.json.keys() - {"name", "data"} == {"type", "error", "request_id"}
                 and self.json["request_id"] == self.headers["request-id"]
             )
         except (ValueError, AttributeError, KeyError, TypeError):

@@ -13,6 +13,7 @@ from yarl import URL
 from sidecar.aiokit import TaskOwner
 from sidecar.config import TracingSettings
 from sidecar.http.responses import json_response
+from sidecar.memory import MemoryReturn
 from sidecar.metrics import make_metrics
 from sidecar.tracing import make_tracer
 from sidecar.wiring.public_listener import open_public_listener
@@ -39,6 +40,7 @@ async def _listener(stack: AsyncExitStack, directory: Path, **http: Any) -> URL:
         metrics=make_metrics(lambda _model: False),
         tracer=make_tracer(TracingSettings()),
         tasks=tasks,
+        memory=MemoryReturn(tasks),
     )
     return URL(url)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar import aiokit
 from sidecar.aiokit import (
     END_OF_FRAME,
     SMALL_BYTES,
@@ -17,6 +18,7 @@ from sidecar.aiokit import (
     WholeFrames,
     aside,
     cancel_and_wait,
+    in_pieces,
 )
 
 
@@ -170,6 +172,42 @@ def test_frames_are_cut_where_they_end(pieces: list[bytes]) -> None:
     all_of_it = b"".join(pieces)
     assert all_of_it.startswith(out)
     assert END_OF_FRAME not in all_of_it[len(out) :]
+
+
+@given(
+    st.lists(st.binary(max_size=3), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.integers(1, 7),
+)
+def test_large_frames_that_are_not_wanted_are_not_held(
+    bodies: list[bytes], piece: int, small: int
+) -> None:
+    """Cut anywhere: the wanted ones come out whole, and of the others no more than the beginning is held."""
+    marks = [b"u" if n % 2 else b"w" for n in range(len(bodies))]
+    frames = [
+        mark * (1 + 8 * (n // 2)) + body.replace(b"\n", b"-")
+        for n, (mark, body) in enumerate(zip(marks, bodies, strict=True))
+    ]
+    data = b"".join(frame + END_OF_FRAME for frame in frames)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiokit, "SMALL_BYTES", small)
+        whole, out = WholeFrames(lambda beginning: beginning.startswith(b"w")), b""
+        for start in range(0, len(data), piece):
+            out += whole.feed(data[start : start + piece])
+            is_unwanted = data[: start + piece].rpartition(END_OF_FRAME)[2].startswith(b"u")
+            assert not is_unwanted or whole.held_bytes <= small + 2 * piece
+    given = [frame for frame in out.split(END_OF_FRAME) if frame.startswith(b"w")]
+    assert given == [frame for frame in frames if frame.startswith(b"w")]
+    assert whole.held_bytes == 0
+
+
+async def test_pieces_are_views() -> None:
+    """Sent piece by piece, nothing is copied as a whole."""
+    data = bytes(range(256)) * 1000
+    pieces = [piece async for piece in in_pieces(data)]
+    assert b"".join(pieces) == data
+    assert {piece.obj is data for piece in pieces} == {True}
+    assert max(map(len, pieces)) <= SMALL_BYTES
 
 
 async def test_large_work_is_done_beside_the_loop() -> None:

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.opencode.events import read_frame
+from sidecar.ids import new_id
+from sidecar.opencode.boot import Boot
+from sidecar.opencode.events import EventPump, read_frame
+from sidecar.wire.opencode_events import prompt_part_id
 
 
 def frame(payload: dict[str, Any], **around: Any) -> bytes:
@@ -82,3 +85,35 @@ def test_a_tools_input_hides_no_event() -> None:
         read_frame(frame(payload), sessions={"ses_other"}) is not None
     )  # read, and then not dispatched
     assert read_frame(frame({**payload, "type": "session.idle"}), sessions=()) is not None
+
+
+class _Boots:
+    boots = ()
+
+    def on_serving(self, _callback: object) -> None: ...
+
+    def on_lost(self, _callback: object) -> None: ...
+
+
+def reads_on(
+    properties: dict[str, Any], *, type_: str = "message.part.updated", session: str = "ses_ours"
+) -> bool:
+    """Whether the pump reads on in a large event that begins like this; a session of ours is followed."""
+    pump, boot = EventPump(supervisor=_Boots()), Boot(1, object(), 1)
+    pump.subscribe(boot, "ses_ours", lambda _event: None)
+    payload = {"id": "evt_1", "type": type_, "properties": {"sessionID": session, **properties}}
+    return pump.is_wanted(boot, frame(payload))
+
+
+PROMPT = {"type": "text", "text": "x" * 100_000}
+
+
+def test_large_events_that_no_one_needs_are_not_read_to_the_end() -> None:
+    """The echo of a prompt of ours, an unknown session, a durable copy; a tool's result is read."""
+    ours = {"id": prompt_part_id(new_id("msg"), 0), **PROMPT}
+    assert not reads_on({"part": ours})
+    assert not reads_on({"part": {"id": "prt_1", **PROMPT}}, session="ses_other")
+    assert not reads_on({"part": {"id": "prt_1", **PROMPT}}, type_="sync")
+    assert reads_on({"part": {"id": "prt_2075162bb001455F4YLN0xfebD", **PROMPT}})
+    assert reads_on({"part": {"type": "tool", "state": PROMPT, "id": "prt_1"}})
+    assert reads_on({"info": {"properties": {"sessionID": "ses_other"}}})

@@ -1,6 +1,7 @@
 """JSON that others wrote: what a client sends is refused, what a model wrote is mended."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 from sidecar.http.responses import encode
 from sidecar.managed.events.event import from_row, to_json
+from sidecar.wire import json_text
 from sidecar.wire.json_text import (
     MAX_DEPTH,
     UnstorableError,
     has_unstorable_escape,
     read_leniently,
     read_strictly,
+    read_with_nul,
 )
 
 HALF = "\ud83d"
@@ -37,6 +40,76 @@ def test_ordinary_json_is_read_as_it_is(value: Any, is_ascii: bool) -> None:
     """Both readers agree with the standard one on everything that can be answered again."""
     raw = json.dumps(value, ensure_ascii=is_ascii).encode()
     assert read_strictly(raw) == read_leniently(raw) == value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_text, "_LARGE_BYTES", 0)
+        assert read_strictly(raw) == read_leniently(raw) == value
+        assert read_with_nul(raw) == (value, b"\\u0000" in raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(
+            rb'"\ud83d"',
+            rb'{"\udc00":1}',
+            rb'["\ude00\ud83d"]',
+            b"[1e400]",
+            b"NaN",
+            b"-Infinity",
+            b"",
+        ),
+        *(
+            b"{} {}",
+            b"[1,]",
+            b'"\xff"',
+            b'"a\nb"',
+            b"\xff\xfe1",
+            b"9" * 5000,
+            nested(MAX_DEPTH + 2),
+        ),
+    ],
+    ids=lambda raw: repr(raw[:20]),
+)
+def test_what_is_refused_is_refused_at_any_size(
+    raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large documents are read by another parser, which refuses the same."""
+    with pytest.raises(ValueError, match=r".+"):
+        read_strictly(raw)
+    monkeypatch.setattr(json_text, "_LARGE_BYTES", -1)
+    with pytest.raises(ValueError, match=r".+"):
+        read_strictly(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        (rb'["\ud83d", "\u0000"]', ["\ufffd", "\ufffd"]),
+        (b"[1e400, NaN, 5]", [None, None, 5]),
+        (b'["\xff"]', ["\ufffd"]),
+        (b"\xef\xbb\xbf[1]", [1]),
+        (b"9" * 5000, None),
+    ],
+)
+def test_what_is_mended_is_mended_at_any_size(
+    raw: bytes, wanted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One odd value costs that value, in a large document, too."""
+    assert read_leniently(raw) == wanted
+    monkeypatch.setattr(json_text, "_LARGE_BYTES", 0)
+    assert read_leniently(raw) == wanted
+
+
+@given(st.text(r"\ud8aDc0e "), st.integers(1, 13))
+def test_halves_of_pairs_are_found_in_pieces(text: str, piece: int) -> None:
+    """Searched in pieces or as a whole, an escaped half is found or not."""
+    text = text.replace("\\", r"\ud83d").replace("e", r"\ude00")
+    whole = has_unstorable_escape(text)
+    pairs = re.sub(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..", "", text)
+    assert whole == ("\\ud" in pairs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_text, "_SEARCHED_CHARS", piece)
+        assert has_unstorable_escape(text) == whole
 
 
 @pytest.mark.parametrize("escaped", [r"\ud83d", r"\uD83D", r"a\udc00b", r"\ude00\ud83d"])
@@ -129,5 +202,6 @@ def test_what_is_written_can_be_stored(value: Any) -> None:
         texts = json.dumps(read, ensure_ascii=False)
         assert "\\u0000" not in texts.replace("\\\\", "")
         texts.encode()
-    if json.dumps(value, ensure_ascii=False).isascii() and "\0" not in str(value):
+    plain = json.dumps(value, ensure_ascii=False)
+    if plain.isascii() and "\\u0000" not in plain:
         assert json.loads(encode(value)) == value

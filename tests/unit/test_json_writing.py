@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.wire import json_writing
 from sidecar.wire.json_text import mended
-from sidecar.wire.json_writing import json_size, write_json
+from sidecar.wire.json_writing import json_chunks, json_size, write_json
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -24,8 +24,10 @@ def test_pieces_are_what_the_encoder_writes(
     """Cut anywhere, the text is that of `json.dumps` on the same value, once it is storable."""
     wanted = json.dumps(mended(value), separators=(",", ":"), ensure_ascii=is_ascii)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_writing, "_PIECE_CHARS", piece)
+        for name in ("_SMALL_CHARS", "_PIECE_CHARS", "_CHUNK_CHARS"):
+            patch.setattr(json_writing, name, piece)
         assert write_json(value, is_ascii=is_ascii) == wanted
+        assert b"".join(json_chunks(value)) == write_json(value, is_ascii=False).encode()
     assert write_json(value, is_ascii=is_ascii) == wanted
 
 
@@ -45,6 +47,14 @@ def test_a_long_text_is_written_as_any_other() -> None:
     assert json.loads(write_json({"text": text})) == {"text": text}
     assert write_json({"text": text}).isascii()
     assert json.loads(write_json([text], is_ascii=False)) == [text]
+
+
+def test_chunks_are_small() -> None:
+    """However long the text: what is sent is never there as a whole."""
+    text = 'é"\n😀' * 500_000
+    chunks = list(json_chunks({"text": text, "more": [1, 2]}))
+    assert json.loads(b"".join(chunks)) == {"text": text, "more": [1, 2]}
+    assert max(map(len, chunks)) < 1_000_000
 
 
 def test_the_size_counts_texts_and_values() -> None:

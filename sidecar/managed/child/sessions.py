@@ -32,7 +32,7 @@ from sidecar.opencode.config_file import AGENT
 from sidecar.opencode.events import EventPump
 from sidecar.opencode.instances import Instances
 from sidecar.wire.external_directory import OPEN, Rule
-from sidecar.wire.opencode_events import ChildEvent
+from sidecar.wire.opencode_events import ChildEvent, prompt_part_id
 
 if TYPE_CHECKING:
     from sidecar.managed.workspaces.archives import SessionArchives
@@ -77,7 +77,7 @@ class ChildSession:
     ) -> None:
         """Send a prompt; its progress arrives at the sink. Sent again, it replaces itself."""
         if self._preamble:
-            id_ = f"{message_id.replace('msg_', 'prt_', 1)}0000"
+            id_ = prompt_part_id(message_id, 0)
             parts = [{"id": id_, "type": "text", "text": self._preamble}, *parts]
         await self._client.prompt_async(
             self.session_id,
@@ -344,9 +344,8 @@ def prompt_parts(message_id: str, content: Sequence[Mapping[str, Any]]) -> list[
             parts.append(_file_part(block, number))
         else:
             raise ChildError(f"content block {block['type']!r} cannot be given to opencode")
-    stem = message_id.replace("msg_", "prt_", 1)
     # From 1: number 0 is a preamble's.
-    return [{"id": f"{stem}{number:04}", **part} for number, part in enumerate(parts, start=1)]
+    return [{"id": prompt_part_id(message_id, n), **part} for n, part in enumerate(parts, start=1)]
 
 
 def _file_part(block: Mapping[str, Any], number: int) -> dict[str, Any]:

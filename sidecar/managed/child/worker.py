@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,8 +35,11 @@ class Prompt:
     """What `SendPrompt` sends. `content` holds the blocks of the user's message."""
 
     message_id: str
-    content: Sequence[Mapping[str, Any]]
+    content: Sequence[Mapping[str, Any]] | None
+    """None for a long one: it is not kept for the time of the turn."""
     system: str | None
+    read_content: Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+    """Reads it from the log. Raises StoreError."""
 
 
 class ChildWorker:
@@ -173,10 +176,11 @@ class ChildWorker:
 
     async def _send(self, child: ChildSession) -> None:
         record, prompt = self._session.record, self._prompt
+        content = await prompt.read_content() if prompt.content is None else prompt.content
         await child.prompt(
             message_id=prompt.message_id,
             model=ModelRef.parse(record.model_ref),
-            parts=prompt_parts(prompt.message_id, prompt.content),
+            parts=prompt_parts(prompt.message_id, content),
             system=prompt.system,
             variant=(record.agent["model"].get("effort") or {}).get("type"),
         )

@@ -12,6 +12,9 @@ from sidecar.wire.json_writing import write_json
 
 IDLE = "session.status_idle"
 _FRAME_END = b"\n\n"
+_LARGE_CHARS = 64 * 1024
+LONG_CHARS = 1024 * 1024
+"""From here on the fields of an event are not kept beside its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,12 @@ class Draft:
 
     type: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    """Empty once a large one was written down, see `let_go`."""
     id: str | None = None
+
+    def let_go(self) -> None:
+        """Drop the fields: the event has them as text, and the store will need three times their size."""
+        object.__setattr__(self, "fields", {})
 
     @property
     def ends_turn(self) -> bool:
@@ -31,16 +39,29 @@ class Draft:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
-    """A persisted event. `text` is its JSON object, ASCII only, one line."""
+    """A persisted event."""
 
     seq: int
     id: str
     type: str
     processed_us: int
-    text: str
+    _text: str | None
+    """None once there is a frame which is large: that has the text, too."""
     ends_turn: bool = False
     """As its draft says; not read back."""
     _frame: bytes | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """Its JSON object, ASCII only, one line."""
+        text = self._text
+        return bytes(self.encoded).decode("ascii") if text is None else text
+
+    @property
+    def size(self) -> int:
+        """The length of its text."""
+        text = self._text
+        return len(self.encoded) if text is None else len(text)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -51,8 +72,12 @@ class Event:
     @property
     def frame(self) -> bytes:
         """The event as one server-sent-events frame, encoded once for all readers."""
+        text = self._text  # read first: another thread may be here, too
         if self._frame is None:
-            object.__setattr__(self, "_frame", sse_frame(self.type, self.text))
+            assert text is not None
+            object.__setattr__(self, "_frame", sse_frame(self.type, text))
+            if len(text) > _LARGE_CHARS:
+                object.__setattr__(self, "_text", None)
         assert self._frame is not None
         return self._frame
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from sidecar.aiokit import SMALL_BYTES
+from sidecar.aiokit import aside
 from sidecar.cluster.ownership import Ownership, OwnershipLostError
 from sidecar.errors import NotFoundError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.event import Draft, Event, Preview, from_row, to_json
+from sidecar.managed.events.event import LONG_CHARS, Draft, Event, Preview, from_row, to_json
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.json_writing import json_size
@@ -47,10 +47,10 @@ class _Tail:
     def extend(self, events: Sequence[Event]) -> None:
         for event in events:
             self._events.append(event)
-            self._chars += len(event.text)
+            self._chars += event.size
             self._last_seq = event.seq
         while self._events and (len(self._events) > _TAIL_LENGTH or self._chars > _TAIL_CHARS):
-            self._chars -= len(self._events.popleft().text)
+            self._chars -= self._events.popleft().size
 
     def after(self, seq: int) -> list[Event] | None:
         """Return the events with a higher number, None when some of them are only on disk."""
@@ -119,23 +119,24 @@ class EventLog:
         `before` and `also` run in the same transaction.
 
         `head` moves with the commit. Raises StoreError, and then nothing happened; OwnershipLostError
-        when another process owns the session by now. A caller that is cancelled leaves a gap in the
-        numbers at worst, never the same number twice.
+        when another process owns the session by now. Long drafts are empty afterwards. A caller that is
+        cancelled leaves a gap in the numbers at worst, never the same number twice.
         """
         condition, parameters = self._ownership.guard(session_id)
-        others = self._companion.take(session_id) if self._companion is not None else ()
+        size = sum(json_size(draft.fields) for draft in drafts)
         start = Head(head.seq, max(timestamps.now_us() - 1, head.processed_us))
+        events = await aside(size, lambda: list(_number(drafts, start)))
+        if size > LONG_CHARS:
+            for draft in drafts:
+                draft.let_go()
+        others = self._companion.take(session_id) if self._companion is not None else ()
         end = Head(start.seq + len(drafts), start.processed_us + len(drafts)) if drafts else head
-        is_large = sum(json_size(draft.fields) for draft in drafts) > SMALL_BYTES
-        events = [] if is_large else list(_number(drafts, start))
         numbers = Head(end.seq, end.processed_us)
         row = {"last_seq": end.seq, "last_processed_us": end.processed_us, **(columns or {})}
         changes = ", ".join(f"{name} = ?" for name in row)
         update = f"UPDATE sessions SET {changes} WHERE id = ?{condition}"  # noqa: S608  # our names
 
         def write(connection: Connection) -> None:
-            if not events:  # large ones are written here: it must not hold the loop
-                events.extend(_number(drafts, start))
             if before is not None:
                 before(connection)
             if (
@@ -295,7 +296,7 @@ def _select_after(session_id: str, after: int) -> Callable[[Connection], tuple[l
         found, chars = [], 0
         for row in rows:
             found.append(from_row(*row))
-            chars += len(found[-1].text)
+            chars += found[-1].size
             if chars >= _READ_CHARS:
                 return found, False
         return found, len(found) < _READ_BATCH

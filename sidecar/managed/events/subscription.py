@@ -88,7 +88,7 @@ class Subscription:
                 self._after = event.seq
                 if event.type in self._hidden:
                     continue
-                batch.append(await aside(len(event.text), partial(_frame, event)))
+                batch.append(await aside(event.size, partial(_frame, event)))
                 size += len(batch[-1])
                 if size >= _BATCH_BYTES:
                     yield batch

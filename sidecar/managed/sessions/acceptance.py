@@ -14,7 +14,7 @@ from sidecar.config import TurnSettings
 from sidecar.errors import ConflictError, InvalidRequestError, RateLimitedError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.event import Draft, Event
+from sidecar.managed.events.event import LONG_CHARS, Draft, Event
 from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.sessions.table import insert_accepted
 from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
@@ -45,7 +45,9 @@ class Acceptance:
     drafts: list[Draft] = field(default_factory=list)
     queued: list[QueuedEvent] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
+    opens_turn: bool = False
     starting: list[dict[str, Any]] | None = None
+    """The message that opens a turn, None for one that is long: it is read from the log when it is sent."""
     answers: dict[str, ClientAnswer] = field(default_factory=dict)
     is_resumed: bool = False
     is_interrupt: bool = False
@@ -59,7 +61,7 @@ class Acceptance:
 
 async def accept(
     actor: SessionActor,
-    events: Sequence[ClientEvent],
+    events: list[ClientEvent],
     *,
     limits: TurnSettings,
     modalities_of: ModalitiesOf,
@@ -70,9 +72,10 @@ async def accept(
 ) -> list[AcceptedEvent]:
     """Accept a batch: persist it, set things going, return the events in the order of the batch.
 
-    Needs the actor's lock. `before` runs first in the same transaction; `where` is the field that errors
-    name. Raises InvalidRequestError, ConflictError (archived session), RateLimitedError (queue full) or what
-    `check_room` raises when there is no room for another turn, and then nothing was accepted.
+    Needs the actor's lock. `events` is empty afterwards. `before` runs first in the same transaction; `where`
+    is the field that errors name. Raises InvalidRequestError, ConflictError (archived session),
+    RateLimitedError (queue full) or what `check_room` raises when there is no room for another turn, and then
+    nothing was accepted.
     """
     plan = Acceptance()
     waiting = await actor.waiting_calls()
@@ -82,13 +85,14 @@ async def accept(
         check_room()
     # Only now, when every event is known to be good, may the session change.
     _apply(actor, plan, events, texts, waiting)
+    events.clear()  # what is long is not kept until it is stored
     appended = await actor.commit(
         plan.drafts,
         before=before,
         also=_insert_accepted(actor.record.id, plan.queued, request_id, plan.order),
     )
     actor.queue += plan.queued
-    if plan.starting is not None:
+    if plan.opens_turn:
         actor.launch(plan.starting)
     elif plan.is_resumed:
         await actor.resume()
@@ -266,7 +270,8 @@ def _apply(
             plan.is_interrupt |= event.type == INTERRUPT
         elif isinstance(event, UserMessage):
             plan.drafts += actor.begin(event_id, fields)
-            plan.starting = fields["content"]
+            plan.opens_turn = True
+            plan.starting = fields["content"] if json_size(fields) <= LONG_CHARS else None
         else:
             plan.drafts.append(Draft(event.type, fields, event_id))
             if event.type == SYSTEM:

@@ -49,7 +49,7 @@ class StartTurn(Protocol):
     def __call__(
         self,
         actor: SessionActor,
-        content: Sequence[Mapping[str, Any]],
+        content: Sequence[Mapping[str, Any]] | None,
         resume: Continuation | None,
         earlier: Failure | None,
         /,
@@ -303,16 +303,25 @@ class SessionActor:
 
     def launch(
         self,
-        content: Sequence[Mapping[str, Any]],
+        content: Sequence[Mapping[str, Any]] | None,
         resume: Continuation | None = None,
         *,
         earlier: Failure | None = None,
     ) -> None:
         """Start the task of the turn that `begin` opened, once that is committed.
 
-        With `earlier` its prompt may have been sent before; if it was taken, the turn ends with that.
+        Content that is not given is read from the log whenever it is sent, see `opening_content`. With
+        `earlier` its prompt may have been sent before; if it was taken, the turn ends with that.
         """
         self.turn = self._start_turn(self, content, resume, earlier)
+
+    async def opening_content(self) -> Sequence[Mapping[str, Any]]:
+        """Return the content of the message that opened the turn, from the log."""
+        assert self.record.turn is not None
+        opening_id = self.record.turn.user_event_id
+        events = await self._read_turn(self.record.id)
+        content: list[dict[str, Any]] = next(e for e in events if e["id"] == opening_id)["content"]
+        return content
 
     # -- what waits for the client ------------------------------------------------------------------
 

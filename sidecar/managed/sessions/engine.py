@@ -21,6 +21,7 @@ from sidecar.ids import new_id
 from sidecar.managed.child.places import TurnPlaces
 from sidecar.managed.child.sessions import ChildSessions
 from sidecar.managed.child.worker import Prompt
+from sidecar.managed.events.event import LONG_CHARS
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
@@ -44,6 +45,7 @@ from sidecar.opencode.boot import Boot
 from sidecar.opencode.custom_tools import CustomTools
 from sidecar.store.interface import Connection, Store, StoreError
 from sidecar.tracing import Tracer, set_current_traceparent
+from sidecar.wire.json_writing import json_size
 from sidecar.wire.opencode_events import ChildGap
 from sidecar.wire.sessions import ClientEvent
 
@@ -160,12 +162,12 @@ class SessionEngine:
     async def send(
         self,
         session_id: str,
-        events: Sequence[ClientEvent],
+        events: list[ClientEvent],
         *,
         request_id: str | None = None,
         is_repeated: bool = False,
     ) -> list[AcceptedEvent]:
-        """Accept a batch of client events, see `acceptance.accept`.
+        """Accept a batch of client events and empty the list, see `acceptance.accept`.
 
         `request_id` is stored with it; a batch that `is_repeated` and was accepted under that id before is
         answered again, and not processed twice.
@@ -203,7 +205,7 @@ class SessionEngine:
             actor = self._adopt(StoredSession(record, [], []))
             try:
                 async with actor.hold():
-                    await self._accept(actor, events, where="initial_events", before=insert)
+                    await self._accept(actor, list(events), where="initial_events", before=insert)
             except BaseException:
                 if actor.turn is None:
                     self.forget(record.id)
@@ -226,7 +228,7 @@ class SessionEngine:
     async def _accept(
         self,
         actor: SessionActor,
-        events: Sequence[ClientEvent],
+        events: list[ClientEvent],
         *,
         where: str = "events",
         before: Callable[[Connection], None] | None = None,
@@ -437,11 +439,15 @@ class SessionEngine:
     def _start_turn(
         self,
         actor: SessionActor,
-        content: Sequence[Mapping[str, Any]],
+        content: Sequence[Mapping[str, Any]] | None,
         resume: Continuation | None,
         earlier: Failure | None,
         /,
     ) -> TurnRunner:
+        if resume is not None:
+            content = resume.content
+        elif content is not None and json_size(content) > LONG_CHARS:
+            content = None
         assert actor.record.turn is not None
         message_id = actor.record.turn.message_id
         machine = TurnMachine(
@@ -458,7 +464,7 @@ class SessionEngine:
             machine=machine,
             child_sessions=self._child_sessions,
             custom_tools=self._custom_tools,
-            prompt=Prompt(message_id, resume.content if resume else content, actor.system),
+            prompt=Prompt(message_id, content, actor.system, read_content=actor.opening_content),
             place=self.places.place(),
         )
         self._traces.begin(actor.record.id, actor.record.turn.user_event_id, actor.record.model_ref)

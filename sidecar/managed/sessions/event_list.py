@@ -163,7 +163,7 @@ async def list_events(
                 texts.append(item)
             else:
                 yield "".join(texts).encode()
-                yield await aside(len(item.text), partial(_encoded, item))
+                yield await aside(item.size, partial(_encoded, item))
                 texts = []
         if is_last:
             start = opening if opening != "," else ""
@@ -209,7 +209,7 @@ class _Reader:
                 break
             if was_logged and is_logged and chars >= _PIECE_CHARS:
                 return found, False
-            size = len(item if isinstance(item, str) else item.text)
+            size = len(item) if isinstance(item, str) else item.size
             self._place = place
             self._count += 1
             self._chars += size
