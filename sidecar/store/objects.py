@@ -147,5 +147,6 @@ def _sync(file: Path) -> None:
 
 
 def _object_error(error: BaseException) -> ObjectError:
-    text = " ".join(str(error).split()) or type(error).__name__
+    described, _, _ = str(error).partition("Debug source:")
+    text = " ".join(described.split()) or type(error).__name__
     return ObjectError(text[:400])

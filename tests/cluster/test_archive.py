@@ -14,6 +14,7 @@ from tests.event_rules import check_events
 from tests.harness import http_client, text_of
 from tests.postgres import PostgresCluster
 from tests.raw_client import RawClient, plain
+from tests.s3_server import s3_server
 
 _MAKE = "[[bash: mkdir -p src && printf one > src/file && chmod 750 src && ln -s src/file link]]"
 
@@ -69,6 +70,28 @@ async def test_files_of_a_finished_turn_survive_the_pod(bed: Bed) -> None:
     check_events(events)
     assert text_of(events) == "madeseen"
     assert "earlier turn" not in str(list(bed.gateway.requests)[-1])
+
+
+async def test_files_travel_through_a_bucket(postgres: PostgresCluster) -> None:
+    """The same through a real S3 server, with nothing shared but that and the database."""
+    with tempfile.TemporaryDirectory(prefix="cluster-") as name:
+        directory = Path(name)
+        async with s3_server(directory / "s3") as server:
+            settings = {
+                **server.settings(),
+                "SIDECAR_WORKSPACE": "archive",
+                "WORKDIR": "{pod}/workspaces",
+            }
+            async with cluster_of(2, directory, postgres, **settings) as bed:
+                owner, other = bed.pods
+                async with http_client(owner.url) as http:
+                    session = await RawClient(http).new_session()
+                    await RawClient(http).turn(session, f"{_MAKE} [[then]] [[say: made]]")
+                await bed.kill(owner)
+                async with http_client(other.url) as http:
+                    look = "[[bash: cat link]] [[then]] [[say: seen]]"
+                    events = await RawClient(http).turn(session, look, seconds=120)
+                assert "one" in result_of(events)
 
 
 async def test_a_cut_turn_loses_its_own_files_only_and_says_so(bed: Bed) -> None:

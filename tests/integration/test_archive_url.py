@@ -11,6 +11,7 @@ from sidecar.store.interface import ObjectError
 from sidecar.store.objects import Objects
 from tests.integration.test_database_url import refusal
 from tests.postgres import PostgresCluster
+from tests.s3_server import s3_server
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,24 @@ async def test_a_bucket_that_is_not_there(tmp_path: Path, postgres: PostgresClus
     )
     assert "SIDECAR_ARCHIVE_URL: cannot use s3://bucket/folder" in sentence
     assert "s3cr3t" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"SIDECAR_ARCHIVE_SECRET_KEY": "wr0ng"}, "SignatureDoesNotMatch"),
+        ({"SIDECAR_ARCHIVE_URL": "s3://another"}, "NoSuchBucket"),
+    ],
+)
+async def test_a_server_that_refuses(
+    tmp_path: Path, postgres: PostgresCluster, wrong: dict[str, str], says: str
+) -> None:
+    """The server's own reason is shown."""
+    async with s3_server(tmp_path / "s3") as server:
+        settings = {"SIDECAR_WORKSPACE": "archive", **server.settings(), **wrong}
+        sentence = await refusal(tmp_path / "data", postgres.url(), **settings)
+    assert says in sentence
+    assert "wr0ng" not in sentence
 
 
 async def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from sidecar.cluster.boots import Boot, Heartbeat, Load
 from sidecar.cluster.ownership import OwnershipLostError, SharedOwnership
@@ -23,6 +26,7 @@ from sidecar.store.objects import Objects
 from sidecar.store.postgres import PostgresStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
 
 
 class FailingObjects:
@@ -93,9 +97,22 @@ class Pod:
         await self.store.write(lambda c: c.execute(query, (self.ownership.boot_id,)))
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> ArchiveSettings:
-    return ArchiveSettings(url=(tmp_path / "bucket").as_uri(), max_bytes=1_000_000)
+@pytest.fixture(params=["directory", "s3"])
+async def settings(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[ArchiveSettings]:
+    """A place for archives, whose objects are files below `bucket` in either case."""
+    if request.param == "directory":
+        yield ArchiveSettings(url=(tmp_path / BUCKET).as_uri(), max_bytes=1_000_000)
+        return
+    async with s3_server(tmp_path) as server:
+        yield ArchiveSettings(
+            url=f"s3://{BUCKET}",
+            endpoint=server.endpoint,
+            access_key=SecretStr(ACCESS_KEY),
+            secret_key=SecretStr(SECRET_KEY),
+            max_bytes=1_000_000,
+        )
 
 
 @pytest.fixture
@@ -130,7 +147,7 @@ async def session(pods: list[Pod]) -> str:
 
 def bucket(tmp_path: Path) -> list[str]:
     """Return the objects there are."""
-    return sorted(path.name for path in (tmp_path / "bucket").rglob("*.zst"))
+    return sorted(path.name for path in (tmp_path / BUCKET).glob("sesn_*/*.zst"))
 
 
 async def move(session_id: str, source: Pod, target: Pod) -> None:
@@ -215,7 +232,7 @@ async def test_files_that_cannot_be_restored_fail_the_turn_and_lose_nothing(
 ) -> None:
     """No turn works in an empty directory in their place, and its end overwrites no archive."""
     a, b = pods
-    (file,) = (tmp_path / "bucket").rglob("*.zst")
+    (file,) = (tmp_path / BUCKET).glob("sesn_*/*.zst")
     whole = file.read_bytes()
     await a.die()
     await b.ownership.acquire(session)
@@ -285,7 +302,7 @@ async def test_archives_go_with_their_session(
     a.files(other).mkdir()
     (a.files(other) / "file").write_text("kept")
     await a.archives.save(other, 0)
-    (stray,) = (tmp_path / "bucket" / session).iterdir()
+    (stray,) = (tmp_path / BUCKET / session).iterdir()
     shutil.copy(stray, stray.with_name("stray.tar.zst"))
     assert len(bucket(tmp_path)) == 3
     await a.store.write(lambda c: c.execute("DELETE FROM sessions WHERE id = ?", (session,)))
@@ -298,6 +315,21 @@ async def test_archives_go_with_their_session(
     finally:
         sweeping.cancel()
     assert len(bucket(tmp_path)) == 1
+
+
+async def test_an_archive_of_many_parts(settings: ArchiveSettings, tmp_path: Path) -> None:
+    """A file above the size of a part comes back as it was; one above the bound does not come."""
+    objects, file = Objects.of(settings), tmp_path / "file"
+    file.write_bytes(os.urandom(20_000_000))
+    await objects.put("sesn_x/large.tar.zst", file)
+    digest = await objects.get("sesn_x/large.tar.zst", tmp_path / "back", max_bytes=20_000_000)
+    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (tmp_path / "back").read_bytes() == file.read_bytes()
+    with pytest.raises(ObjectError, match="larger"):
+        await objects.get("sesn_x/large.tar.zst", tmp_path / "more", max_bytes=19_999_999)
+    assert await objects.names_under("sesn_x") == ["sesn_x/large.tar.zst"]
+    await objects.delete(["sesn_x/large.tar.zst", "sesn_x/absent"])
+    assert await objects.names_under("sesn_x") == []
 
 
 async def _rows(store: PostgresStore) -> list[Any]:
