@@ -1,6 +1,7 @@
 """Requests that were meant for another address, answered with a sentence that says which.
 
-The base URL with `/v1` at its end is the commonest mistake. The other is to take the sidecar for a gateway.
+The base URL with `/v1` at its end is the commonest mistake. Others are to take the sidecar for a gateway, and
+to look for a page at its root.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def routes() -> list[web.RouteDef]:
     return [
         # LAP keeps an address as it was typed.
         web.route("*", "/v1/v1/{path:.*}", _refuse_doubled),
+        web.route("*", "/", _refuse_root),
         *(
             web.route("*", f"/v1/{part}{{rest:(/.*)?}}", _refuse_model_call)
             for part in _OF_THE_GATEWAY
@@ -32,6 +34,13 @@ async def _refuse_doubled(request: web.Request) -> web.StreamResponse:
     raise NotFoundError(
         f"no such route: {request.method} {request.path[:200]}; the base URL must not end in /v1, "
         "clients add that themselves: register this runtime without it"
+    )
+
+
+async def _refuse_root(request: web.Request) -> web.StreamResponse:
+    raise NotFoundError(
+        f"no such route: {request.method} /; this server has an API (/openapi.json) and, for people, the "
+        "console at /console; opencode's web interface is not served (docs/divergences.md says why)"
     )
 
 

@@ -152,6 +152,7 @@ async def test_an_unknown_path_is_a_json_404(http: aiohttp.ClientSession, path: 
 
     assert response.status == 404
     assert body["error"]["type"] == "not_found_error"
+    assert ("console at /console" in body["error"]["message"]) is (path == "/")
 
 
 @pytest.mark.parametrize("directory", ["/etc", "/", "../..", "%2Fetc"])

@@ -16,7 +16,12 @@ from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.openapi_check import check_answer, document
 
 WITHOUT_DOCUMENT = (
-    *(r"/\{path:\.\*\}", r"/v1/v1/.*", r"/v1/[a-z/]+\{rest.*"),  # refusals; what is opencode's own
+    *(
+        r"/",
+        r"/\{path:\.\*\}",
+        r"/v1/v1/.*",
+        r"/v1/[a-z/]+\{rest.*",
+    ),  # refusals; what is opencode's own
     r"/console.*",  # pages for people
 )
 """Routes that the document does not have."""
