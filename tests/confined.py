@@ -20,6 +20,7 @@ import aiohttp
 from sidecar.opencode.environment import find_binary
 from tests.harness import until_idle, user_message
 from tests.sidecar_process import ROOT, SidecarProcess
+from tests.waiting import PATIENCE_SECONDS
 
 UID = 10001
 USERS = ["own", "other"] if os.geteuid() == 0 else ["own"]
@@ -136,7 +137,7 @@ class Sessions:
             await self.post(path, {"events": [user_message(prompt)]})
             return await until_idle(stream, seconds=seconds)
 
-    async def idle(self, session_id: str, seconds: float = 60) -> None:
+    async def idle(self, session_id: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until no turn of the session runs."""
         async with asyncio.timeout(seconds):
             while True:

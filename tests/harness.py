@@ -29,6 +29,7 @@ from sidecar.config import (
     WebSettings,
 )
 from tests.openapi_check import CheckedResponse, check_frame
+from tests.waiting import PATIENCE_SECONDS
 
 RUNTIME_KEY = "runtime-key-of-the-tests"
 GATEWAY_KEY = "gateway-key-of-the-tests"
@@ -69,7 +70,7 @@ async def sidecar_for(
     """Run a sidecar; by default wait until its child is ready."""
     async with running(settings) as sidecar:
         if is_ready:
-            await sidecar.supervisor.wait_ready(60)
+            await sidecar.supervisor.wait_ready(PATIENCE_SECONDS)
         yield sidecar
 
 
@@ -103,7 +104,7 @@ async def read_frames(response: aiohttp.ClientResponse) -> AsyncIterator[dict[st
 
 
 async def until_idle(
-    response: aiohttp.ClientResponse, *, idles: int = 1, seconds: float = 60
+    response: aiohttp.ClientResponse, *, idles: int = 1, seconds: float = PATIENCE_SECONDS
 ) -> list[dict[str, Any]]:
     """Read a stream to the `idles`-th `session.status_idle`."""
     events: list[dict[str, Any]] = []
@@ -126,6 +127,15 @@ def text_of(events: list[Any]) -> str:
     plain = [event if isinstance(event, dict) else event.model_dump() for event in events]
     messages = [event for event in plain if event["type"] == "agent.message"]
     return "".join(block["text"] for event in messages for block in event["content"])
+
+
+HELD_CALL = "[[bash: until test -e go; do sleep 0.1; done; echo free]]"
+"""A call of bash that ends when the test calls `release`: its turn runs for as long as the test needs."""
+
+
+def release(workspace: Path) -> None:
+    """Let a held call of the session whose directory that is go on."""
+    (workspace / "go").touch()
 
 
 def user_message(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import aiohttp
 from sidecar.app import RunningSidecar
 from tests.harness import RUNTIME_KEY, types_of
 from tests.raw_client import RawClient
+from tests.waiting import PATIENCE_SECONDS, until
 
 HEADERS = {
     "x-api-key": RUNTIME_KEY,
@@ -44,7 +45,7 @@ class LapStream:
                 if (event := self._parse(frame)) is not None:
                     yield event
 
-    async def until(self, *types: str, seconds: float = 60) -> list[dict[str, Any]]:
+    async def until(self, *types: str, seconds: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
         """Read to the first event of one of these types."""
         seen = []
         async with asyncio.timeout(seconds):
@@ -58,7 +59,9 @@ class LapStream:
         """Read to the end of a turn."""
         return await self.until(*TERMINAL)
 
-    async def heard_heartbeats(self, count: int, seconds: float = 10) -> list[dict[str, Any]]:
+    async def heard_heartbeats(
+        self, count: int, seconds: float = PATIENCE_SECONDS
+    ) -> list[dict[str, Any]]:
         """Read until so many comments have come; return the events among them."""
         seen: list[dict[str, Any]] = []
         target = self.comments + count
@@ -167,10 +170,9 @@ class Lap:
 
     async def no_stream_open(self, session: str) -> None:
         """Wait until the sidecar has noticed that the session's readers are gone."""
-        assert self._sidecar is not None
-        async with asyncio.timeout(5):
-            while self._sidecar.log.reader_count(session):
-                await asyncio.sleep(0.01)
+        sidecar = self._sidecar
+        assert sidecar is not None
+        await until(lambda: not sidecar.log.reader_count(session))
 
 
 def shown(events: list[dict[str, Any]]) -> str:

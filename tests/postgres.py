@@ -9,13 +9,14 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+
+from tests.ports import free_port
 
 _FOLDERS = "/usr/lib/postgresql/*/bin"
 _USER = "postgres"
@@ -32,7 +33,7 @@ class PostgresCluster:
         self._settings = settings or _FAST
         self._user = _ordinary_user()
         self._numbers = itertools.count()
-        self.port = _free_port()
+        self.port = free_port()
         if self._user is not None:
             shutil.chown(self.directory, self._user)
 
@@ -115,10 +116,3 @@ def _ordinary_user() -> str | None:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}
     return _USER if _USER in known else "nobody"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import patience
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -54,7 +56,7 @@ async def sidecar(*arguments: str, home: Path, **variables: str | None) -> Done:
     """Run `python -m sidecar ...` to its end."""
     process = await spawn(*arguments, home=home, **variables)
     try:
-        async with asyncio.timeout(120):
+        async with patience():
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from tests.harness import read_frames, user_message
+from tests.waiting import PATIENCE_SECONDS
 
 MODEL = "openai/gpt-4o"
 TOOLSET = {"type": "agent_toolset_20260401"}
@@ -73,7 +74,7 @@ class RawClient:
             yield EventReader(response)
 
     async def turn(
-        self, session_id: str, text: str, *, seconds: float = 90
+        self, session_id: str, text: str, *, seconds: float = PATIENCE_SECONDS
     ) -> list[dict[str, Any]]:
         """Run one turn: open the stream, send, read to idle."""
         async with self.stream(session_id) as reader:
@@ -90,7 +91,7 @@ class EventReader:
         self._frames = read_frames(response)
 
     async def until(
-        self, type_: str, *, count: int = 1, seconds: float = 90
+        self, type_: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS
     ) -> list[dict[str, Any]]:
         """Read on to the `count`-th event of that type; return what this call read."""
         read: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ from typing import Any
 from sidecar.app import RunningSidecar
 from tests.fakes.gateway_scripted import Answer, Request, ScriptedGateway
 from tests.raw_client import RawClient, plain
+from tests.waiting import PATIENCE_SECONDS
 
 
 @dataclass
@@ -21,7 +22,11 @@ class World:
     raw: RawClient
 
     async def turn(
-        self, model: str, reply: Answer | Callable[[Request], Answer], *, seconds: float = 90
+        self,
+        model: str,
+        reply: Answer | Callable[[Request], Answer],
+        *,
+        seconds: float = PATIENCE_SECONDS,
     ) -> tuple[list[dict[str, Any]], int]:
         """Run one turn in a session of its own; return its events and its number of model requests."""
         session = await self.raw.new_session(model=model)

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import PATIENCE_SECONDS, until
+
 ROOT = Path(__file__).parents[1]
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 
@@ -57,7 +59,9 @@ class SidecarProcess:
         """Return the log entries of that event."""
         return [e for e in map(_parsed, self.lines) if e.get("event") == event]
 
-    async def logged(self, event: str, *, count: int = 1, seconds: float = 60) -> dict[str, Any]:
+    async def logged(
+        self, event: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS
+    ) -> dict[str, Any]:
         """Wait for the `count`-th log entry of that event."""
         async with asyncio.timeout(seconds):
             while len(found := self.entries(event)) < count:
@@ -74,7 +78,7 @@ class SidecarProcess:
         """Send a signal."""
         self.process.send_signal(number)
 
-    async def ended(self, seconds: float = 40) -> int:
+    async def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for the exit and the last words; return the exit code."""
         async with asyncio.timeout(seconds):
             code = await self.process.wait()
@@ -126,11 +130,9 @@ def processes_of(data_dir: Path) -> list[int]:
     return [pid for pid, _ in environments_of(data_dir)]
 
 
-async def all_gone(data_dir: Path, seconds: float = 10) -> None:
+async def all_gone(data_dir: Path) -> None:
     """Wait until no process of the data dir is left."""
-    async with asyncio.timeout(seconds):
-        while processes_of(data_dir):
-            await asyncio.sleep(0.05)
+    await until(lambda: not processes_of(data_dir))
 
 
 def _parsed(line: str) -> dict[str, Any]:

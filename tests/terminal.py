@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 
 import pyte
 
+from tests.waiting import PATIENCE_SECONDS
+
 _PASSED_ON = ("PATH", "LANG", "TMPDIR")
 
 
@@ -70,7 +72,9 @@ class Terminal:
             os.write(self._master, key.encode())
             await asyncio.sleep(0.02)
 
-    async def until(self, wanted: str, *, count: int = 1, seconds: float = 90) -> None:
+    async def until(
+        self, wanted: str, *, count: int = 1, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until the screen shows `wanted`, `count` times."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -78,7 +82,7 @@ class Terminal:
                     await self._next_change()
         assert self.text.count(wanted) >= count, f"{wanted!r} is not on the screen:\n{self.text}"
 
-    async def until_gone(self, unwanted: str, *, seconds: float = 90) -> None:
+    async def until_gone(self, unwanted: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the screen does not show it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -86,7 +90,7 @@ class Terminal:
                     await self._next_change()
         assert unwanted not in self.text, f"{unwanted!r} stays on the screen:\n{self.text}"
 
-    async def ended(self, *, seconds: float = 60) -> int:
+    async def ended(self, *, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for the program's end; return its exit code."""
         async with asyncio.timeout(seconds):
             return await self._process.wait()

@@ -53,7 +53,8 @@ class DemoGateway:
     """A scriptable OpenAI- and Anthropic-compatible gateway (see `script`) for loopback use.
 
     `models` may be changed while it runs; `requests` holds the latest requests, oldest first.
-    With `key` every route but health wants it as Bearer or x-api-key.
+    With `key` every route but health wants it as Bearer or x-api-key. `sleep` waits, seconds, where a
+    script says that the answer is slow.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class DemoGateway:
         port: int = 0,
         key: str | None = None,
         models: Iterable[DemoModel] = DEFAULT_MODELS,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.models: dict[str, DemoModel] = {model.id: model for model in models}
         self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
         self._host = host
         self._port = port
         self._key = key
+        self._sleep = sleep
         self._failures: Counter[str] = Counter()
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -219,7 +222,7 @@ class DemoGateway:
         if not talk.stream or reply.is_plain_json:
             for piece in reply.pieces:
                 if isinstance(piece, Text) and piece.pause_seconds:
-                    await asyncio.sleep(piece.pause_seconds)
+                    await self._sleep(piece.pause_seconds)
                 if isinstance(piece, Fault):
                     return await self._break(piece, request, web.StreamResponse())
             return web.json_response(wire.whole())
@@ -235,7 +238,7 @@ class DemoGateway:
             await response.write(frame)
         for piece in reply.pieces:
             if isinstance(piece, Text) and piece.pause_seconds:
-                await asyncio.sleep(piece.pause_seconds)
+                await self._sleep(piece.pause_seconds)
             if isinstance(piece, Fault):
                 return await self._break(piece, request, response)
             for frame in wire.piece(piece):

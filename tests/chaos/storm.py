@@ -65,7 +65,7 @@ class Report:
             f"recovery p50 {p50:.1f}, p95 {p95:.1f} plain starts of opencode, of {len(self.recoveries)}",
             *(f"{name}: {len(cases)}" for name, cases in found.promises().items()),
             f"orphans: {len(self.orphans)}",
-            f"loop stalls over 50 ms: {len(self.stalls)}",
+            f"loop stalls: {len(self.stalls)}",
             *(f"BROKEN: the loop was held: {stall}" for stall in self.stalls),
             *(f"BROKEN: {sentence}" for sentence in found.broken),
         ]

@@ -19,10 +19,11 @@ import pytest
 
 from tests.cluster.bed import LEASE_SECONDS, Bed, Pod, cluster_of
 from tests.event_rules import check_events
-from tests.harness import http_client, text_of, types_of
+from tests.harness import HELD_CALL, http_client, release, text_of, types_of
 from tests.postgres import PostgresCluster
 from tests.raw_client import RawClient, plain
 from tests.sidecar_process import processes_of
+from tests.waiting import until
 
 KILLS = int(os.environ.get("CLUSTER_KILLS", "3"))
 SEED = int(os.environ.get("CLUSTER_SEED", "13"))
@@ -92,14 +93,13 @@ async def test_the_pod_with_the_clients_stream_is_killed(bed: Bed) -> None:
         client = RawClient(at_owner)
         session = await client.new_session()
         async with http_client(edge.url) as at_edge, RawClient(at_edge).stream(session) as reader:
-            await RawClient(at_edge).send(session, "[[slow: 20x0.1 tick]]")
-            await reader.until("session.status_running")
+            await RawClient(at_edge).send(session, HELD_CALL)
+            await reader.until("agent.tool_use")
             await bed.kill(edge)
             with pytest.raises((aiohttp.ClientError, AssertionError)):
                 await reader.until("session.status_idle")
-        async with asyncio.timeout(60):
-            while await client.status(session) != "idle":
-                await asyncio.sleep(0.1)
+        release(bed.directory / "workspaces" / session)
+        await _is_idle(client, session)
         events = await client.events(session)
     check_events(events)
     assert not plain(events, "session.error")
@@ -113,12 +113,12 @@ async def test_a_pod_that_stands_still_for_longer_than_its_lease(bed: Bed) -> No
         session = await RawClient(at_owner).new_session()
         client = RawClient(at_other)
         async with client.stream(session) as reader:
-            await client.send(session, "[[bash: sleep 60]]")
+            await client.send(session, "[[bash: sleep 600]]")
             await reader.until("agent.tool_use")
             opencode = owner.process.entries("child started")[-1]["pid"]
             owner.process.send(signal.SIGSTOP)
             try:
-                await reader.until("session.error", seconds=60)
+                await reader.until("session.error")
                 assert not Path(f"/proc/{opencode}").exists() or _is_zombie(opencode)
                 await reader.until("session.status_idle")
                 await asyncio.sleep(LEASE_SECONDS)  # it stands still for longer than its lease
@@ -126,9 +126,7 @@ async def test_a_pod_that_stands_still_for_longer_than_its_lease(bed: Bed) -> No
                 owner.process.send(signal.SIGCONT)
             await client.turn(session, "[[say: went on]]")
         # Woken up it serves again, and asks the new owner.
-        async with asyncio.timeout(60):
-            while (await RawClient(at_owner).status(session)) != "idle":
-                await asyncio.sleep(0.1)
+        await _is_idle(RawClient(at_owner), session)
         events = await RawClient(at_owner).events(session)
     check_events(events)
     assert types_of(events).count("session.error") == 1
@@ -162,7 +160,8 @@ async def test_a_crash_of_the_database_cuts_no_turn(
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="cluster-") as directory:
-            async with cluster_of(1, Path(directory), server) as bed:
+            lease = {"SIDECAR_CLUSTER_LEASE_SECONDS": "120"}
+            async with cluster_of(1, Path(directory), server, **lease) as bed:
                 await crash_in_turns(bed, server)
     finally:
         server.close()
@@ -189,10 +188,21 @@ async def test_a_pod_that_stops_hands_its_sessions_over(bed: Bed) -> None:
             await client.send(busy, "[[say: on]]")
             await reader.until("session.status_idle")
             assert await leaving.process.ended() == 0
-            async with asyncio.timeout(60):
-                while text_of(await client.events(idle)) != "onetwo":
-                    await asyncio.sleep(0.1)
+
+            async def has_both() -> bool:
+                return text_of(await client.events(idle)) == "onetwo"
+
+            await until(has_both)
     assert processes_of(leaving.data_dir) == []
+
+
+async def _is_idle(client: RawClient, session: str) -> None:
+    """Wait until no turn of the session runs."""
+
+    async def is_idle() -> bool:
+        return await client.status(session) == "idle"
+
+    await until(is_idle)
 
 
 def _is_zombie(pid: int) -> bool:

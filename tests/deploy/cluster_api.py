@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from tests.deploy.container import free_port
 from tests.deploy.image import ROOT
+from tests.ports import free_port
 
 _SOURCE = ROOT / "tests" / "deploy" / "api_server"
 _PROGRAMS = ROOT / ".cache" / "kubernetes"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ import psutil
 
 from tests.deploy.image import Image
 from tests.harness import http_client, until_idle, user_message
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, patience
 
 _KEPT = ("PATH", "LANG", "TMPDIR")
-_HEALTHY_SECONDS = 90.0
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 45.0
 """The grace that compose.yaml and the manifests give."""
@@ -54,13 +54,6 @@ class Container:
             return await self.process.wait()
 
 
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def run_once(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Run a command to its end; return exit code and output."""
     process = await asyncio.create_subprocess_exec(
@@ -69,7 +62,7 @@ async def run_once(command: Sequence[str], environment: Mapping[str, str]) -> tu
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     assert process.returncode is not None
     return process.returncode, output.decode(errors="replace")
 
@@ -109,7 +102,7 @@ async def until_healthy(container: Container, healthcheck: Sequence[str]) -> Non
     """Ask until the health check passes. Raises AssertionError with the log when it never does."""
     output = "never asked"
     try:
-        async with asyncio.timeout(_HEALTHY_SECONDS):
+        async with patience():
             while container.process.returncode is None:
                 code, output = await run_once(healthcheck, container.environment)
                 if code == 0:

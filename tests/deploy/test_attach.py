@@ -21,11 +21,13 @@ import pytest
 import pytest_asyncio
 
 from sidecar.opencode.environment import ChildFiles
-from tests.deploy.container import Container, free_port, run_once, started
+from tests.deploy.container import Container, run_once, started
 from tests.deploy.image import Image
 from tests.deploy.test_k8s import sidecar_of
 from tests.harness import http_client, text_of
+from tests.ports import free_port
 from tests.raw_client import RawClient, plain
+from tests.waiting import patience, until
 
 KEY = "runtime-key-of-the-attach-test"
 CONFINED = Path(__file__).with_name("confined.sh")
@@ -152,7 +154,7 @@ async def sharing(image: Image) -> AsyncIterator[Pod]:
 
 async def test_in_a_shared_namespace_nothing_is_missing(sharing: Pod) -> None:
     """Unprivileged in both containers: the process is known and looked at, shells have their variables."""
-    async with asyncio.timeout(30):
+    async with patience():
         while (state := await sharing.state())["vitals"] is None:
             await asyncio.sleep(0.2)
     assert state["pid_unknown_because"] is None
@@ -182,9 +184,9 @@ async def test_in_a_shared_namespace_agents_are_confined(sharing: Pod) -> None:
         assert said.count("Permission denied") == len(paths), said
         mark = "987654321"
         await run(raw, attacker, f"setsid env -i sleep {mark} </dev/null >/dev/null 2>&1 &")
-        assert _sleeping(mark)
+        await until(lambda: _sleeping(mark))
         await raw.call("DELETE", f"/v1/sessions/{attacker}")
-        assert not _sleeping(mark)
+        await until(lambda: not _sleeping(mark))
 
 
 def _sleeping(mark: str) -> bool:
@@ -236,7 +238,7 @@ async def _is_not_taken_for_opencode(sharing: Pod) -> None:
         )
     (opencode,) = psutil.Process(sharing.opencode.pid).children()
     opencode.kill()
-    async with asyncio.timeout(30):
+    async with patience():
         while (state := await sharing.state())["boot"] == 1 or state["state"] != "ready":
             await asyncio.sleep(0.2)
     assert state["version"] == "fake"

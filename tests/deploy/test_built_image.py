@@ -19,9 +19,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from tests.deploy.container import Container, free_port, run_turn, tool_output, until_healthy
+from tests.deploy.container import Container, run_turn, tool_output, until_healthy
 from tests.deploy.image import ROOT
 from tests.harness import text_of
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 KEY = "runtime-key-of-the-built-image"
@@ -158,7 +160,7 @@ async def test_sigterm_ends_it_in_order(running: Container) -> None:
     family = running.sidecar.children(recursive=True)
     assert family
     assert await running.stop() == 0
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
     assert alive == []
     assert "draining" in running.log_file.read_text()
 

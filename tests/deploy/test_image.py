@@ -22,6 +22,7 @@ from tests.deploy.container import Container, run_once, run_turn, started, tool_
 from tests.deploy.image import ROOT, Image, context_files, read_ignore_rules, read_stages
 from tests.fakes.otlp_collector import OtlpCollector
 from tests.harness import text_of
+from tests.waiting import patience
 
 KEY = "runtime-key-of-the-image-test"
 CONFINED = Path(__file__).with_name("confined.sh")
@@ -157,7 +158,7 @@ async def test_process_1_reaps_orphans(confined: Container) -> None:
     await run_turn(confined.url, KEY, "[[bash: setsid sleep 5.5 >/dev/null 2>&1 & echo started]]")
     below = sidecar.children(recursive=True)
     (orphan,) = [child for child in below if child.name() == "sleep"]
-    async with asyncio.timeout(30):
+    async with patience():
         while orphan.is_running():  # a zombie counts as running
             await asyncio.sleep(0.1)
 

@@ -6,10 +6,10 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
 from sidecar.opencode.environment import ChildFiles, find_binary
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, text_of
+from tests.ports import free_port
 from tests.raw_client import RawClient, plain
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 ADMIN_KEY = "admin-key-of-the-tests"
 RELAY_TOKEN = "relay-token-of-the-tests"
@@ -29,13 +31,6 @@ PASSWORD = "password-of-the-tests"
 VARIABLE = "DEPLOY_KEY"
 PRINT_DIGEST = f"[[bash: printf %s ${VARIABLE} | sha256sum]]"
 PRYING_AGENT = Path(__file__).parents[1] / "fakes" / "prying_agent.py"
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Pod:
@@ -132,7 +127,9 @@ class Pod:
             child: dict[str, Any] = (await answer.json())["opencode"]
             return child
 
-    async def until_state(self, state: str, *, boot: int, seconds: float = 60) -> None:
+    async def until_state(
+        self, state: str, *, boot: int, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Ask until opencode is in that state, in that boot: two processes share no event."""
         async with asyncio.timeout(seconds), self.admin() as http:
             while True:
@@ -242,7 +239,7 @@ async def test_a_shell_cannot_ask_for_another_session(pod: Pod, raw: RawClient) 
 async def test_its_process_is_looked_at(pod: Pod) -> None:
     """State and metrics show the other container's process like one of our own."""
     assert pod.opencode is not None
-    async with asyncio.timeout(30), pod.admin() as http:
+    async with patience(), pod.admin() as http:
         while not (child := await pod.child_state(http))["vitals"]:
             await asyncio.sleep(0.1)
         async with http.get("/metrics") as answer:
@@ -281,19 +278,25 @@ async def test_its_death_ends_the_turn_and_its_return_is_noticed(pod: Pod, raw: 
     session = await raw.new_session()
     background = "setsid sleep 300 >/dev/null 2>&1 & echo pid $!"
     left = int(output_of(await raw.turn(session, f"[[bash: {background}]]")).split("pid ")[1])
-    assert psutil.Process(left).name() == "sleep"
+    await until(lambda: psutil.Process(left).name() == "sleep")
     async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
         await raw.send(session, "[[slow: 300x0.1 tick]]")
         await reader.until("event_delta")
         pod.kill_opencode()
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
     assert "stopped unexpectedly" in plain(ending, "session.error")[0]["error"]["message"]
     await pod.until_state("starting", boot=1)
-    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+    await until(lambda: not psutil.pid_exists(left) or _is_zombie(left))
     pod.start_opencode()
     await pod.until_state("ready", boot=2)
     turn = await raw.turn(session, "[[say: after]]")
     assert text_of(turn) == "after"
+
+
+def _is_zombie(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 async def test_a_restart_is_the_commands_business(pod: Pod, raw: RawClient) -> None:
@@ -303,7 +306,7 @@ async def test_a_restart_is_the_commands_business(pod: Pod, raw: RawClient) -> N
     await raw.turn(session, "[[say: before]]")
     async with pod.admin() as http, http.post("/admin/restart", json={"reason": "test"}) as answer:
         assert answer.status == 202
-    await asyncio.to_thread(pod.opencode.wait, 30)
+    await asyncio.to_thread(pod.opencode.wait, PATIENCE_SECONDS)
     pod.start_opencode()
     await pod.until_state("ready", boot=3)
     assert text_of(await raw.turn(session, "[[say: after]]")) == "after"
@@ -314,14 +317,14 @@ async def test_without_a_command_its_process_is_ended(pod: Pod) -> None:
     assert pod.sidecar is not None
     assert pod.opencode is not None
     pod.sidecar.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(pod.sidecar.wait, 30) == 0
+    assert await asyncio.to_thread(pod.sidecar.wait, PATIENCE_SECONDS) == 0
     assert pod.opencode.poll() is None
     del pod.environment["SIDECAR_CHILD_RESTART_COMMAND"]
     pod.start_sidecar()
     await pod.until_state("ready", boot=1)
     async with pod.admin() as http, http.post("/admin/restart") as answer:
         assert answer.status == 202
-    await asyncio.to_thread(pod.opencode.wait, 30)
+    await asyncio.to_thread(pod.opencode.wait, PATIENCE_SECONDS)
     pod.start_opencode()
     await pod.until_state("ready", boot=2)
 
@@ -346,7 +349,7 @@ async def test_a_process_that_is_not_known_is_restarted_by_the_exit_code(
     assert warning["because"] == child["pid_unknown_because"]
     async with pod.admin() as http, http.post("/admin/restart") as answer:
         assert answer.status == 202
-    assert await asyncio.to_thread(pod.sidecar.wait, 30) == 3
+    assert await asyncio.to_thread(pod.sidecar.wait, PATIENCE_SECONDS) == 3
     assert pod.opencode.poll() is None
     assert any(
         line["event"] == "opencode cannot be kept running" for line in log_of(pod, "sidecar")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import signal
@@ -22,6 +21,7 @@ from tests.harness import (
     sidecar_for,
     types_of,
 )
+from tests.waiting import patience
 
 MODEL = "openai/gpt-4o"
 
@@ -156,7 +156,7 @@ async def test_ctrl_c_interrupts_the_turn(server: RunningSidecar, tmp_path: Path
     )
     assert process.stdout is not None
     events = []
-    async with asyncio.timeout(60):
+    async with patience():
         while not events or events[-1]["type"] != "agent.tool_use":
             events.append(json.loads(await process.stdout.readline()))
         process.send_signal(signal.SIGINT)

@@ -14,6 +14,7 @@ from tests.e2e.conftest import MakeSdk
 from tests.event_rules import check_events
 from tests.harness import text_of, types_of
 from tests.raw_client import EventReader, RawClient, plain
+from tests.waiting import patience
 
 TOOLSET = {"type": "agent_toolset_20260401"}
 
@@ -234,7 +235,7 @@ async def test_the_sdks_tool_runner_runs_to_the_end(make_sdk: MakeSdk, raw: RawC
         '[[then]][[tool: lookup {"word": "three"}]][[then]][[say: all done]]'
     )
     await raw.send(session, script)
-    async with asyncio.timeout(60):
+    async with patience():
         runner = sdk.beta.sessions.events.tool_runner(session, tools=[lookup], max_idle=0.5)
         calls = [dispatched async for dispatched in runner]
     assert asked == ["one", "two", "three"]

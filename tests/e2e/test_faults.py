@@ -4,23 +4,38 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
-from tests.harness import http_client, make_settings, sidecar_for, text_of, types_of, user_message
+from tests.harness import (
+    HELD_CALL,
+    http_client,
+    make_settings,
+    release,
+    sidecar_for,
+    text_of,
+    types_of,
+    user_message,
+)
 from tests.raw_client import RawClient, plain
+from tests.waiting import PATIENCE_SECONDS, until
 
 ENDINGS = ["session.thread_status_idle", "session.usage", "session.status_idle"]
 
 
 @pytest.fixture(scope="module")
-async def own(
-    gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningSidecar]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+async def own(gateway: DemoGateway, root: Path) -> AsyncIterator[RunningSidecar]:
     settings = make_settings(
-        tmp_path_factory.mktemp("faults"),
+        root,
         gateway.url,
         turn={"retry_notice_seconds": 0.0, "max_queued_messages": 4},
         child={"restart_first_delay_seconds": 0.2, "drain_seconds": 2.0},
@@ -61,7 +76,7 @@ async def test_a_killed_child_ends_the_turn_honestly_and_comes_back(
         await reader.until("event_delta")
         assert own.supervisor.pid is not None
         os.kill(own.supervisor.pid, signal.SIGKILL)
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
     error = plain(ending, "session.error")
     assert len(error) == 1
     assert error[0]["error"]["type"] == "unknown_error"
@@ -81,12 +96,10 @@ async def test_the_conversation_survives_the_child(
     """After a restart of the child the model still gets what was said before it."""
     session = await raw.new_session()
     await raw.turn(session, "[[say: the word is quince]]")
-    await own.supervisor.wait_ready(60)
+    await own.supervisor.wait_ready(PATIENCE_SECONDS)
     boot = own.supervisor.boot
     own.supervisor.request_restart("a test", force=True)
-    async with asyncio.timeout(60):
-        while own.supervisor.boot == boot:
-            await asyncio.sleep(0.05)
+    await until(lambda: own.supervisor.boot != boot)
     turn = await raw.turn(session, "[[say: still here]]")
     assert text_of(turn) == "still here"
     assert own.supervisor.boot == boot + 1
@@ -102,10 +115,10 @@ async def test_a_killed_child_takes_running_tools_with_it(
     async with raw.stream(session) as reader:
         await raw.send(session, "[[bash: sleep 60]]")
         await reader.until("agent.tool_use")
-        await own.supervisor.wait_ready(60)
+        await own.supervisor.wait_ready(PATIENCE_SECONDS)
         assert own.supervisor.pid is not None
         os.kill(own.supervisor.pid, signal.SIGKILL)
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
     assert plain(ending, "agent.tool_result")[0]["is_error"] is True
     assert types_of(ending).index("agent.tool_result") < types_of(ending).index("session.error")
     check_log(await raw.events(session))
@@ -117,12 +130,12 @@ async def test_a_message_sent_while_the_child_restarts_is_served_later(
     """Between two boots a prompt is accepted at once, waits, and is answered by the next boot."""
     session = await raw.new_session()
     other = await raw.new_session()
-    await own.supervisor.wait_ready(60)
+    await own.supervisor.wait_ready(PATIENCE_SECONDS)
     assert own.supervisor.pid is not None
     os.kill(own.supervisor.pid, signal.SIGKILL)
     async with raw.stream(session) as reader:
         await raw.send(session, "[[say: you waited for me]]")
-        turn = await reader.until("session.status_idle", seconds=60)
+        turn = await reader.until("session.status_idle")
     assert text_of(turn) == "you waited for me"
     assert "session.error" not in types_of(turn)
     assert text_of(await raw.turn(other, "[[say: me too]]")) == "me too"
@@ -131,11 +144,11 @@ async def test_a_message_sent_while_the_child_restarts_is_served_later(
 async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
     own: RunningSidecar, raw: RawClient
 ) -> None:
-    """Killed just before, while and just after a message is passed on: an error only if work had begun."""
+    """Killed before, while and after a message is passed on: an error at most where work may have begun."""
     session = await raw.new_session()
     await raw.turn(session, "[[say: loaded]]")
     for number, pause in enumerate((0.0, 0.0, 0.005, 0.015)):
-        await own.supervisor.wait_ready(60)
+        await own.supervisor.wait_ready(PATIENCE_SECONDS)
         assert own.supervisor.pid is not None
         async with raw.stream(session) as reader:
             if number == 0:
@@ -145,10 +158,9 @@ async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
                 await raw.send(session, f"[[say: answer {number}]]")
                 await asyncio.sleep(pause)
                 os.kill(own.supervisor.pid, signal.SIGKILL)
-            turn = await reader.until("session.status_idle", seconds=60)
+            turn = await reader.until("session.status_idle")
         if "session.error" in types_of(turn):
-            assert number > 1
-            assert "span.model_request_start" in types_of(turn)
+            assert number > 0, "opencode was dead before it was asked"
         else:
             assert text_of(turn) == f"answer {number}"
     check_log(await raw.events(session))
@@ -177,7 +189,7 @@ async def test_a_retried_429_is_shown_as_rescheduled_and_not_as_an_error(raw: Ra
 async def test_an_error_that_no_retry_heals_ends_the_turn(raw: RawClient, status: int) -> None:
     """The gateway refuses: one session.error that names the status, then idle, and the session lives."""
     session = await raw.new_session()
-    turn = await raw.turn(session, f"[[error: {status}]]", seconds=30)
+    turn = await raw.turn(session, f"[[error: {status}]]")
     (error,) = plain(turn, "session.error")
     assert error["error"]["type"] in {"model_request_failed_error", "billing_error"}
     assert error["error"]["message"]
@@ -191,9 +203,9 @@ async def test_endless_500s_can_be_interrupted(raw: RawClient) -> None:
     session = await raw.new_session()
     async with raw.stream(session) as reader:
         await raw.send(session, "[[error: 500]]")
-        await reader.until("session.status_rescheduled", seconds=30)
+        await reader.until("session.status_rescheduled")
         await raw.interrupt(session)
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
     assert ending[-1]["stop_reason"] == {"type": "end_turn"}
     assert len(plain(ending, "user.interrupt")) == 1
     check_log(await raw.events(session))
@@ -205,10 +217,10 @@ async def test_a_page_where_a_stream_was_asked_is_retried_and_told(raw: RawClien
     session = await raw.new_session()
     async with raw.stream(session) as reader:
         await raw.send(session, "[[page]]")
-        await reader.until("session.status_rescheduled", count=2, seconds=30)
+        await reader.until("session.status_rescheduled", count=2)
         assert await raw.status(session) in {"rescheduling", "running"}
         await raw.interrupt(session)
-        await reader.until("session.status_idle", seconds=20)
+        await reader.until("session.status_idle")
     turn = reader.seen
     assert not plain(turn, "agent.message")
     assert all(end["is_error"] is not False for end in plain(turn, "span.model_request_end"))
@@ -219,7 +231,7 @@ async def test_a_page_where_a_stream_was_asked_is_retried_and_told(raw: RawClien
 async def test_a_refusal_is_a_stop_reason(raw: RawClient) -> None:
     """The model refuses: idle says so, nothing is an error."""
     session = await raw.new_session()
-    turn = await raw.turn(session, "[[refuse]]", seconds=30)
+    turn = await raw.turn(session, "[[refuse]]")
     assert turn[-1]["stop_reason"] == {"type": "refusal"}
     assert "session.error" not in types_of(turn)
 
@@ -231,7 +243,7 @@ async def test_an_interrupt_in_the_text_ends_the_turn(raw: RawClient) -> None:
         await raw.send(session, "[[slow: 300x0.1 tick]]")
         await reader.until("event_delta")
         (accepted,) = await raw.interrupt(session)
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
     assert accepted["processed_at"] is None
     (echo,) = plain(ending, "user.interrupt")
     assert echo["id"] == accepted["id"]
@@ -249,12 +261,12 @@ async def test_an_interrupt_in_a_tool_stops_the_tool(raw: RawClient) -> None:
         await raw.send(session, "[[bash: sleep 120]]")
         await reader.until("agent.tool_use")
         await raw.interrupt(session)
-        ending = await reader.until("session.status_idle", seconds=20)
+        ending = await reader.until("session.status_idle")
         types = types_of(ending)
         assert types.index("agent.tool_result") < types.index("user.interrupt")
         assert plain(ending, "agent.tool_result")[0]["is_error"] is True
         await raw.send(session, "[[say: next]]")
-        after = await reader.until("session.status_idle", seconds=30)
+        after = await reader.until("session.status_idle")
     assert text_of(after) == "next"
     assert types_of(after)[0] == "user.message"
     check_log(await raw.events(session))
@@ -267,8 +279,8 @@ async def test_interrupt_and_message_in_one_request(raw: RawClient) -> None:
         await raw.send(session, "[[slow: 300x0.1 tick]]")
         await reader.until("event_delta")
         await raw.send_events(session, {"type": "user.interrupt"}, user_message("[[say: instead]]"))
-        await reader.until("session.status_idle", seconds=20)
-        turn = await reader.until("session.status_idle", seconds=30)
+        await reader.until("session.status_idle")
+        turn = await reader.until("session.status_idle")
     assert text_of(turn) == "instead"
 
 
@@ -281,21 +293,22 @@ async def test_an_interrupt_of_an_idle_session_changes_nothing(raw: RawClient) -
     assert text_of(await raw.turn(session, "[[say: fine]]")) == "fine"
 
 
-async def test_messages_sent_to_a_busy_session_run_in_order(raw: RawClient) -> None:
+async def test_messages_sent_to_a_busy_session_run_in_order(raw: RawClient, root: Path) -> None:
     """Three messages behind a running turn: each gets its own turn, in the order sent, none is lost."""
     session = await raw.new_session()
     async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
-        await raw.send(session, "[[slow: 8x0.1 first]]")
-        await reader.until("event_delta")
+        await raw.send(session, f"{HELD_CALL} [[then]] [[say: first]]")
+        await reader.until("agent.tool_use")
         queued = await raw.send(session, "[[say: second]]", "[[say: third]]")
         queued += await raw.send(session, "[[say: fourth]]")
         assert [event["processed_at"] for event in queued] == [None] * 3
         waiting = [e["id"] for e in await raw.events(session) if e["processed_at"] is None]
         assert waiting == [event["id"] for event in queued]
+        release(root / "workspaces" / session)
         await reader.until("session.status_idle", count=4)
     events = await raw.events(session)
     said = [e["content"][0]["text"].strip() for e in plain(events, "agent.message")]
-    assert said[1:] == ["second", "third", "fourth"]
+    assert said == ["first", "second", "third", "fourth"]
     echoed = [event["id"] for event in plain(events, "user.message")]
     assert echoed[1:] == [event["id"] for event in queued]
     check_log(events)
@@ -305,7 +318,7 @@ async def test_a_full_queue_is_refused_as_a_whole(raw: RawClient) -> None:
     """More messages than may wait: 429 with retry-after, none of them accepted; interrupts pass."""
     session = await raw.new_session()
     async with raw.stream(session) as reader:
-        await raw.send(session, "[[slow: 300x0.1 tick]]")
+        await raw.send(session, "[[hang]]")
         await raw.send(session, "[[say: 1]]", "[[say: 2]]", "[[say: 3]]")
         body = {"events": [user_message("[[say: 4]]"), user_message("[[say: 5]]")]}
         path = f"/v1/sessions/{session}/events"

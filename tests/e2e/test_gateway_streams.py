@@ -112,46 +112,29 @@ async def guarded_world(gateway: ScriptedGateway, guarded: RunningSidecar) -> As
 Failed = dict[str, tuple[list[dict[str, Any]], int]]
 
 
-@pytest.fixture(scope="module")
-async def failed(gateway: ScriptedGateway, own: RunningSidecar) -> Failed:
-    """The turns that fail, side by side: opencode takes a minute to give up."""
-    async with http_client(own.url) as http:
-        world = World(gateway, own, RawClient(http))
-        cases = {**BROKEN, **ERRORS, "redirect": (CHAT_MODEL, REDIRECT)}
-        turns = (world.turn(*case, seconds=200) for case in cases.values())
-        return dict(zip(cases, await asyncio.gather(*turns), strict=True))
+@pytest.fixture(scope="module", autouse=True)
+async def failing(
+    gateway: ScriptedGateway, own: RunningSidecar
+) -> AsyncIterator[asyncio.Task[Failed]]:
+    """The turns that fail, beside each other and the other tests: opencode takes a minute to give up."""
+
+    async def run() -> Failed:
+        async with http_client(own.url) as http:
+            world = World(gateway, own, RawClient(http))
+            cases = {**BROKEN, **ERRORS, "redirect": (CHAT_MODEL, REDIRECT)}
+            turns = (world.turn(*case, seconds=350) for case in cases.values())
+            return dict(zip(cases, await asyncio.gather(*turns), strict=True))
+
+    task = asyncio.create_task(run())
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", BROKEN)
-async def test_a_stream_that_ends_without_its_mark_is_a_failed_request(
-    failed: Failed, name: str
-) -> None:
-    """opencode tries 5 more times, as for any failure, and then the session says what was missing."""
-    events, asked = failed[name]
-    error = error_of(events)
-
-    assert asked == 6
-    assert error["type"] == "model_request_failed_error"
-    assert "connection lost" in error["message"]
-
-
-@pytest.mark.parametrize("type_", ERRORS)
-async def test_an_error_inside_a_stream_has_the_type_that_the_relay_saw(
-    failed: Failed, type_: str
-) -> None:
-    """opencode passes it on as mere text; the failure of the latest request decides."""
-    events, _ = failed[type_]
-    assert error_of(events)["type"] == type_
-
-
-async def test_a_redirect_to_another_host_never_reaches_opencode(failed: Failed) -> None:
-    """It would send the prompt there; the error names the target without its secrets."""
-    events, _ = failed["redirect"]
-    message = error_of(events)["message"]
-
-    assert ELSEWHERE in message
-    assert "hidden" not in message
+@pytest.fixture
+async def failed(failing: asyncio.Task[Failed]) -> Failed:
+    """What became of the turns that fail. The tests that want it come last."""
+    return await failing
 
 
 @pytest.mark.parametrize(
@@ -265,7 +248,7 @@ async def test_a_turn_makes_no_more_model_requests_than_allowed(guarded_world: W
 )
 async def test_an_odd_answer_is_an_answer(world: World, model: str, answer: Answer) -> None:
     """One request, the text, an ordinary end."""
-    events, asked = await world.turn(model, answer, seconds=60)
+    events, asked = await world.turn(model, answer)
 
     assert text_of(events) == "hello"
     assert not plain(events, "session.error")
@@ -391,3 +374,34 @@ async def test_a_used_up_limit_is_named(
     assert error["type"] == "model_request_failed_error"
     assert ("the answer was cut" if text else "the model wrote nothing") in error["message"]
     assert "max_tokens" in error["message"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_stream_that_ends_without_its_mark_is_a_failed_request(
+    failed: Failed, name: str
+) -> None:
+    """opencode tries 5 more times, as for any failure, and then the session says what was missing."""
+    events, asked = failed[name]
+    error = error_of(events)
+
+    assert asked == 6
+    assert error["type"] == "model_request_failed_error"
+    assert "connection lost" in error["message"]
+
+
+@pytest.mark.parametrize("type_", ERRORS)
+async def test_an_error_inside_a_stream_has_the_type_that_the_relay_saw(
+    failed: Failed, type_: str
+) -> None:
+    """opencode passes it on as mere text; the failure of the latest request decides."""
+    events, _ = failed[type_]
+    assert error_of(events)["type"] == type_
+
+
+async def test_a_redirect_to_another_host_never_reaches_opencode(failed: Failed) -> None:
+    """It would send the prompt there; the error names the target without its secrets."""
+    events, _ = failed["redirect"]
+    message = error_of(events)["message"]
+
+    assert ELSEWHERE in message
+    assert "hidden" not in message

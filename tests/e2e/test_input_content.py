@@ -28,6 +28,11 @@ def document(**source: str) -> dict[str, Any]:
     return {"type": "document", "title": "notes.txt", "source": source}
 
 
+def asked_with(gateway: DemoGateway, words: str) -> Any:
+    """Return the body of the newest model request that has the words."""
+    return next(r.body for r in reversed(gateway.requests) if r.body and words in str(r.body))
+
+
 async def run(raw: RawClient, session: str, *blocks: dict[str, Any]) -> list[dict[str, Any]]:
     """Run one turn with the blocks as the user's message."""
     async with raw.stream(session) as reader:
@@ -44,7 +49,7 @@ async def test_an_image_reaches_a_model_that_takes_images(
     turn = await run(raw, session, *blocks)
     assert plain(turn, "user.message")[0]["content"] == blocks
     assert text_of(turn) == "I see"
-    asked = gateway.requests[-1].body["messages"][-1]
+    asked = asked_with(gateway, PICTURE)["messages"][-1]
     urls = [part["image_url"]["url"] for part in asked["content"] if part["type"] == "image_url"]
     assert urls == [f"data:image/png;base64,{PICTURE}"]
 
@@ -91,9 +96,9 @@ async def test_a_text_document_reaches_any_model(
 ) -> None:
     """Its text and its title are in the model request, whatever the model takes."""
     session = await raw.new_session(model=BLIND)
-    turn = await run(raw, session, text("[[say: read it]]"), block)
+    turn = await run(raw, session, text(f"[[say: read it]] {session}"), block)
     assert text_of(turn) == "read it"
-    asked = json.dumps(gateway.requests[-1].body["messages"][-1], ensure_ascii=False)
+    asked = json.dumps(asked_with(gateway, session)["messages"][-1], ensure_ascii=False)
     assert f"the secret is {WORDS}" in asked
     assert "notes.txt" in asked
 
@@ -138,7 +143,7 @@ async def test_text_of_any_language_survives_any_chunking(
     assert len(deltas) > 1
     assert plain(shown, "agent.tool_use")[0]["input"] == {"command": f"printf '{WORDS}'"}
     assert plain(shown, "agent.tool_result")[0]["content"][0]["text"] == WORDS
-    assert WORDS in json.dumps(gateway.requests[-1].body, ensure_ascii=False)
+    assert asked_with(gateway, WORDS)
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "claude-sonnet-4-5"], ids=["openai", "claude"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.e2e.test_litellm import VENV
 from tests.e2e.test_sdk_turns import PLAIN_TURN, open_session, run_turn
 from tests.fakes.litellm_proxy import LiteLLMProxy
 from tests.harness import RUNTIME_KEY, make_settings, sidecar_for, text_of, types_of, user_message
+from tests.waiting import patience
 
 pytestmark = [pytest.mark.litellm, pytest.mark.timeout(300)]
 
@@ -96,23 +96,23 @@ async def test_models_messages_and_agents_have_one_address(sdk: anthropic.AsyncA
 async def test_streams_are_live(sdk: anthropic.AsyncAnthropic) -> None:
     """What is written shows while the model hangs; an interrupt on another request ends the turn."""
     _, session = await open_session(sdk, "openai/gpt-4o")
-    async with asyncio.timeout(90):
-        async with await sdk.beta.sessions.events.stream(
-            session.id, event_deltas=["agent.message"]
-        ) as stream:
-            await sdk.beta.sessions.events.send(
-                session.id, events=[user_message("[[say: still here]] [[hang]]")]
-            )
-            shown = ""
-            async for event in stream:
-                if event.type == "event_delta":
-                    shown += event.delta.content.text
-                    if shown == "still here":
-                        await sdk.beta.sessions.events.send(
-                            session.id, events=[{"type": "user.interrupt"}]
-                        )
-                if event.type == "session.status_idle":
-                    break
+    async with (
+        patience(),
+        await sdk.beta.sessions.events.stream(session.id, event_deltas=["agent.message"]) as stream,
+    ):
+        await sdk.beta.sessions.events.send(
+            session.id, events=[user_message("[[say: still here]] [[hang]]")]
+        )
+        shown = ""
+        async for event in stream:
+            if event.type == "event_delta":
+                shown += event.delta.content.text
+                if shown == "still here":
+                    await sdk.beta.sessions.events.send(
+                        session.id, events=[{"type": "user.interrupt"}]
+                    )
+            if event.type == "session.status_idle":
+                break
     assert shown == "still here"
 
 

@@ -8,6 +8,7 @@ import pytest
 from sidecar.app import RunningSidecar
 from tests.harness import http_client
 from tests.raw_client import MODEL, RawClient
+from tests.waiting import until
 
 Read = Callable[[], Awaitable[dict[str, float]]]
 _SAMPLE = re.compile(r"^opencode_sidecar_([a-z_]+(?:\{.*\})?) ([0-9.e+-]+)$", re.M)
@@ -27,6 +28,17 @@ async def read(sidecar: RunningSidecar) -> AsyncIterator[Read]:
         yield scrape
 
 
+async def quiet(read: Read) -> dict[str, float]:
+    """Return the samples once no turn runs: tests of other files share the sidecar."""
+
+    async def scrape() -> dict[str, float]:
+        samples = await read()
+        busy = samples["turns_running"] or samples["model_requests_in_flight"]
+        return {} if busy else samples
+
+    return await until(scrape)
+
+
 def grown(before: dict[str, float], after: dict[str, float], name: str) -> float:
     """Return by how much a sample grew."""
     return after.get(name, 0.0) - before.get(name, 0.0)
@@ -35,9 +47,9 @@ def grown(before: dict[str, float], after: dict[str, float], name: str) -> float
 async def test_a_turn_is_counted_with_its_tokens_and_cost(raw: RawClient, read: Read) -> None:
     """One turn: one completed, its active time, its model request, the tokens and the cost of them."""
     session = await raw.new_session()
-    before = await read()
+    before = await quiet(read)
     turn = await raw.turn(session, "[[say: hello]]")
-    after = await read()
+    after = await quiet(read)
     usage = next(e for e in turn if e["type"] == "span.model_request_end")["model_usage"]
 
     assert grown(before, after, 'turns_total{error="",outcome="completed"}') == 1
@@ -58,7 +70,7 @@ async def test_a_turn_is_counted_with_its_tokens_and_cost(raw: RawClient, read: 
 async def test_a_failed_and_an_interrupted_turn_are_told_apart(raw: RawClient, read: Read) -> None:
     """A gateway's refusal counts as failed with its error type, an interrupt as interrupted."""
     session = await raw.new_session()
-    before = await read()
+    before = await quiet(read)
     await raw.turn(session, "[[error: 400]]")
     async with raw.stream(session, "?event_deltas[]=agent.message") as reader:
         await raw.send(session, "[[slow: 300x0.1 tick]]")
@@ -66,7 +78,7 @@ async def test_a_failed_and_an_interrupted_turn_are_told_apart(raw: RawClient, r
         during = await read()
         await raw.interrupt(session)
         await reader.until("session.status_idle")
-    after = await read()
+    after = await quiet(read)
     failed = 'turns_total{error="model_request_failed_error",outcome="failed"}'
     assert grown(before, after, failed) == 1
     assert grown(before, after, 'turns_total{error="",outcome="interrupted"}') == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import http_client, read_frames, text_of, types_of, user_message
 from tests.raw_client import RawClient
+from tests.waiting import PATIENCE_SECONDS, patience
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def test_an_unknown_model_is_refused_before_the_child_sees_it(
 
 async def test_events_of_opencode_stream_through(http: aiohttp.ClientSession) -> None:
     """The global feed is passed on frame by frame."""
-    async with http.get("/global/event") as response, asyncio.timeout(30):
+    async with http.get("/global/event") as response, patience():
         assert response.headers["content-type"].startswith("text/event-stream")
         line = await response.content.readline()
 
@@ -200,7 +200,7 @@ async def test_no_answer_holds_the_relays_token(
     for path in reads:
         if path.endswith("/event"):
             continue
-        async with http.get(path, timeout=aiohttp.ClientTimeout(20)) as response:
+        async with http.get(path, timeout=aiohttp.ClientTimeout(PATIENCE_SECONDS)) as response:
             text = await response.text()
         assert token not in text, path
         assert url not in text, path
@@ -228,7 +228,7 @@ async def test_a_session_whose_conversation_is_gone_ends_for_good(
     async with http.get(f"/v1/sessions/{session_id}/events/stream") as stream:
         events = {"events": [user_message("[[say: and now?]]")]}
         await post(http, f"/v1/sessions/{session_id}/events", events)
-        async with asyncio.timeout(30):
+        async with patience():
             seen = [event async for event in read_frames(stream)]
     async with http.post(f"/v1/sessions/{session_id}/events", json=events) as refused:
         assert refused.status == 409

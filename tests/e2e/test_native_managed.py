@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from sidecar.app import RunningSidecar
 from tests.harness import http_client, text_of, user_message
 from tests.raw_client import RawClient
+from tests.waiting import patience
 
 ASKING = {
     "type": "agent_toolset_20260401",
@@ -170,7 +170,7 @@ async def test_reads_of_a_managed_session_are_what_they_are(
         params = {"directory": str(managed.directory), "path": "file.txt"}
         async with http.get("/file/content", params=params) as response:
             assert (await response.json())["content"].strip() == "inside"
-        async with asyncio.timeout(30):
+        async with patience():
             async for line in stream.content:
                 if line.startswith(b"data:") and b'"text":"written"' in line:
                     break
@@ -270,14 +270,14 @@ async def test_the_global_stream_outlives_a_replacement_of_the_child(
         assert first["payload"]["type"] == "server.connected"
         boot = sidecar.supervisor.boot
         sidecar.supervisor.request_restart("a test", force=True)
-        async with asyncio.timeout(90):
+        async with patience():
             async for frame in frames:
                 if frame["payload"]["type"] == "server.connected":
                     break
         assert sidecar.supervisor.boot == boot + 1
         session = await raw.new_session()
         await raw.send_events(session, user_message("[[say: after]]"))
-        async with asyncio.timeout(60):
+        async with patience():
             async for frame in frames:
                 if '"text": "after"' in json.dumps(frame):
                     break

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anthropic
-import pytest
 
 from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
+from tests.fakes.gate import Gate
 from tests.harness import (
+    GATEWAY_KEY,
     RUNTIME_KEY,
     http_client,
     make_settings,
@@ -19,25 +22,34 @@ from tests.harness import (
     types_of,
 )
 from tests.raw_client import RawClient
+from tests.waiting import patience
 
 CHUNKS = 60
 SLOW = f"[[slow: {CHUNKS}x0.1 tick]]"
 WHOLE = " ".join(f"tick{n}" for n in range(1, CHUNKS + 1))
+MODEL = "vendor/new:model"
 
 
-@pytest.fixture
-async def quick_timer(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[RunningSidecar]:
-    """A sidecar that reads its gateway five times a second."""
-    settings = make_settings(tmp_path, gateway.url, gateway={"refresh_seconds": 0.2})
-    async with sidecar_for(settings) as running:
-        yield running
+@asynccontextmanager
+async def site(
+    root: Path, **settings: Any
+) -> AsyncIterator[tuple[RunningSidecar, DemoGateway, Gate]]:
+    """A sidecar over a gateway whose slow answers wait at a gate."""
+    gate = Gate()
+    gateway = DemoGateway(key=GATEWAY_KEY, sleep=gate)
+    await gateway.start()
+    try:
+        async with sidecar_for(make_settings(root, gateway.url, gateway=settings)) as sidecar:
+            yield sidecar, gateway, gate
+    finally:
+        await gateway.close()
 
 
 async def use_while_another_turn_streams(
-    sidecar: RunningSidecar, gateway: DemoGateway, model: str, *, refresh: bool
+    sidecar: RunningSidecar, gateway: DemoGateway, gate: Gate, *, refresh: bool
 ) -> None:
-    """Add `model` in the middle of a slow turn, use it, and see that the slow turn did not notice."""
-    listed = asyncio.Event()
+    """Add a model in the middle of a slow turn, use it, and see that the slow turn did not notice."""
+    model, listed = MODEL, asyncio.Event()
     sidecar.catalogue.on_change(lambda now: model in now.listed and listed.set())
     async with http_client(sidecar.url) as http:
         raw = RawClient(http)
@@ -47,24 +59,19 @@ async def use_while_another_turn_streams(
             await raw.send(slow_session, SLOW)
             await slow.until("event_delta")  # text is coming
             gateway.models[model] = DemoModel(id=model)
-            try:
-                if refresh:
-                    page = await raw.call("GET", "/v1/models?refresh=true")
-                    assert model in [item["id"] for item in page["data"]]
-                async with asyncio.timeout(10):
-                    await listed.wait()
-                async with anthropic.AsyncAnthropic(
-                    base_url=sidecar.url, api_key=RUNTIME_KEY
-                ) as sdk:
-                    assert model in [item.id async for item in sdk.models.list()]
-                    assert (await sdk.models.retrieve(model)).id == model
-                session = await raw.new_session(model=model)
-                turn = await raw.turn(session, "[[say: I am new]]")
-                assert text_of(turn) == "I am new"
-                assert await raw.status(slow_session) == "running", "the turns must overlap"
-            finally:
-                del gateway.models[model]
-                await sidecar.catalogue.refresh()
+            if refresh:
+                page = await raw.call("GET", "/v1/models?refresh=true")
+                assert model in [item["id"] for item in page["data"]]
+            async with patience():
+                await listed.wait()
+            async with anthropic.AsyncAnthropic(base_url=sidecar.url, api_key=RUNTIME_KEY) as sdk:
+                assert model in [item.id async for item in sdk.models.list()]
+                assert (await sdk.models.retrieve(model)).id == model
+            session = await raw.new_session(model=model)
+            turn = await raw.turn(session, "[[say: I am new]]")
+            assert text_of(turn) == "I am new"
+            assert await raw.status(slow_session) == "running", "the turns must overlap"
+            gate.open()
             await slow.until("session.status_idle")
         events = await raw.events(slow_session)
     assert text_of(events).strip() == WHOLE
@@ -77,17 +84,19 @@ async def use_while_another_turn_streams(
 
 
 async def test_a_new_model_is_listed_on_demand_and_used_beside_a_running_turn(
-    sidecar: RunningSidecar, gateway: DemoGateway
+    tmp_path: Path,
 ) -> None:
     """`?refresh=true` lists it; a new agent and session use it; the running turn streams to its end."""
-    await use_while_another_turn_streams(sidecar, gateway, "vendor/added-on-demand", refresh=True)
+    async with site(tmp_path) as (sidecar, gateway, gate):
+        await use_while_another_turn_streams(sidecar, gateway, gate, refresh=True)
 
 
 async def test_a_new_model_is_listed_by_the_timer_and_used_beside_a_running_turn(
-    quick_timer: RunningSidecar, gateway: DemoGateway
+    tmp_path: Path,
 ) -> None:
-    """The same without anybody asking: the timer finds it."""
-    await use_while_another_turn_streams(quick_timer, gateway, "added:by-timer", refresh=False)
+    """The same without a request for it: the timer finds it."""
+    async with site(tmp_path, refresh_seconds=0.2) as (sidecar, gateway, gate):
+        await use_while_another_turn_streams(sidecar, gateway, gate, refresh=False)
 
 
 async def test_an_agent_may_name_a_model_nobody_has_listed_yet(

@@ -13,6 +13,7 @@ from sidecar.opencode.environment import find_binary
 from tests import node_program
 from tests.harness import RUNTIME_KEY, http_client
 from tests.terminal import Terminal
+from tests.waiting import until
 
 PROGRAM = Path(__file__).parent / "opencode_sdk"
 STEPS = 8
@@ -59,14 +60,14 @@ async def test_run_attach(sidecar: RunningSidecar, environment: dict[str, str]) 
 
 async def tool_runs(http: aiohttp.ClientSession) -> None:
     """Wait until a tool of the newest session runs."""
-    async with asyncio.timeout(60):
-        while True:
-            async with http.get("/session") as response:
-                newest = (await response.json())[0]["id"]
-            async with http.get(f"/session/{newest}/message") as response:
-                if '"status":"running"' in await response.text():
-                    return
-            await asyncio.sleep(0.1)
+
+    async def runs() -> bool:
+        async with http.get("/session") as response:
+            newest = (await response.json())[0]["id"]
+        async with http.get(f"/session/{newest}/message") as response:
+            return '"status":"running"' in await response.text()
+
+    await until(runs)
 
 
 async def test_the_terminal_interface(sidecar: RunningSidecar, terminal: Terminal) -> None:
@@ -105,9 +106,7 @@ async def test_the_terminal_interface_lives_through_a_restart_of_opencode(
     await terminal.until("before it", count=2)
     boot = sidecar.supervisor.boot
     sidecar.supervisor.request_restart("a test", force=True)
-    async with asyncio.timeout(60):
-        while sidecar.supervisor.boot == boot or sidecar.supervisor.state != "ready":
-            await asyncio.sleep(0.1)
+    await until(lambda: sidecar.supervisor.boot != boot and sidecar.supervisor.state == "ready")
 
     await terminal.type("[[say: and after it]]\r")
     await terminal.until("and after it", count=2)

@@ -98,7 +98,7 @@ async def test_an_interrupt_ends_an_installation(raw: RawClient, index: PackageI
         await raw.send(session, "hello")
         await reader.until("session.status_running")
         await raw.interrupt(session)
-        turn = await reader.until("session.status_idle", seconds=60)
+        turn = await reader.until("session.status_idle")
     assert turn[-1]["stop_reason"] == {"type": "end_turn"}
     assert "hello from pip" in text_of(await raw.turn(session, "[[bash: greet]]"))
 

@@ -1,6 +1,5 @@
 """The program as operators run it: start, signals, crashes, restarts, refusals, and what it must not leak."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -17,7 +16,8 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from tests.event_rules import check_events
-from tests.harness import GATEWAY_KEY, http_client, text_of, types_of
+from tests.fakes.small_sidecar import fake_child
+from tests.harness import GATEWAY_KEY, HELD_CALL, http_client, release, text_of, types_of
 from tests.raw_client import RawClient, plain
 from tests.sidecar_process import (
     SidecarProcess,
@@ -27,6 +27,7 @@ from tests.sidecar_process import (
     run,
     serving,
 )
+from tests.waiting import until
 
 KEY = "process-test-key-1e0c7f"
 
@@ -63,11 +64,19 @@ class Finished:
     streamed: list[dict[str, Any]]
 
 
+def _with_a_tool(data_dir: Path) -> dict[int, bytes]:
+    """Return the environments once the sidecar, opencode and a tool's shell run."""
+    found = dict(environments_of(data_dir))
+    return found if len(found) >= 3 else {}
+
+
 @pytest.fixture(scope="module")
 async def finished(
     gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Finished]:
-    environment = settings(tmp_path_factory.mktemp("life"), gateway)
+    environment = settings(
+        tmp_path_factory.mktemp("life"), gateway, SIDECAR_CHILD_DRAIN_SECONDS="120"
+    )
     data_dir = Path(environment["DATA_DIR"])
     async with serving(**environment) as sidecar:
         url = await sidecar.url()
@@ -78,13 +87,13 @@ async def finished(
             failing = await raw.new_session()
             await raw.turn(failing, "[[error: 401]]")
             async with raw.stream(session) as reader:
-                await raw.send(session, "[[bash: sleep 3; echo drained]] [[then]] [[say: bye]]")
+                await raw.send(session, f"{HELD_CALL} [[then]] [[say: bye]]")
                 await reader.until("agent.tool_use")
-                async with asyncio.timeout(10):
-                    while len(environs := dict(environments_of(data_dir))) < 3:
-                        await asyncio.sleep(0.02)
+                environs = await until(lambda: _with_a_tool(data_dir))
                 sidecar.send(signal.SIGTERM)
-                await reader.until("session.status_idle", seconds=30)
+                await sidecar.logged("draining")
+                release(data_dir / "workspaces" / session)
+                await reader.until("session.status_idle")
                 rest = [event async for event in reader._frames]
         code = await sidecar.ended()
         yield Finished(
@@ -174,7 +183,7 @@ async def test_a_restart_needs_only_the_data_dir(finished: Finished, gateway: De
             last = next(
                 r for r in reversed(gateway.requests) if r.path.endswith("/chat/completions")
             )
-            assert "drained" in str(last.body["messages"])
+            assert "free" in str(last.body["messages"])
             assert (await raw.events(finished.session))[: len(before)] == before
         sidecar.send(signal.SIGTERM)
         assert await sidecar.ended() == 0, sidecar.output
@@ -197,9 +206,7 @@ async def test_sigkill_leaves_no_opencode_and_the_turn_is_settled_at_the_next_st
                 child = sidecar.entries("child started")[0]["pid"]
                 sidecar.send(signal.SIGKILL)
                 await sidecar.ended()
-        async with asyncio.timeout(5):
-            while Path(f"/proc/{child}/exe").exists():
-                await asyncio.sleep(0.02)
+        await until(lambda: not Path(f"/proc/{child}/exe").exists())
 
     async with serving(**environment) as sidecar:
         async with http_client(await sidecar.url(), KEY) as http:
@@ -226,14 +233,20 @@ async def test_sigterm_while_opencode_starts_keeps_the_message_for_the_next_star
 ) -> None:
     """A prompt that opencode never saw survives SIGTERM unharmed and is answered after the restart."""
     environment = settings(tmp_path, gateway, SIDECAR_CHILD_DRAIN_SECONDS="0.5")
-    async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
+    never_ready = {
+        "SIDECAR_CHILD_BINARY": str(fake_child(tmp_path, "child_never_ready.py")),
+        "SIDECAR_CONFINEMENT": "off",  # the fake is a program of the tests
+    }
+    async with (
+        serving(**environment, **never_ready) as sidecar,
+        http_client(await sidecar.url(), KEY) as http,
+    ):
         raw = RawClient(http)
-        assert not sidecar.entries("child ready"), "opencode takes seconds to start"
         await _catalogue_there(raw)
         session = await raw.new_session()
         await raw.send(session, "[[say: late but there]]")
         sidecar.send(signal.SIGTERM)
-        assert await sidecar.ended(20) == 0, sidecar.output
+        assert await sidecar.ended() == 0, sidecar.output
     assert processes_of(Path(environment["DATA_DIR"])) == []
     async with serving(**environment) as sidecar, http_client(await sidecar.url(), KEY) as http:
         raw = RawClient(http)

@@ -3,21 +3,33 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from sidecar.app import RunningSidecar
 from sidecar.demo_gateway import DemoGateway
 from sidecar.opencode.boot import Boot
 from tests.event_rules import check_events
-from tests.harness import http_client, make_settings, sidecar_for, text_of, types_of
+from tests.fakes.gate import Gate
+from tests.harness import (
+    GATEWAY_KEY,
+    HELD_CALL,
+    http_client,
+    make_settings,
+    release,
+    sidecar_for,
+    text_of,
+    types_of,
+)
 from tests.raw_client import EventReader, RawClient, plain
+from tests.waiting import PATIENCE_SECONDS, until
 
-HELD = "[[bash: until test -e go; do sleep 0.1; done; echo free]] [[then]] [[say: it went on]]"
+HELD = f"{HELD_CALL} [[then]] [[say: it went on]]"
 """A turn that goes on when the test lets it."""
 WORD = {
     "type": "custom",
@@ -25,13 +37,6 @@ WORD = {
     "description": "Looks a word up.",
     "input_schema": {"type": "object", "properties": {"word": {"type": "string"}}},
 }
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 90.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 class Site:
@@ -54,7 +59,7 @@ class Site:
 
     def release(self, session: str) -> None:
         """Let a held turn go on."""
-        (self._workspaces / session / "go").touch()
+        release(self._workspaces / session)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[tuple[str, EventReader]]:
@@ -75,7 +80,7 @@ class Site:
             admin.post("/admin/restart", json={"reason": "a test"}) as answer,
         ):
             assert answer.status == 202
-        await eventually(lambda: self.number > old.number)
+        await until(lambda: self.number > old.number)
         return old
 
 
@@ -84,7 +89,7 @@ async def site_for(gateway: DemoGateway, tmp_path: Path, **child: Any) -> AsyncI
     settings = make_settings(
         tmp_path,
         gateway.url,
-        child={"restart_first_delay_seconds": 0.2, "drain_seconds": 30.0, **child},
+        child={"restart_first_delay_seconds": 0.2, "drain_seconds": PATIENCE_SECONDS, **child},
     )
     async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
         yield Site(sidecar, RawClient(http), settings.storage.workspaces_dir)
@@ -104,12 +109,15 @@ async def is_cut(reader: EventReader, words: str) -> None:
     assert words in error["error"]["message"]
 
 
-async def test_a_restart_in_mid_turn_cuts_nothing(gateway: DemoGateway, tmp_path: Path) -> None:
+async def test_a_restart_in_mid_turn_cuts_nothing(tmp_path: Path) -> None:
     """A command, a text that streams and a call that waits for its client end whole in the old process.
 
     A session without a turn goes on in the new one at once, the others after their turn, each with its
     conversation and its shell.
     """
+    gate = Gate()
+    gateway = DemoGateway(key=GATEWAY_KEY, sleep=gate)
+    await gateway.start()
     async with site_for(gateway, tmp_path) as site:
         raw, supervisor = site.raw, site.supervisor
         idle = await raw.new_session()
@@ -127,7 +135,7 @@ async def test_a_restart_in_mid_turn_cuts_nothing(gateway: DemoGateway, tmp_path
             (call,) = plain(
                 await asking_reader.until("session.status_idle"), "agent.custom_tool_use"
             )
-            await raw.send(slow, "[[slow: 150x0.1 tick]]")
+            await raw.send(slow, "[[slow: 20x0.1 tick]]")
             await slow_reader.until("span.model_request_start")
             old = await site.replace()
             assert supervisor.retiring is old
@@ -144,11 +152,12 @@ async def test_a_restart_in_mid_turn_cuts_nothing(gateway: DemoGateway, tmp_path
             answer = {"type": "user.custom_tool_result", "custom_tool_use_id": call["id"]}
             await raw.send_events(asking, {**answer, "content": content})
             await ends_whole(asking_reader, "a fruit")
-            await ends_whole(slow_reader, "tick")
+            gate.open()
+            await ends_whole(slow_reader, "tick20")
             assert supervisor.retiring is old
             site.release(held)
             await ends_whole(held_reader, "it went on")
-        await eventually(lambda: supervisor.retiring is None)
+        await until(lambda: supervisor.retiring is None)
         assert supervisor.last_exit is not None
         assert (supervisor.last_exit.boot, supervisor.last_exit.reason) == (1, "a test")
         assert list(supervisor.pids) == [supervisor.pid]
@@ -156,8 +165,10 @@ async def test_a_restart_in_mid_turn_cuts_nothing(gateway: DemoGateway, tmp_path
             assert text_of(await raw.turn(session, "[[say: here]]")) == "here"
             assert site.boot_of(session) is supervisor.current
             check_events(await raw.events(session))
+    await gateway.close()
 
 
+@pytest.mark.timeout(900)
 async def test_memory_limits_are_kept_under_load_without_a_cut(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
@@ -175,7 +186,7 @@ async def test_memory_limits_are_kept_under_load_without_a_cut(
                 assert "session.error" not in types_of(turn), plain(turn, "session.error")
                 assert text_of(turn) == f"done {number}"
 
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(800):
             await asyncio.gather(*(work() for _ in range(4)))
         assert site.supervisor.overdue == 0
 
@@ -236,8 +247,8 @@ async def test_a_spare_takes_over(gateway: DemoGateway, tmp_path: Path) -> None:
     async with site_for(gateway, tmp_path, spare=True) as site:
         session = await site.raw.new_session()
         await site.raw.turn(session, "[[say: marzipan]]")
-        await eventually(lambda: len(site.supervisor.pids) == 2)
-        await eventually(lambda: getattr(site.supervisor, "_spare", None) is not None)
+        await until(lambda: len(site.supervisor.pids) == 2)
+        await until(lambda: getattr(site.supervisor, "_spare", None) is not None)
         assert site.supervisor.pid is not None
         spare = next(pid for pid in site.supervisor.pids if pid != site.supervisor.pid)
         os.kill(site.supervisor.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ import psutil
 
 from sidecar.demo_gateway import DemoGateway
 from tests.e2e.test_process import KEY, settings
-from tests.harness import http_client, text_of
+from tests.harness import HELD_CALL, http_client, release, text_of
 from tests.raw_client import RawClient
 from tests.sidecar_process import serving
 
@@ -55,12 +55,13 @@ async def test_a_snapshot_of_a_running_sidecar_is_a_backup(
         await raw.call("POST", f"/v1/vaults/{vault['id']}/credentials", credential)
         cut = await raw.new_session(vault_ids=[vault["id"]])
         async with raw.stream(cut) as reader:
-            await raw.send(cut, "[[bash: sleep 2; echo slept]] [[then]] [[say: whole]]")
+            await raw.send(cut, f"{HELD_CALL} [[then]] [[say: whole]]")
             await reader.until("agent.tool_use")
             with frozen(sidecar.process.pid):
                 copy = ["cp", "--archive", data, backup]
                 subprocess.run(copy, check=True)  # sockets too, as in a snapshot
-            await reader.until("session.status_idle", seconds=60)
+            release(data / "workspaces" / cut)
+            await reader.until("session.status_idle")
             assert text_of(reader.seen) == "whole"
 
     shutil.rmtree(data)

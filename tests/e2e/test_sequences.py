@@ -4,7 +4,6 @@ The recordings (tests/recordings/managed-agents) are sequences that the official
 mode. Every event of every run is validated by the SDK's strict types as well. The real opencode.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from tests.event_rules import check_events
 from tests.fakes.mcp_process import mcp_server
 from tests.harness import user_message
 from tests.raw_client import RawClient
+from tests.waiting import patience
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "managed-agents"
 TOOLSET = {"type": "agent_toolset_20260401"}
@@ -60,7 +60,7 @@ class Talk:
 
     async def until(self, type_: str = "session.status_idle") -> Event:
         """Read on to the next event of that type, and return it."""
-        async with asyncio.timeout(60):
+        async with patience():
             async for event in self._stream:
                 self.events.append(event.model_dump(mode="json", exclude_unset=True))
                 if event.type == type_:
@@ -268,7 +268,7 @@ async def test_misc(make_sdk: MakeSdk, raw: RawClient, gateway: DemoGateway) -> 
     seen: list[Event] = []
 
     async def read(stream: Any, type_: str) -> None:
-        async with asyncio.timeout(60):
+        async with patience():
             async for event in stream:
                 seen.append(event.model_dump(mode="json", exclude_unset=True))
                 if event.type == type_:

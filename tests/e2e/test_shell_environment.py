@@ -29,6 +29,7 @@ from tests.harness import (
     until_idle,
     user_message,
 )
+from tests.waiting import patience
 
 NAME = "DEPLOY_KEY"
 PYTHON = Path(sys.base_prefix, "bin", "python3")
@@ -202,7 +203,7 @@ async def test_a_restarted_child_is_served_too(bench: Bench) -> None:
 
     supervisor.on_state_change(on_state)
     supervisor.request_restart("test", force=True)
-    async with asyncio.timeout(60):
+    async with patience():
         await is_back.wait()
     assert (await bench.run(session_id, f"printenv {NAME}")).strip() == "still-here"
 

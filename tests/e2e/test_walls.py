@@ -23,6 +23,7 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from tests.confined import Installation, Sessions, confined
+from tests.waiting import until
 
 ATTACK = Path(__file__).parents[1] / "fakes" / "attacking_agent.py"
 ANSWER = ATTACK.with_name("answering_agent.py")
@@ -170,8 +171,8 @@ async def walls(
         yield set_up
 
 
-async def answers_itself(scene: Scene) -> bool:
-    """Return whether the file of an `always_ask` call is written while only a survivor wants it to be."""
+async def asks_beside_a_survivor(scene: Scene) -> Path:
+    """Have a session ask for a file while only a survivor wants it to be written; return its path."""
     ask = [{"name": "write", "permission_policy": {"type": "always_ask"}}]
     session = await scene.sessions.session(configs=ask)
     workspace = scene.sessions.workspace(session)
@@ -184,11 +185,18 @@ async def answers_itself(scene: Scene) -> bool:
     call = json.dumps({"filePath": str(workspace / "file"), "content": "x"})
     events = await scene.sessions.turn(session, f"[[tool: write {call}]]")
     assert events
-    for _ in range(20):  # what the survivor has to try in
-        if (workspace / "file").exists():
-            return True
-        await asyncio.sleep(0.1)
-    return False
+    return workspace / "file"
+
+
+async def survivor_has_tried(workspace: Path) -> None:
+    """Wait until the survivor has asked everything that it can reach twice, from beginning to end."""
+
+    def rounds() -> int:
+        file = workspace / "rounds"
+        return int(file.read_text() or 0) if file.exists() else 0
+
+    begun = rounds()
+    await until(lambda: rounds() >= begun + 3)
 
 
 async def test_a_command_gets_and_does_nothing(walls: Scene) -> None:
@@ -203,9 +211,7 @@ async def test_a_survivor_gets_and_does_nothing(walls: Scene) -> None:
     folder = walls.arm("survivor")
     start = f"(setsid env -i {walls.python} survivor/attack.py survivor/task.json &) >/dev/null 2>&1; echo"
     await walls.sessions.bash(walls.attacker, start)
-    async with asyncio.timeout(180):
-        while not (folder / "done").exists():
-            await asyncio.sleep(0.1)
+    await until((folder / "done").exists)
     assert walls.spoils(folder) == (set(), [])
 
 
@@ -271,7 +277,9 @@ async def test_what_opencode_runs_for_itself_is_inside(walls: Scene) -> None:
 
 async def test_an_agent_cannot_answer_its_own_permission_request(walls: Scene) -> None:
     """The file of an `always_ask` call does not appear while only a background process wants it to."""
-    assert not await answers_itself(walls)
+    file = await asks_beside_a_survivor(walls)
+    await survivor_has_tried(file.parent)
+    assert not file.exists()
 
 
 async def test_the_suite_finds_everything_without_walls(
@@ -288,7 +296,7 @@ async def test_the_suite_finds_everything_without_walls(
             open_scene.attacker, f"{python} attack/attack.py attack/task.json"
         )
         got, acts = open_scene.spoils(folder)
-        could_answer = await answers_itself(open_scene)
+        await until((await asks_beside_a_survivor(open_scene)).exists)
     expected = {
         "gateway",
         "runtime",
@@ -301,4 +309,3 @@ async def test_the_suite_finds_everything_without_walls(
     }
     assert expected <= got
     assert [act for act in acts if act.startswith("signal")]
-    assert could_answer

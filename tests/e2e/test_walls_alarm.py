@@ -17,6 +17,7 @@ import pytest
 
 from tests.confined import Sessions, confined, install
 from tests.harness import until_idle, user_message
+from tests.waiting import patience, until
 
 ASK = [{"name": "write", "permission_policy": {"type": "always_ask"}}]
 
@@ -67,7 +68,7 @@ async def test_an_answer_that_we_did_not_send(sessions: Sessions, reply: str) ->
         async with intruder.post(f"/permission/{asked['id']}/reply", json={"reply": reply}) as done:
             assert done.status == 200
     await sessions.idle(session)
-    async with asyncio.timeout(60):
+    async with patience():
         while "session.error" not in (
             types := [e["type"] for e in await listed(sessions, session)]
         ):
@@ -88,9 +89,7 @@ async def test_a_client_s_answer_is_no_alarm(sessions: Sessions) -> None:
     (use,) = [e for e in await listed(sessions, session) if e["type"] == "agent.tool_use"]
     confirmation = {"type": "user.tool_confirmation", "tool_use_id": use["id"], "result": "allow"}
     await sessions.post(f"/v1/sessions/{session}/events", {"events": [confirmation]})
-    async with asyncio.timeout(60):
-        while not (sessions.workspace(session) / "file").exists():
-            await asyncio.sleep(0.1)
+    await until((sessions.workspace(session) / "file").exists)
     await sessions.idle(session)
     assert sessions.process.entries("permission answered by somebody else") == before
 

@@ -5,7 +5,6 @@ The process that is left behind has another session id, another parent, another 
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import shutil
@@ -18,6 +17,7 @@ import pytest
 
 from tests.confined import UID, Installation, Sessions, confined
 from tests.harness import user_message
+from tests.waiting import PATIENCE_SECONDS, until
 
 _MARKS = itertools.count(10**9 + os.getpid() * 1000)
 CONFINED = {"SIDECAR_CONFINEMENT": "required"}
@@ -45,13 +45,6 @@ def is_alive(mark: int) -> bool:
         if process.info["cmdline"] == ["kworker", str(mark)]:
             return bool(process.info["status"] != psutil.STATUS_ZOMBIE)
     return False
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for the condition."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def leave_behind(sessions: Sessions, session_id: str) -> int:
@@ -126,7 +119,7 @@ async def test_with_the_sidecar(
         sessions.process.send(number)
         await sessions.process.ended()
         await until(lambda: not is_alive(mark))
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
         assert not alive
     async with confined(installation, data_dir, **CONFINED) as sessions:
         assert "fine" in await sessions.bash(session, "echo fine")

@@ -95,7 +95,7 @@ async def test_what_is_left_behind_counts(sessions: Sessions) -> None:
     await sessions.bash(session, f"(setsid env -i HOME=$HOME sh -c '{fill}' &) >/dev/null 2>&1")
     stopped = 1 + len(sessions.process.entries("session stopped"))
     await sessions.process.logged("session stopped", count=stopped)
-    events = await sessions.turn(session, "[[bash: sleep 60]]")
+    events = await sessions.turn(session, "[[bash: sleep 110]]")
     assert "SIDECAR_STORAGE_MAX_WORKSPACE_BYTES" in error_of(events)
     assert "0" in await sessions.bash(session, "rm -rf ~/part*; ls ~ | wc -l")
 
@@ -112,7 +112,8 @@ def on_small_disk(installation: Installation, size: str, directory: Path) -> Ins
 
 
 STEADILY = (
-    "for i in $(seq 2000); do head -c 1000000 /dev/zero > part$i; sleep 0.02; done; sleep 300"
+    "head -c 170000000 /dev/zero > part0; "
+    "for i in $(seq 2000); do head -c 1000000 /dev/zero > part$i; sleep 0.1; done; sleep 300"
 )
 AT_ONCE = "while :; do cat /dev/zero > part$RANDOM$RANDOM; done"
 

@@ -62,9 +62,7 @@ async def test_a_whole_answer_is_an_answer(world: World, model: str, label: str 
     whole = whole_chat if model == CHAT_MODEL else whole_message
     first = body(whole("let me see", ("call_1", "bash", json.loads(bash("one")))), label)
     last = body(whole("done"), label)
-    events, asked = await world.turn(
-        model, lambda request: last if is_second(request) else first, seconds=60
-    )
+    events, asked = await world.turn(model, lambda request: last if is_second(request) else first)
 
     assert asked == 2
     assert [text_of([message]) for message in plain(events, "agent.message")] == [
@@ -83,7 +81,7 @@ async def test_chunks_line_by_line_are_an_answer(world: World) -> None:
     chunks = (chunk({"content": "hel"}), chunk({"content": "lo"}), chunk(finish="stop"))
     lines = [json.dumps(each).encode() + b"\n" for each in chunks]
     answer = Answer(lines, content_type="application/x-ndjson", stays_open=True)
-    events, asked = await world.turn(CHAT_MODEL, answer, seconds=60)
+    events, asked = await world.turn(CHAT_MODEL, answer)
 
     assert text_of(events) == "hello"
     assert asked == 1
@@ -112,7 +110,7 @@ async def test_an_answer_in_another_format_is_named_at_once(
     world: World, model: str, answer: Answer, came: str
 ) -> None:
     """One request: to ask again would bring the same."""
-    events, asked = await world.turn(model, answer, seconds=60)
+    events, asked = await world.turn(model, answer)
     error = error_of(events)
 
     assert asked == 1
@@ -137,7 +135,7 @@ async def test_an_error_with_status_200_is_that_error(
     """Where its kind says that trying again is in vain, it is not tried."""
     error = {"type": "error", "error": {"type": inside, "message": "no"}}
     answer = json_answer(error) if form == "body" else Answer([named_sse(error)])
-    events, asked = await world.turn(model, answer, seconds=60)
+    events, asked = await world.turn(model, answer)
 
     assert asked == 1
     assert error_of(events)["type"] == outside
@@ -163,7 +161,7 @@ async def test_an_answer_without_a_word_is_named(
     world: World, model: str, answer: Answer, what: str
 ) -> None:
     """It is no answer, and a client would show nothing."""
-    events, asked = await world.turn(model, answer, seconds=60)
+    events, asked = await world.turn(model, answer)
 
     assert asked == 1
     assert what in error_of(events)["message"]
@@ -175,9 +173,7 @@ async def test_a_turn_may_end_with_a_tool(world: World, model: str) -> None:
     whole = whole_chat if model == CHAT_MODEL else whole_message
     first = json_answer(whole("", ("call_1", "bash", json.loads(bash("one")))))
     last = chat_text("") if model == CHAT_MODEL else messages_text("")
-    events, _ = await world.turn(
-        model, lambda request: last if is_second(request) else first, seconds=60
-    )
+    events, _ = await world.turn(model, lambda request: last if is_second(request) else first)
 
     assert not plain(events, "session.error")
     assert plain(events, "agent.tool_result")

@@ -1,22 +1,30 @@
-"""A healthy child that takes a second to answer whether it is; the file `asked` tells that it was asked."""
+"""A healthy child that answers its health check only when it is to end; the file `asked` shows the check."""
 
+import os
+import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from child_healthy import Handler, serve
+
+IS_TO_END = threading.Event()
 
 
 class ThoughtfulHandler(Handler):
     """One request."""
 
     def do_GET(self) -> None:
-        """Think first."""
+        """Think until the end."""
         if self.path == "/global/health":
             Path("asked").touch()
-            time.sleep(1.0)
+            IS_TO_END.wait()
+            super().do_GET()
+            self.wfile.flush()
+            os._exit(0)
         super().do_GET()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: IS_TO_END.set())
     serve(sys.argv, ThoughtfulHandler)

@@ -26,6 +26,7 @@ from sidecar.wire.opencode_events import ChildEvent
 from sidecar.wire.sessions import ClientEvent
 from tests.event_lists import list_events
 from tests.turn_player import new_record
+from tests.waiting import PATIENCE_SECONDS
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 
@@ -39,7 +40,7 @@ class ScriptedChild:
         self._fates = list(fates)
         self._has_taken = has_taken
         self.session_id = new_id("ses")
-        self.prompt_wait_seconds = 5.0
+        self.prompt_wait_seconds = PATIENCE_SECONDS
         self.tell: Callable[[Any], None] = lambda _item: None
         self.prompts: list[str] = []
         self.reloads: list[bool] = []

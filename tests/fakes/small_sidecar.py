@@ -6,14 +6,14 @@ from pathlib import Path
 from sidecar.config import Settings
 from tests.harness import make_settings
 
-_CHILD = Path(__file__).with_name("child_healthy.py")
 
-
-def fake_child(directory: Path) -> Path:
-    """Return an executable that behaves like opencode as far as the sidecar's mechanics go."""
+def fake_child(directory: Path, program: str = "child_healthy.py") -> Path:
+    """Return an executable in the place of opencode: by default one that does what the mechanics need."""
     directory.mkdir(parents=True, exist_ok=True)
     launcher = directory / "fake-opencode"
-    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_CHILD}" "$@"\n')
+    launcher.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name(program)}" "$@"\n'
+    )
     launcher.chmod(0o755)
     return launcher
 

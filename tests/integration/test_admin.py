@@ -15,6 +15,7 @@ from sidecar.demo_gateway.models import DemoModel
 from sidecar.errors import SettingsError
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for
+from tests.waiting import patience
 
 KEY = "admin-key-of-the-tests"
 
@@ -172,7 +173,7 @@ async def test_restart_replaces_the_child(
     )
     async with admin.post("/admin/restart", json={"reason": "test"}) as answer:
         assert answer.status == 202
-    async with asyncio.timeout(30):
+    async with patience():
         await ready.wait()
         while sidecar.supervisor.retiring is not None:
             await asyncio.sleep(0.05)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,16 +20,11 @@ from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import State
 from sidecar.processes import orphans
 from tests.harness import make_settings, sidecar_for
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 MARKER = "marker-of-the-attached-tests"
 PROGRAM = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -51,7 +45,7 @@ def platform_runs(
 
 
 class Watch:
-    """An attached child, the states it went through, and a bell for each."""
+    """An attached child, and the states it went through."""
 
     def __init__(
         self,
@@ -65,40 +59,31 @@ class Watch:
         self.session = session
         self.is_busy = False
         self.states: list[tuple[State, int]] = []
-        self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.child = AttachedChild(
             settings=ChildSettings(
                 url=f"http://127.0.0.1:{port}",
                 password=SecretStr("password"),
-                health_timeout_seconds=0.5,
-                **settings,  # type: ignore[arg-type]  # test values
+                **({"health_timeout_seconds": PATIENCE_SECONDS} | settings),  # type: ignore[arg-type]  # test values
             ),
             session=session,
             marker=MARKER,
             is_busy=self._is_asked,
             must_be_confined=must_be_confined,
         )
-        self.child.on_state_change(self._note)
+        self.child.on_state_change(lambda state, boot: self.states.append((state, boot)))
 
     async def _is_asked(self, _boot: Boot, *, with_waiting: bool) -> bool:
         assert not with_waiting
         return self.is_busy
 
-    def _note(self, state: State, boot: int) -> None:
-        self.states.append((state, boot))
-        task = asyncio.ensure_future(self._ring())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _ring(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
     async def until(self, state: State, boot: int) -> None:
         """Wait until it was in that state in that boot."""
-        async with asyncio.timeout(20), self._changed:
-            await self._changed.wait_for(lambda: (state, boot) in self.states)
+        await until(lambda: (state, boot) in self.states)
+
+    def look(self) -> AttachedChild:
+        """Have it looked at; return it."""
+        self.child.suspect()
+        return self.child
 
     async def switch(self, name: str) -> None:
         """Change the program's behaviour."""
@@ -129,7 +114,7 @@ async def test_it_may_come_later_than_we_do(session: aiohttp.ClientSession) -> N
     with pytest.raises(ChildUnavailableError, match="starting"):
         await watch.child.wait_ready(0.2)
     with platform_runs(watch.port):
-        client = await watch.child.wait_ready(20)
+        client = await watch.child.wait_ready(PATIENCE_SECONDS)
         assert watch.child.version == "fake"
         assert await client.mcp_status(Path("/x")) == {}
         assert (await watch.calls())[0] == "POST /global/dispose"
@@ -143,9 +128,9 @@ async def test_a_new_process_is_a_new_boot(session: aiohttp.ClientSession) -> No
     watch = Watch(session, free_port())
     await watch.child.start()
     with platform_runs(watch.port):
-        old = await watch.child.wait_ready(20)
+        old = await watch.child.wait_ready(PATIENCE_SECONDS)
         watch.child.suspect()
-        assert await watch.child.wait_ready(1) is old
+        assert await watch.child.wait_ready(PATIENCE_SECONDS) is old
     watch.child.suspect()
     await watch.until("backing_off", 1)
     assert watch.child.last_exit is not None
@@ -158,7 +143,12 @@ async def test_a_new_process_is_a_new_boot(session: aiohttp.ClientSession) -> No
 
 async def test_silence_asks_for_a_restart(session: aiohttp.ClientSession, tmp_path: Path) -> None:
     """One that does not answer is degraded, then the command is run, which ends it."""
-    watch = Watch(session, free_port(), restart_command=f"touch {tmp_path / 'asked'}")
+    watch = Watch(
+        session,
+        free_port(),
+        health_timeout_seconds=0.5,
+        restart_command=f"touch {tmp_path / 'asked'}",
+    )
     await watch.child.start()
     with platform_runs(watch.port):
         await watch.until("ready", 1)
@@ -166,9 +156,7 @@ async def test_silence_asks_for_a_restart(session: aiohttp.ClientSession, tmp_pa
         await watch.until("degraded", 1)
         await watch.until("stopping", 1)
         watch.child.suspect()
-        async with asyncio.timeout(20):
-            while not (tmp_path / "asked").exists():
-                await asyncio.sleep(0.02)
+        await until((tmp_path / "asked").exists)
         assert watch.child.last_exit is not None
         assert watch.child.last_exit.reason == "no answer to health checks"
         await watch.child.stop()
@@ -198,7 +186,7 @@ async def test_a_restart_that_nobody_can_give(
         assert watch.child.state == "ready"
         watch.is_busy = False
         watch.child.suspect()
-        async with asyncio.timeout(20):
+        async with patience():
             await watch.child.failed.wait()
     assert "leak" in watch.child.failure
     assert words in watch.child.failure
@@ -208,21 +196,17 @@ async def test_a_restart_that_nobody_can_give(
 
 async def test_its_process_is_known(session: aiohttp.ClientSession) -> None:
     """The kernel says which process answers: its memory is looked at, and its end is noticed unasked."""
-    watch = Watch(session, free_port(), health_interval_seconds=0.1)
+    watch = Watch(session, free_port(), health_interval_seconds=3600.0)
     await watch.child.start()
     with platform_runs(watch.port, is_marked=True) as process:
-        await watch.child.wait_ready(20)
+        await watch.child.wait_ready(PATIENCE_SECONDS)
         assert watch.child.pid == process.pid
         assert watch.child.pid_unknown_because == ""
-        async with asyncio.timeout(20):
-            while watch.child.process_stats is None:
-                watch.child.suspect()
-                await asyncio.sleep(0.02)
+        await until(lambda: watch.look().process_stats)
         assert watch.child.process_stats.rss_bytes > 1_000_000
         assert watch.child.process_stats.maps > 10
         process.kill()
-        async with asyncio.timeout(1):
-            await watch.until("backing_off", 1)
+        await watch.until("backing_off", 1)
     assert (watch.child.pid, watch.child.process_stats) == (None, None)
     await watch.child.stop()
 
@@ -234,7 +218,7 @@ async def test_a_process_without_our_environment_is_not_trusted(
     watch = Watch(session, free_port())
     await watch.child.start()
     with platform_runs(watch.port):
-        await watch.child.wait_ready(20)
+        await watch.child.wait_ready(PATIENCE_SECONDS)
         assert watch.child.pid is None
         assert "child-env" in watch.child.pid_unknown_because
         await watch.child.stop()
@@ -252,14 +236,11 @@ async def test_too_much_memory_ends_it_when_idle(
     await watch.child.start()
     with platform_runs(watch.port, is_marked=True) as process:
         await watch.until("ready", 1)
-        async with asyncio.timeout(20):
-            while watch.child.restart_pending is None:
-                watch.child.suspect()
-                await asyncio.sleep(0.02)
+        await until(lambda: watch.look().restart_pending)
         assert process.poll() is None
         watch.is_busy = False
         watch.child.suspect()
-        assert await asyncio.to_thread(process.wait, 20) == -15
+        assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == -15
         await watch.until("starting", 1)
     assert watch.child.last_exit is not None
     assert reason in watch.child.last_exit.reason
@@ -276,13 +257,13 @@ async def test_where_confinement_is_required_it_has_to_be_seen(
     watch = Watch(session, free_port(), must_be_confined=True)
     with platform_runs(watch.port, is_marked=True):
         await watch.child.start()
-        async with asyncio.timeout(20):
+        async with patience():
             await watch.child.failed.wait()
     assert "SIDECAR_CONFINED_BY" in watch.child.failure
     watch = Watch(session, free_port(), must_be_confined=True)
     with platform_runs(watch.port, is_marked=True, SIDECAR_SHELL_RULES="rules"):
         await watch.child.start()
-        await watch.child.wait_ready(20)
+        await watch.child.wait_ready(PATIENCE_SECONDS)
         await watch.child.stop()
 
 
@@ -297,10 +278,10 @@ async def test_shells_do_not_outlive_it(session: aiohttp.ClientSession) -> None:
     try:
         with platform_runs(watch.port, is_marked=True) as process:
             await watch.until("ready", 1)
-            assert shell.wait(1) == -9, "left by an earlier run"
+            assert await asyncio.to_thread(shell.wait, PATIENCE_SECONDS) == -9, "of an earlier run"
             shell = subprocess.Popen(["sleep", "60"], env={orphans.SHELL_MARKER_VARIABLE: MARKER})
             process.kill()
-            assert await asyncio.to_thread(shell.wait, 20) == -9
+            assert await asyncio.to_thread(shell.wait, PATIENCE_SECONDS) == -9
         await watch.child.stop()
         assert next_boot.poll() is None
     finally:
@@ -321,7 +302,7 @@ async def test_a_wrong_password_is_no_question_of_time(session: aiohttp.ClientSe
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     watch = Watch(session, runner.addresses[0][1])
     await watch.child.start()
-    async with asyncio.timeout(20):
+    async with patience():
         await watch.child.failed.wait()
     assert "OPENCODE_SERVER_PASSWORD" in watch.child.failure
     await watch.child.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.http.bodies import aside
 from tests.chaos.hostile_bodies import KINDS, Kind, new_session, send
 from tests.chaos.target import Target, read_answer
+from tests.fakes.small_sidecar import fake_child
 from tests.harness import (
     GATEWAY_KEY,
     RUNTIME_KEY,
@@ -25,8 +25,7 @@ from tests.harness import (
     sidecar_for,
     user_message,
 )
-
-NEVER_READY = Path(__file__).parents[1] / "fakes" / "child_never_ready.py"
+from tests.waiting import patience
 
 
 @contextlib.asynccontextmanager
@@ -36,10 +35,7 @@ async def served(
     """A sidecar without a usable child."""
     demo = DemoGateway(key=GATEWAY_KEY)
     await demo.start()
-    binary = root / "opencode"
-    binary.write_text(f'#!/bin/sh\nexec {sys.executable} {NEVER_READY} "$@"\n')
-    binary.chmod(0o755)
-    child = {"binary": binary, "drain_seconds": 0.1}
+    child = {"binary": fake_child(root, "child_never_ready.py"), "drain_seconds": 0.1}
     settings = make_settings(root / "data", demo.url, http=http, child=child, storage=storage or {})
     try:
         async with sidecar_for(settings, is_ready=False) as sidecar:
@@ -104,7 +100,7 @@ async def test_bodies_share_a_budget(tmp_path: Path) -> None:
         async with target.open() as (_r, w):
             w.write(target.head("POST", path, "content-length: 900000") + b"{")
             large = {"events": [user_message("x" * 200_000)]}
-            async with asyncio.timeout(60):
+            async with patience():
                 while (answer := await target.call("POST", path, large)).status == 200:
                     await asyncio.sleep(0.01)  # the other request is not there yet
             assert answer.status == 529
@@ -112,7 +108,7 @@ async def test_bodies_share_a_budget(tmp_path: Path) -> None:
             assert int(answer.headers["retry-after"]) >= 1
             small = {"events": [user_message("x" * 1000)]}
             assert (await target.call("POST", path, small)).status == 200
-        async with asyncio.timeout(60):
+        async with patience():
             while (await target.call("POST", path, large)).status != 200:
                 await asyncio.sleep(0.01)  # the other request has gone; so has what it held
 
@@ -128,7 +124,7 @@ async def test_event_streams_have_a_bound(tmp_path: Path) -> None:
             assert answer.status == 429
             assert answer.is_enveloped
             assert int(answer.headers["retry-after"]) >= 1
-        async with target.open() as (reader, writer), asyncio.timeout(60):
+        async with target.open() as (reader, writer), patience():
             while True:
                 writer.write(target.head("GET", path))
                 head = await reader.readuntil(b"\r\n\r\n")

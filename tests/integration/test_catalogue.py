@@ -25,6 +25,7 @@ from sidecar.gateway.catalogue import Catalogue, CatalogueSnapshot
 from sidecar.gateway.client import GatewayClient
 from sidecar.naming import ModelRef
 from tests.fakes.gateway_fixed import Fixed, FixedGateway, model_list
+from tests.waiting import PATIENCE_SECONDS
 
 DEAD = "http://127.0.0.1:9"
 MakeCatalogue = Callable[..., Catalogue]
@@ -75,7 +76,7 @@ async def changed(catalogue: Catalogue, condition: Callable[[CatalogueSnapshot],
     catalogue.on_change(check)
     if catalogue.snapshot is not None:
         check(catalogue.snapshot)
-    await asyncio.wait_for(event.wait(), 10)
+    await asyncio.wait_for(event.wait(), PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
@@ -189,7 +190,9 @@ async def test_silent_gateway_is_bounded(fixed: FixedGateway, make: MakeCatalogu
     """A gateway that never answers fails the refresh after the list time-out."""
     fixed.is_open.clear()
     with pytest.raises(GatewayUnavailableError):
-        await asyncio.wait_for(make(fixed.url, list_timeout_seconds=0.1).refresh(), 5)
+        await asyncio.wait_for(
+            make(fixed.url, list_timeout_seconds=0.1).refresh(), PATIENCE_SECONDS
+        )
 
 
 async def test_empty_list_is_believed_when_it_repeats(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tests import program
 from tests.fakes.silent_sidecar import silent_sidecar
+from tests.waiting import patience
 
 
 async def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     """The first asks for an end; where none comes the second leaves, without cleaning up, with code 130."""
-    async with silent_sidecar() as silent, asyncio.timeout(30):
+    async with silent_sidecar() as silent, patience():
         process = await program.spawn("run", "--url", silent.url, "-m", "m", "hello", home=tmp_path)
         await silent.is_running.wait()
         while "user.message" not in silent.sent:
@@ -33,7 +34,7 @@ async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
     process = await program.spawn(
         *("run", "--url", "http://127.0.0.1:9", "-"), home=tmp_path, stdin=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with patience():
         out, err = await process.communicate(b"\xff\xfe")
 
     assert process.returncode == 2

@@ -6,7 +6,6 @@ import asyncio
 import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,6 +17,7 @@ from sidecar.process_limits import raise_descriptor_limit
 from tests.chaos.half_headers import HALF, end_of, silent_clients
 from tests.chaos.slow_readers import unread
 from tests.chaos.target import Target, read_answer
+from tests.waiting import patience, until
 
 LONG = 3600.0
 
@@ -70,13 +70,6 @@ async def served(
         yield this
     finally:
         await runner.cleanup()
-
-
-async def until(condition: Any) -> None:
-    """Wait for it."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", HALF], ids=["nothing", "a byte", "half a header"])
@@ -155,7 +148,7 @@ async def test_an_answer_that_is_not_read_is_cut() -> None:
     ):
         writer.write(this.target.head("GET", "/large"))
         count = 0
-        async with asyncio.timeout(60):
+        async with patience():
             while count < 8_000_000:
                 count += len(await reader.readexactly(100_000))
                 await asyncio.sleep(0.03)

@@ -17,6 +17,7 @@ from sidecar.errors import SettingsError
 from sidecar.store.sqlite import SqliteStore
 from sidecar.wiring.storage import open_storage
 from tests.harness import GATEWAY_KEY, make_settings, sidecar_for
+from tests.waiting import until
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -58,9 +59,7 @@ async def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, NOBODY)
     async with locked(settings.storage.database_file) as other, AsyncExitStack() as stack:
         opening = asyncio.create_task(open_storage(settings, stack))
-        async with asyncio.timeout(10):
-            while _times_open(settings.storage.database_file) < 2:
-                await asyncio.sleep(0.02)
+        await until(lambda: _times_open(settings.storage.database_file) >= 2)
         assert not opening.done()
         other.close()
         assert await (await opening).read(lambda connection: connection.total_changes) == 0

@@ -11,6 +11,7 @@ import anthropic
 import pytest
 
 from sidecar.demo_gateway import DemoGateway, DemoModel
+from tests.waiting import PATIENCE_SECONDS
 
 KEY = "demo-key-1"
 TOOLS = [{"name": "bash", "description": "d", "input_schema": {"type": "object"}}]
@@ -143,7 +144,7 @@ async def test_faults_break_the_stream(gateway: DemoGateway, http: aiohttp.Clien
         await response.content.readuntil(b"\n\n")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(response.content.read(1), 0.1)
-    await asyncio.wait_for(gateway.close(), 5)
+    await asyncio.wait_for(gateway.close(), PATIENCE_SECONDS)
 
 
 async def test_non_sse_answer(http: aiohttp.ClientSession) -> None:
@@ -225,10 +226,10 @@ async def test_command_line(tmp_path: Any) -> None:
     )
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS)
         url = line.decode().split()[-1]
         async with aiohttp.ClientSession() as session, session.get(f"{url}/v1/models") as response:
             assert [m["id"] for m in (await response.json())["data"]] == ["only/one"]
     finally:
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 0

@@ -14,6 +14,7 @@ from sidecar.aiokit import TaskOwner
 from sidecar.config import RepositorySettings
 from sidecar.managed.workspaces.git import Checkout, CloneError, Git
 from tests.fakes.git_server import GitServer, make_repository
+from tests.waiting import until
 
 OWNER = Path(__file__).parents[1] / "fakes" / "clone_owner.py"
 
@@ -31,8 +32,7 @@ async def server(tmp_path: Path) -> AsyncIterator[GitServer]:
 @pytest.fixture
 async def git() -> AsyncIterator[Git]:
     tasks = TaskOwner("test")
-    settings = RepositorySettings(clone_timeout_seconds=2.0)
-    yield Git(settings=settings, inherited=os.environ, tasks=tasks)
+    yield Git(settings=RepositorySettings(), inherited=os.environ, tasks=tasks)
     await tasks.close()
 
 
@@ -51,9 +51,7 @@ async def test_a_killed_sidecar_leaves_no_git(server: GitServer, tmp_path: Path)
     """git and its helpers, which hold the token, die with the sidecar, which had no chance to end them."""
     begun = await _killed_in_a_clone(server, tmp_path / "session" / "app")
     assert len(begun) > 2  # the guard, git, and the helper that talks to the host
-    async with asyncio.timeout(10):
-        while any(process.is_running() for process in begun):
-            await asyncio.sleep(0.02)
+    await until(lambda: not any(process.is_running() for process in begun))
 
 
 async def test_the_next_clone_has_a_directory_of_its_own(
@@ -71,14 +69,16 @@ async def test_the_next_clone_has_a_directory_of_its_own(
     assert not left.exists()
 
 
-async def test_a_clone_that_is_cut_leaves_no_zombie(
-    server: GitServer, git: Git, tmp_path: Path
-) -> None:
+async def test_a_clone_that_is_cut_leaves_no_zombie(server: GitServer, tmp_path: Path) -> None:
     """The helpers of a git that was killed end with it, and are reaped."""
     before = _gits()
+    tasks = TaskOwner("test")
+    impatient = RepositorySettings(clone_timeout_seconds=2.0)
+    git = Git(settings=impatient, inherited=os.environ, tasks=tasks)
     with pytest.raises(CloneError):
         await git.clone(f"{server.url}/silent/app.git", tmp_path / "app", checkout=Checkout())
-    assert _gits() - before == set()
+    await tasks.close()
+    await until(lambda: not _gits() - before)
 
 
 def _gits() -> set[psutil.Process]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -16,6 +15,7 @@ from sidecar.store.interface import Store
 from tests.event_lists import list_events
 from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import types_of, user_message
+from tests.waiting import until
 
 
 async def pages(database: Store, session_id: str, **query: Any) -> list[list[dict[str, Any]]]:
@@ -62,8 +62,7 @@ async def test_what_is_processed_between_two_pages_is_not_missed(database: Store
     assert [event["processed_at"] for event in first["data"]][-1] is None
     turn = (await engine.actor(session_id)).turn
     assert turn is not None
-    while not child.prompts:
-        await asyncio.sleep(0.005)
+    await until(lambda: child.prompts)
     child.finish(child.prompts[0])
     await turn.done.wait()
     rest = await list_events(database, session_id, EventQuery(page=first["next_page"]))
@@ -118,9 +117,7 @@ async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
     read = [await anext(pieces)]
     turn = (await engine.actor(session_id)).turn
     assert turn is not None
-    async with asyncio.timeout(60):
-        while not child.prompts:
-            await asyncio.sleep(0.005)
+    await until(lambda: child.prompts)
     child.finish(child.prompts[0])
     await turn.done.wait()
     read += [piece async for piece in pieces]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,22 @@ from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.wire.opencode_events import ChildEvent, ChildGap
+from tests.fakes.small_sidecar import fake_child
+from tests.waiting import PATIENCE_SECONDS, until
 
-FAKE = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
 A, B = ModelEntry("a"), ModelEntry("b")
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until the condition holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class World:
     """A supervised fake child, its config file and the books."""
 
     def __init__(self, root: Path, session: aiohttp.ClientSession) -> None:
-        launcher = root / "fake-opencode"
-        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKE}" "$@"\n')
-        launcher.chmod(0o755)
         self.settings = ChildSettings(
-            binary=launcher,
+            binary=fake_child(root),
             restart_first_delay_seconds=0.05,
             max_instances=2,
-            prompt_wait_seconds=1,
+            prompt_wait_seconds=PATIENCE_SECONDS,
+            health_timeout_seconds=PATIENCE_SECONDS,
         )
         self.supervisor = Supervisor(
             settings=self.settings,
@@ -64,7 +55,7 @@ class World:
         self.now = 0.0
         self.instances = Instances(
             config_file=self.config_file,
-            boot_provider=lambda: self.supervisor.wait_boot(20),
+            boot_provider=lambda: self.supervisor.wait_boot(PATIENCE_SECONDS),
             settings=self.settings,
             on_broken_config=self.poisoned.append,
             on_move=self._note_move,
@@ -84,14 +75,14 @@ class World:
 
     async def tell(self, what: str, body: Any = None) -> None:
         """Use one of the fake's switches."""
-        client = await self.supervisor.wait_ready(20)
+        client = await self.supervisor.wait_ready(PATIENCE_SECONDS)
         data = b"" if body is None else json.dumps(body).encode()
         with contextlib.suppress(aiohttp.ClientError):
             (await client.forward("POST", f"/test/{what}", body=data)).close()
 
     async def calls(self) -> list[str]:
         """Return loads and disposals so far, as `load /d` and `dispose /d`."""
-        client = await self.supervisor.wait_ready(20)
+        client = await self.supervisor.wait_ready(PATIENCE_SECONDS)
         async with await client.forward("GET", "/test/calls") as response:
             found = await response.json()
         short = {"GET /mcp": "load", "POST /instance/dispose": "dispose"}
@@ -106,7 +97,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         made = World(tmp_path, session)
         await made.config_file.register({"a": A})
         await made.supervisor.start()
-        await made.supervisor.wait_ready(20)
+        await made.supervisor.wait_ready(PATIENCE_SECONDS)
         yield made
         await made.supervisor.stop()
 
@@ -180,13 +171,18 @@ async def test_stale_and_busy_waits_for_idle(world: World) -> None:
 
 async def test_waiting_for_idle_is_bounded(world: World) -> None:
     """If the directory stays busy the newcomer is refused with a time to come back."""
-    async with world.instances.use(D, "a"):
+    instances = Instances(
+        config_file=world.config_file,
+        boot_provider=lambda: world.supervisor.wait_boot(PATIENCE_SECONDS),
+        settings=world.settings.model_copy(update={"prompt_wait_seconds": 0.5}),
+    )
+    async with instances.use(D, "a"):
         await world.config_file.register({"a": A, "b": B})
         with pytest.raises(ChildUnavailableError) as caught:
-            async with world.instances.use(D, "b"):
+            async with instances.use(D, "b"):
                 pass
         assert caught.value.retry_after_seconds
-    async with world.instances.use(D, "b"):
+    async with instances.use(D, "b"):
         pass
 
 
@@ -235,16 +231,16 @@ async def test_idle_directories_are_evicted(tmp_path: Path, world: World) -> Non
     """What nobody used for the set time is unloaded in the background."""
     instances = Instances(
         config_file=world.config_file,
-        boot_provider=lambda: world.supervisor.wait_boot(20),
+        boot_provider=lambda: world.supervisor.wait_boot(PATIENCE_SECONDS),
         settings=world.settings.model_copy(update={"idle_dispose_seconds": 0.2}),
     )
     async with instances.use(D, "a"):
         pass
     async with instances.use(E, "a"):
         task = asyncio.create_task(instances.run_eviction())
-        await eventually(lambda: instances.loaded() == 1)
+        await until(lambda: instances.loaded() == 1)
         assert await world.calls() == ["load /d", "load /e", "dispose /d"]
-    await eventually(lambda: instances.loaded() == 0)
+    await until(lambda: instances.loaded() == 0)
     task.cancel()
 
 
@@ -252,7 +248,7 @@ async def test_a_new_boot_knows_nothing(world: World) -> None:
     """After a crash every directory is loaded again, without disposing anything first."""
     async with world.instances.use(D, "a"):
         await world.tell("exit")
-        await eventually(lambda: world.supervisor.boot == 2)
+        await until(lambda: world.supervisor.boot == 2)
         async with world.instances.use(D, "a"):
             pass
     assert await world.calls() == ["load /d"]
@@ -267,7 +263,7 @@ async def test_a_directory_stays_with_the_boot_that_works_in_it(world: World) ->
     async with instances.use(D, "a") as old:
         world.busy = {old.number}
         supervisor.request_restart("test")
-        await eventually(lambda: supervisor.retiring is old)
+        await until(lambda: supervisor.retiring is old)
         world.moves.clear()
         new = supervisor.current
         async with instances.use(D, "a") as again, instances.use(E, "a") as elsewhere:
@@ -283,7 +279,7 @@ async def test_a_directory_stays_with_the_boot_that_works_in_it(world: World) ->
     assert (instances.loaded(old), instances.loaded(new)) == (0, 2)
     assert await world.calls() == ["load /e", "load /d"]
     world.busy = set()
-    await eventually(lambda: supervisor.retiring is None)
+    await until(lambda: supervisor.retiring is None)
 
 
 async def test_poison_is_reported(world: World) -> None:
@@ -319,7 +315,7 @@ class Listener:
 async def listening(world: World, **options: float) -> AsyncIterator[Listener]:
     """Run a pump for the block."""
     listener = Listener(world, **options)
-    await listener.pump.wait_connected(await world.supervisor.wait_boot(20))
+    await listener.pump.wait_connected(await world.supervisor.wait_boot(PATIENCE_SECONDS))
     yield listener
     listener.task.cancel()
     await asyncio.gather(listener.task, return_exceptions=True)
@@ -340,14 +336,14 @@ async def test_events_reach_their_session_in_order(world: World) -> None:
         await world.tell("emit", _frame("message.part.delta", "ses_other", delta="not mine"))
         await world.tell("emit", _frame("sync", "ses_1"))
         await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: len(listener.events) == 2)
+        await until(lambda: len(listener.events) == 2)
         assert [e.type for e in listener.events] == ["message.part.delta", "session.idle"]
         assert listener.events[0].properties["delta"] == "\n\ndata: ✓"
         assert listener.events[0].directory == "/d"
         unsubscribe()
         seen = listener.pump.events_seen
         await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: listener.pump.events_seen > seen)
+        await until(lambda: listener.pump.events_seen > seen)
         assert len(listener.events) == 2
 
 
@@ -358,7 +354,7 @@ async def test_subagents_are_delivered_to_the_root(world: World) -> None:
         for child, parent in (("ses_2", "ses_1"), ("ses_3", "ses_2"), ("ses_5", "ses_4")):
             await world.tell("emit", _frame("session.created", child, info={"parentID": parent}))
             await world.tell("emit", _frame("session.idle", child))
-        await eventually(lambda: len(listener.events) == 4)
+        await until(lambda: len(listener.events) == 4)
         assert [(e.session_id, e.root_session_id) for e in listener.events] == [
             ("ses_2", "ses_1"),
             ("ses_2", "ses_1"),
@@ -378,7 +374,7 @@ async def test_a_failing_subscriber_silences_nobody(world: World) -> None:
         listener.subscribe("ses_1", listener.events.append)
         for _ in range(2):
             await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: len(listener.events) == 2)
+        await until(lambda: len(listener.events) == 2)
 
 
 async def test_what_is_no_event_is_skipped(world: World) -> None:
@@ -396,7 +392,7 @@ async def test_what_is_no_event_is_skipped(world: World) -> None:
         await world.tell("emit", created)
         await world.tell("emit", _frame("session.created", "ses_2", info=None))
         await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: len(listener.events) == 1)
+        await until(lambda: len(listener.events) == 1)
         assert listener.pump.events_dropped == 4
         assert listener.gaps == []
 
@@ -412,7 +408,7 @@ async def test_a_failing_listener_to_gaps_ends_nothing(world: World) -> None:
         listener.pump.on_gap(listener.gaps.append)
         for count in (2, 4):
             await world.tell("drop")
-            await eventually(lambda: len(listener.gaps) == count)  # noqa: B023  # called at once
+            await until(lambda: len(listener.gaps) == count)  # noqa: B023  # called at once
 
 
 async def test_lost_stream_reconnects_and_tells(world: World) -> None:
@@ -420,16 +416,16 @@ async def test_lost_stream_reconnects_and_tells(world: World) -> None:
     async with listening(world) as listener:
         listener.subscribe("ses_1", listener.events.append)
         await world.tell("drop")
-        await eventually(lambda: listener.gaps == [ChildGap(1)])
+        await until(lambda: listener.gaps == [ChildGap(1)])
         await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: len(listener.events) == 1)
+        await until(lambda: len(listener.events) == 1)
 
 
 async def test_silence_reconnects(world: World) -> None:
     """A stream without heartbeats counts as lost."""
     async with listening(world, silence_seconds=0.5) as listener:
         await world.tell("mute")
-        await eventually(lambda: len(listener.gaps) >= 1)
+        await until(lambda: len(listener.gaps) >= 1)
 
 
 async def test_the_next_boot_is_followed(world: World) -> None:
@@ -438,14 +434,14 @@ async def test_the_next_boot_is_followed(world: World) -> None:
     Who follows a session in the boot that is over hears nothing of the next one.
     """
     async with listening(world) as listener:
-        older = await world.supervisor.wait_boot(20)
+        older = await world.supervisor.wait_boot(PATIENCE_SECONDS)
         listener.subscribe("ses_1", lambda event: pytest.fail(f"not mine: {event}"))
         await world.tell("exit")
-        await eventually(lambda: world.supervisor.state == "ready" and world.supervisor.boot == 2)
+        await until(lambda: world.supervisor.state == "ready" and world.supervisor.boot == 2)
         with pytest.raises(ChildUnavailableError):
             await listener.pump.wait_connected(older)
-        await listener.pump.wait_connected(await world.supervisor.wait_boot(20))
+        await listener.pump.wait_connected(await world.supervisor.wait_boot(PATIENCE_SECONDS))
         listener.subscribe("ses_1", listener.events.append)
         await world.tell("emit", _frame("session.idle", "ses_1"))
-        await eventually(lambda: len(listener.events) == 1)
+        await until(lambda: len(listener.events) == 1)
         assert listener.gaps == []

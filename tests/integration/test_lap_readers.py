@@ -17,6 +17,7 @@ from sidecar.store.interface import Connection
 from tests.event_rules import check_events
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for, types_of
 from tests.lap_client import HEADERS, TERMINAL, Lap, LapStream, shown
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,13 @@ async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     settings = make_settings(
         tmp_path_factory.mktemp("lap"),
         demo.url,
-        http={"heartbeat_seconds": 0.2, "bookkeeping_events": False},
+        http={
+            "heartbeat_seconds": 0.2,
+            "bookkeeping_events": False,
+            "late_reader_seconds": PATIENCE_SECONDS,
+            "replay_pause_seconds": 1.5,
+        },
+        turn={"interrupt_wait_seconds": PATIENCE_SECONDS},
         child={"drain_seconds": 1.0},
     )
     async with sidecar_for(settings) as running:
@@ -98,12 +105,12 @@ async def test_running_is_stored_before_the_prompt_is_answered(lap: Lap) -> None
     """LAP's reconciliation must not find the old idle as the last state after a POST."""
     session = await lap.new_session()
     await lap.drained_turn(session, "[[say: one]]")
-    (accepted,) = await lap.raw.send(session, "[[slow: 5x0.1 two]]")
+    (accepted,) = await lap.raw.send(session, "[[hang]]")
     events = await lap.raw.events(session)
     states = [e["type"] for e in events if e["type"].startswith("session.status_")]
     assert states == ["session.status_running", "session.status_idle", "session.status_running"]
     assert accepted in events
-    await lap.turn_over(session)
+    await lap.raw.interrupt(session)
 
 
 async def test_the_channel_reader_gets_its_own_turn_and_nothing_older(lap: Lap) -> None:
@@ -152,7 +159,7 @@ async def test_a_prompt_drops_a_replay_that_waits(lap: Lap) -> None:
     assert shown(drained) == "after"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_readers_in_any_order(lap: Lap, seed: int) -> None:
     """Prompts of LAP's programs one after the other, with pages that come and go: each reader gets its own
     turn, whole. Their orders are drawn; `tests/unit/test_replay_policy.py` draws many more."""
@@ -298,19 +305,17 @@ async def test_a_stalled_reader_is_not_cut_and_slows_nobody(
         request = f"GET /v1/sessions/{session}/events/stream HTTP/1.1\r\nhost: x\r\n"
         request += f"x-api-key: {RUNTIME_KEY}\r\n\r\n"
         await loop.sock_sendall(stalled, request.encode())
-        async with asyncio.timeout(5):
-            while not sidecar.log.reader_count(session):
-                await asyncio.sleep(0.01)
+        await until(lambda: sidecar.log.reader_count(session))
         async with lap.stream(session) as quick:
             arriving = quick.events()
             for number in range(count):
                 metadata = {f"k{i}": f"{number}-" + "x" * 500 for i in range(14)}
                 await lap.raw.call("POST", f"/v1/sessions/{session}", {"metadata": metadata})
-                async with asyncio.timeout(5):
+                async with patience():
                     event = await anext(arriving)
                 assert event["metadata"]["k0"].startswith(f"{number}-")
         received = bytearray()
-        async with asyncio.timeout(30):
+        async with patience():
             while received.count(b"event: session.updated") < count:
                 chunk = await loop.sock_recv(stalled, 1 << 20)
                 assert chunk, "the stalled reader was cut"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -62,6 +63,18 @@ def test_this_machine_has_both_families() -> None:
     assert socket.has_dualstack_ipv6()
 
 
+@pytest.fixture(scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The address of a sidecar over a gateway with one model."""
+    gateway = FixedGateway()
+    gateway.answers["/v1/models"] = model_list("m")
+    await gateway.start()
+    settings = make_settings(tmp_path_factory.mktemp("listening"), gateway.url)
+    async with sidecar_for(settings, is_ready=False) as sidecar:
+        yield sidecar.url
+    await gateway.close()
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -79,17 +92,11 @@ def test_this_machine_has_both_families() -> None:
     ],
 )
 async def test_any_right_key_of_a_request_opens(
-    tmp_path: Path, headers: list[tuple[str, str]], status: int
+    url: str, headers: list[tuple[str, str]], status: int
 ) -> None:
     """SDKs that demand a key send a placeholder beside the one that a proxy adds."""
-    gateway = FixedGateway()
-    gateway.answers["/v1/models"] = model_list("m")
-    await gateway.start()
-    settings = make_settings(tmp_path, gateway.url)
     async with (
-        sidecar_for(settings, is_ready=False) as sidecar,
-        aiohttp.ClientSession(sidecar.url) as http,
+        aiohttp.ClientSession(url) as http,
         http.get("/v1/models", headers=headers) as response,
     ):
         assert response.status == status
-    await gateway.close()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.fakes.small_sidecar import fake_child
+from tests.waiting import patience
 
 RUNTIME_KEY = "runtime-key-that-must-not-be-logged"
 PROBES = ("/health", "/livez", "/readyz", "/startupz")
@@ -31,9 +32,12 @@ class Served:
         return [json.loads(line) for line in self.raw]
 
     async def until(self, **fields: object) -> dict[str, Any]:
-        """Read on to a line with these fields."""
+        """Return the first line with these fields, reading on until it is there."""
+        for entry in self.lines:
+            if fields.items() <= entry.items():
+                return entry
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with patience():
             while line := (await self.process.stdout.readline()).decode():
                 self.raw.append(line)
                 entry: dict[str, Any] = json.loads(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -11,6 +10,7 @@ from sidecar.model_requests import ModelRequestStarted
 from sidecar.store.interface import Connection, Store
 from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import text_of, types_of, user_message
+from tests.waiting import until
 
 
 async def run_turn(database: Store, child: ScriptedChild) -> list[dict[str, Any]]:
@@ -42,10 +42,17 @@ async def lose_one(database: Store, child: ScriptedChild) -> tuple[str, SessionE
     child.is_back.clear()
     session_id, engine = await new_session(database), make_engine(database, child)
     await send(engine, session_id, user_message("go"))
-    async with asyncio.timeout(5):
-        while len(child.reloads) < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(child.reloads) >= 2)
     return session_id, engine
+
+
+async def _shown(database: Store, session_id: str, type_: str) -> None:
+    """Wait until the log has an event of that type."""
+
+    async def is_there() -> bool:
+        return type_ in types_of(await history(database, session_id))
+
+    await until(is_there)
 
 
 async def start_again(
@@ -54,9 +61,7 @@ async def start_again(
     """Recover as the next process does; return the session's events when its turn is over."""
     engine = make_engine(database, child)
     await engine.recover()
-    async with asyncio.timeout(5):
-        while "session.status_idle" not in types_of(await history(database, session_id)):
-            await asyncio.sleep(0.01)
+    await _shown(database, session_id, "session.status_idle")
     await engine.drain(0.1)
     return await history(database, session_id)
 
@@ -79,9 +84,7 @@ async def killed_after_the_prompt(database: Store, child: ScriptedChild) -> str:
     """Begin a turn and lose the sidecar as SIGKILL would, once the child has the prompt."""
     session_id, engine = await new_session(database), make_engine(database, child)
     await send(engine, session_id, user_message("go"))
-    async with asyncio.timeout(5):
-        while not child.prompts:
-            await asyncio.sleep(0.01)
+    await until(lambda: child.prompts)
     await engine._tasks.close()
     return session_id
 
@@ -105,12 +108,9 @@ async def test_a_prompt_of_which_the_log_shows_work_is_not_sent_again(
     child = ScriptedChild("works on")
     session_id, engine = await new_session(database), make_engine(database, child)
     await send(engine, session_id, user_message("go"))
-    async with asyncio.timeout(5):
-        while not child.prompts:
-            await asyncio.sleep(0.01)
-        child.tell(ModelRequestStarted("req_1"))
-        while "span.model_request_start" not in types_of(await history(database, session_id)):
-            await asyncio.sleep(0.01)
+    await until(lambda: child.prompts)
+    child.tell(ModelRequestStarted("req_1"))
+    await _shown(database, session_id, "span.model_request_start")
     await engine._tasks.close()
     again = ScriptedChild("answers")
     events = await start_again(database, session_id, again)
@@ -149,9 +149,7 @@ async def test_a_prompt_that_two_processes_died_with_is_not_sent_a_third_time(
     second = ScriptedChild("works on")
     engine = make_engine(database, second)
     await engine.recover()
-    async with asyncio.timeout(5):
-        while not second.prompts:
-            await asyncio.sleep(0.01)
+    await until(lambda: second.prompts)
     await engine._tasks.close()
     third = ScriptedChild("answers")
     events = await start_again(database, session_id, third)
@@ -168,17 +166,13 @@ async def test_a_prompt_that_was_never_sent_is_sent_by_the_next_start(
     child.is_first_boot_ready = False
     session_id, engine = await new_session(database), make_engine(database, child)
     await send(engine, session_id, user_message("go"))
-    async with asyncio.timeout(5):
-        while not child.reloads:
-            await asyncio.sleep(0.01)
+    await until(lambda: child.reloads)
     await engine.drain(0.1)
     assert child.prompts == []
 
     again = ScriptedChild("answers")
     after = make_engine(database, again)
     await after.recover()
-    async with asyncio.timeout(5):
-        while "session.status_idle" not in types_of(await history(database, session_id)):
-            await asyncio.sleep(0.01)
+    await _shown(database, session_id, "session.status_idle")
     await after.drain(0.1)
     assert text_of(await history(database, session_id)) == "here"

@@ -16,6 +16,7 @@ from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, http_client, sidecar_for
 from tests.postgres import PostgresCluster
 from tests.stores import on_postgres
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "deploy/observability/dashboard.json"
@@ -47,10 +48,13 @@ async def families(
     async with sidecar_for(settings) as sidecar:
         assert sidecar.admin_url is not None
         async with http_client(sidecar.admin_url, None) as http:
-            text = ""
-            while f"{PREFIX}_child_cpu_seconds" not in text:
+
+            async def with_vitals() -> str:
                 async with http.get("/metrics") as answer:
                     text = await answer.text()
+                    return text if f"{PREFIX}_child_cpu_seconds" in text else ""
+
+            text = await until(with_vitals)
     await gateway.close()
     found = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -22,6 +21,7 @@ from sidecar.store import disk_cache
 from tests.fakes.gateway_fixed import Fixed, FixedGateway, model_list
 from tests.harness import http_client, make_settings, sidecar_for
 from tests.odd_values import ODD_VALUES
+from tests.waiting import patience
 
 GOOD = {"id": "good", "object": "model", "mode": "chat", "max_input_tokens": 1000}
 
@@ -215,7 +215,7 @@ async def sidecar(gateway: FixedGateway, tmp_path: Path) -> AsyncIterator[Runnin
 
 async def test_the_lists_and_the_admin_answer(sidecar: RunningSidecar) -> None:
     """`/v1/models` has both models, and `/admin/catalogue` says what was skipped."""
-    async with http_client(sidecar.url) as http, asyncio.timeout(30):
+    async with http_client(sidecar.url) as http, patience():
         async with http.get("/v1/models") as response:
             page = await response.json()
         assert {item["id"] for item in page["data"]} == {"good", "odd"}

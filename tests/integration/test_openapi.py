@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.demo_gateway import DemoGateway
+from tests.fakes.small_sidecar import fake_child
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.openapi_check import check_answer, document
 
@@ -45,17 +45,13 @@ def routes(monkeypatch: pytest.MonkeyPatch) -> list[web.RouteDef]:
 @pytest.fixture
 async def url(routes: list[web.RouteDef], tmp_path: Path) -> AsyncIterator[str]:
     """A sidecar whose child never becomes ready: nothing here needs one."""
-    fake = Path(__file__).parents[1] / "fakes" / "child_never_ready.py"
-    child = tmp_path / "opencode"
-    child.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
-    child.chmod(0o755)
     demo = DemoGateway(key=GATEWAY_KEY)
     await demo.start()
     routes.clear()  # of the gateway
     settings = make_settings(
         tmp_path / "data",
         demo.url,
-        child={"binary": child, "drain_seconds": 0.1},
+        child={"binary": fake_child(tmp_path, "child_never_ready.py"), "drain_seconds": 0.1},
         admin={"is_enabled": False},
     )
     async with sidecar_for(settings, is_ready=False) as sidecar:

@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -24,22 +22,9 @@ from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, RelayAccess
 from sidecar.opencode.pulse import OVERWORKED, SILENT
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.process import ChildProcess
-
-FAKES = Path(__file__).parents[1] / "fakes"
-
-
-def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Poll until the condition holds; a process of somebody else sends no event."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
+from tests.fakes.small_sidecar import fake_child
+from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 
 def _is_gone(pid: int) -> bool:
@@ -55,14 +40,12 @@ class Stage:
     def __init__(
         self, root: Path, session: aiohttp.ClientSession, program: str, **settings: object
     ):
-        launcher = root / "fake-opencode"
-        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FAKES / program}" "$@"\n')
-        launcher.chmod(0o755)
+        launcher = fake_child(root, program)
         values = {
             "binary": launcher,
             "restart_first_delay_seconds": 0.05,
             "health_interval_seconds": 0.1,
-            "health_timeout_seconds": 1.0,
+            "health_timeout_seconds": PATIENCE_SECONDS,
         }
         self.files = ChildFiles(root / "opencode")
         self.busy: set[int] = set()
@@ -89,7 +72,7 @@ class Stage:
     async def until(self, state: State, boot: int | None = None) -> None:
         """Wait for a state, of a certain boot if given."""
         s = self.supervisor
-        await eventually(lambda: s.state == state and boot in (None, s.boot), 60.0)
+        await until(lambda: s.state == state and boot in (None, s.boot))
 
 
 Stages = Callable[..., Stage]
@@ -159,11 +142,11 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         starting = asyncio.create_task(
             ChildProcess.spawn(program, env={}, cwd=tmp_path, on_line=lambda _s, _t: None)
         )
-        await eventually(lambda: bool(started()))
+        await until(lambda: bool(started()))
         starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             (await starting).kill()  # it was faster
-        await eventually(lambda: not started())
+        await until(lambda: not started())
 
 
 def _command_line(process: psutil.Process) -> list[str]:
@@ -195,7 +178,7 @@ async def _runaway(tmp_path: Path, seconds: float) -> tuple[ChildProcess, psutil
         cwd=tmp_path,
         on_line=lambda _s, _t: ready.set(),
     )
-    async with asyncio.timeout(10):
+    async with patience():
         await ready.wait()
         guard = psutil.Process(process.pid).parent()
         assert guard is not None
@@ -207,7 +190,7 @@ async def _runaway(tmp_path: Path, seconds: float) -> tuple[ChildProcess, psutil
 async def test_what_a_command_leaves_ends_with_it(tmp_path: Path) -> None:
     """Whatever is below it dies when it ends by itself, however it tried to get away."""
     process, left = await _runaway(tmp_path, 0.5)
-    async with asyncio.timeout(10):
+    async with patience():
         assert await process.wait() == 0
     assert not left.is_running()
 
@@ -216,7 +199,7 @@ async def test_what_a_command_leaves_is_killed_with_it(tmp_path: Path) -> None:
     """`kill` reaches everything below the command; its own status is that of the signal."""
     process, left = await _runaway(tmp_path, 600)
     process.kill()
-    async with asyncio.timeout(10):
+    async with patience():
         assert await process.wait() == -signal.SIGKILL
     assert not left.is_running()
 
@@ -226,7 +209,7 @@ async def test_a_killed_guard_takes_the_command_along(tmp_path: Path) -> None:
     process, left = await _runaway(tmp_path, 600)
     command = psutil.Process(process.pid)
     command.parent().kill()  # type: ignore[union-attr]
-    async with asyncio.timeout(10):
+    async with patience():
         assert await process.wait() == -signal.SIGKILL
         while command.is_running() and command.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
@@ -241,7 +224,7 @@ async def test_start_to_stop(stages: Stages) -> None:
     stage = stages("child_healthy.py")
     with capture_logs() as logs:
         await stage.supervisor.start()
-        client = await stage.supervisor.wait_ready(20)
+        client = await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     assert (stage.supervisor.boot, stage.supervisor.restarts) == (1, 0)
     assert stage.supervisor.version == "fake"
     (warning,) = [entry for entry in logs if "not of the tested version" in entry["event"]]
@@ -261,7 +244,7 @@ async def test_crash_is_followed_by_a_new_boot(stages: Stages) -> None:
     on record."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
-    client = await stage.supervisor.wait_ready(20)
+    client = await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     await _tell(client, "exit")
     await stage.until("ready", boot=2)
     assert stage.states == ["starting", "ready", "backing_off", "starting", "ready"]
@@ -275,7 +258,7 @@ async def test_wait_ready_spans_the_crashes(stages: Stages) -> None:
     """A prompt that waits gets the client of the first boot that works."""
     stage = stages("child_recovers.py")
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     assert stage.supervisor.boot == 3
     assert not stage.supervisor.failed.is_set()
 
@@ -285,22 +268,21 @@ async def test_crash_loop_fails_visibly(stages: Stages) -> None:
     any more."""
     stage = stages("child_crasher.py", crash_loop_limit=3)
     await stage.supervisor.start()
-    async with asyncio.timeout(20):
+    async with patience():
         await stage.supervisor.failed.wait()
     assert stage.supervisor.state == "failed"
     assert stage.supervisor.boot == 3
     assert "no room for me" in stage.supervisor.failure
-    began = time.monotonic()
-    with pytest.raises(ChildUnavailableError, match="no room for me"):
-        await stage.supervisor.wait_ready(30)
-    assert time.monotonic() - began < 1
+    async with patience():
+        with pytest.raises(ChildUnavailableError, match="no room for me"):
+            await stage.supervisor.wait_ready(10 * PATIENCE_SECONDS)
 
 
 async def test_missing_binary_fails_at_once(stages: Stages, tmp_path: Path) -> None:
     """A missing executable is no crash loop but one sentence."""
     stage = stages("child_healthy.py", binary=tmp_path / "nothing")
     await stage.supervisor.start()
-    async with asyncio.timeout(5):
+    async with patience():
         await stage.supervisor.failed.wait()
     assert stage.supervisor.boot == 0
     assert "SIDECAR_CHILD_BINARY" in stage.supervisor.failure
@@ -308,9 +290,9 @@ async def test_missing_binary_fails_at_once(stages: Stages, tmp_path: Path) -> N
 
 async def test_a_child_that_never_listens_is_killed(stages: Stages) -> None:
     """The start time-out ends a child that ignores SIGTERM, and counts as a crash."""
-    stage = stages("child_never_ready.py", start_timeout_seconds=0.5, crash_loop_limit=1)
+    stage = stages("child_never_ready.py", start_timeout_seconds=2.0, crash_loop_limit=1)
     await stage.supervisor.start()
-    async with asyncio.timeout(20):
+    async with patience():
         await stage.supervisor.failed.wait()
     assert stage.supervisor.last_exit is not None
     assert (stage.supervisor.last_exit.code, stage.supervisor.last_exit.reason) == (
@@ -322,7 +304,7 @@ async def test_a_child_that_never_listens_is_killed(stages: Stages) -> None:
 async def test_wait_serving_waits_for_a_boot(stages: Stages) -> None:
     """As for a new turn: what belongs to a session is there again when the child is."""
     stage = stages("child_healthy.py")
-    waiting = asyncio.create_task(stage.supervisor.wait_serving(20))
+    waiting = asyncio.create_task(stage.supervisor.wait_serving(PATIENCE_SECONDS))
     await asyncio.sleep(0)
     assert not waiting.done()
     await stage.supervisor.start()
@@ -340,11 +322,12 @@ async def test_wait_ready_gives_up_in_time(stages: Stages) -> None:
 
 async def test_silence_degrades_then_kills(stages: Stages) -> None:
     """A child that stops answering is degraded first, then killed and replaced."""
-    stage = stages("child_healthy.py")
+    stage = stages("child_healthy.py", health_timeout_seconds=1.0)
     await stage.supervisor.start()
-    await _tell(await stage.supervisor.wait_ready(20), "hang")
+    await _tell(await stage.supervisor.wait_ready(PATIENCE_SECONDS), "hang")
     await stage.until("ready", boot=2)
-    assert stage.states[:5] == ["starting", "ready", "degraded", "stopping", "backing_off"]
+    end = stage.states.index("stopping")
+    assert stage.states[end - 1 : end + 2] == ["degraded", "stopping", "backing_off"]
     assert stage.supervisor.last_exit is not None
     assert stage.supervisor.last_exit.reason == SILENT
 
@@ -353,7 +336,7 @@ async def test_busy_is_not_dead(stages: Stages) -> None:
     """A child that works stays, degraded, however long it answers nothing, and is ready when it answers."""
     stage = stages("child_busy.py", health_timeout_seconds=0.5)
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     busy = stage.files.cwd / "BUSY"
     busy.touch()
     await stage.until("degraded")
@@ -363,7 +346,7 @@ async def test_busy_is_not_dead(stages: Stages) -> None:
     assert (stage.supervisor.state, stage.supervisor.boot) == ("degraded", 1)
     busy.unlink()
     await stage.until("ready")
-    assert stage.states == ["starting", "ready", "degraded", "ready"]
+    assert set(stage.states) == {"starting", "ready", "degraded"}
 
 
 async def test_a_child_that_is_busy_beyond_the_limit_is_replaced_and_has_not_crashed(
@@ -375,10 +358,10 @@ async def test_a_child_that_is_busy_beyond_the_limit_is_replaced_and_has_not_cra
         health_timeout_seconds=0.5,
         busy_limit_seconds=1.5,
         crash_loop_limit=1,
-        restart_first_delay_seconds=60.0,
+        restart_first_delay_seconds=3600.0,
     )
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     busy = stage.files.cwd / "BUSY"
     busy.touch()
     stage.supervisor.on_exit(lambda _exit: busy.unlink())
@@ -392,7 +375,7 @@ async def test_a_child_that_hangs_without_working_is_replaced(stages: Stages) ->
     """Nothing moves in it, so it is dead."""
     stage = stages("child_busy.py", health_timeout_seconds=0.5)
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     hung = stage.files.cwd / "HUNG"
     hung.touch()
     stage.supervisor.on_exit(lambda _exit: hung.unlink(missing_ok=True))
@@ -403,9 +386,9 @@ async def test_a_child_that_hangs_without_working_is_replaced(stages: Stages) ->
 
 async def test_a_stopped_child_is_replaced(stages: Stages) -> None:
     """SIGSTOP leaves a process that is there and does nothing."""
-    stage = stages("child_healthy.py")
+    stage = stages("child_healthy.py", health_timeout_seconds=1.0)
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     assert stage.supervisor.pid is not None
     os.kill(stage.supervisor.pid, signal.SIGSTOP)
     await stage.until("ready", boot=2)
@@ -418,11 +401,11 @@ async def test_on_a_port_that_is_set_a_restart_waits_for_idle(stages: Stages) ->
     crash."""
     stage = stages("child_healthy.py", port=free_port())
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     stage.busy = {1}
     stage.supervisor.report_broken_config(Path("/somewhere"))
     seen = stage.supervisor.last_exit
-    await eventually(lambda: stage.supervisor.process_stats is not None)
+    await until(lambda: stage.supervisor.process_stats is not None)
     assert stage.supervisor.restart_pending == "poisoned directory"
     assert (stage.supervisor.boot, stage.supervisor.last_exit) == (1, seen)
     stage.busy = set()
@@ -437,19 +420,19 @@ async def test_a_restart_that_finds_no_idle_moment_holds_new_turns(stages: Stage
         "child_healthy.py",
         port=free_port(),
         restart_patience_seconds=0.1,
-        prompt_wait_seconds=60.0,
+        prompt_wait_seconds=3600.0,
     )
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     stage.busy = {1}
     stage.supervisor.request_restart("memory")
-    await eventually(lambda: stage.supervisor._restart.is_holding)
+    await until(lambda: stage.supervisor._restart.is_holding)
     with pytest.raises(ChildUnavailableError, match="about to be restarted"):
         await stage.supervisor.wait_ready(0.01)
     assert (stage.supervisor.state, stage.supervisor.boot) == ("ready", 1)
     running = await stage.supervisor.wait_serving(0)
     assert running is stage.supervisor.client, "the running turns keep it"
-    held = asyncio.create_task(stage.supervisor.wait_ready(20))
+    held = asyncio.create_task(stage.supervisor.wait_ready(PATIENCE_SECONDS))
     stage.busy = set()
     await held
     assert stage.supervisor.boot == 2
@@ -459,7 +442,7 @@ async def test_forced_restart_does_not_wait(stages: Stages) -> None:
     """With force a busy child is ended where two cannot listen."""
     stage = stages("child_healthy.py", port=free_port())
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     stage.busy = {1}
     stage.supervisor.request_restart("changed environment", force=True)
     await stage.until("ready", boot=2)
@@ -467,7 +450,7 @@ async def test_forced_restart_does_not_wait(stages: Stages) -> None:
 
 async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: Stages) -> None:
     """A second wish during the end changes the reason, and neither counts as a crash nor delays the start."""
-    stage = stages("child_healthy.py", port=free_port(), restart_first_delay_seconds=60.0)
+    stage = stages("child_healthy.py", port=free_port(), restart_first_delay_seconds=3600.0)
 
     def report(state: State, boot: int) -> None:
         if (state, boot) == ("stopping", 1):
@@ -475,7 +458,7 @@ async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: St
 
     stage.supervisor.on_state_change(report)
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     stage.supervisor.request_restart("test")
     await stage.until("ready", boot=2)
     assert "backing_off" not in stage.states
@@ -484,11 +467,11 @@ async def test_a_planned_end_stays_one_whatever_is_reported_meanwhile(stages: St
 
 async def _replaced(stage: Stage, reason: str = "test") -> tuple[Boot, Boot]:
     """Have a busy boot replaced; return it and the next one."""
-    old = await stage.supervisor.wait_boot(20)
+    old = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     stage.busy = {old.number}
     stage.supervisor.request_restart(reason)
-    await eventually(lambda: stage.supervisor.current is not old)
-    new = await stage.supervisor.wait_boot(20)
+    await until(lambda: stage.supervisor.current is not old)
+    new = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     return old, new
 
 
@@ -506,12 +489,12 @@ async def test_a_replaced_boot_finishes_its_turns(stages: Stages) -> None:
     assert list(supervisor.boots) == [old, new]
     assert supervisor.retiring is old
     assert supervisor.restart_pending is None
-    assert await old.client.health(timeout_seconds=5) == "fake"
+    assert await old.client.health(timeout_seconds=PATIENCE_SECONDS) == "fake"
     assert set(supervisor.pids) == {old.pid, new.pid}
     assert lost == []
     assert stage.states == ["starting", "ready", "ready"]
     stage.busy = set()
-    await eventually(lambda: supervisor.retiring is None)
+    await until(lambda: supervisor.retiring is None)
     assert lost == [(1, "ended")]
     assert supervisor.last_exit is not None
     assert (supervisor.last_exit.boot, supervisor.last_exit.reason) == (1, "test")
@@ -525,12 +508,12 @@ async def test_one_boot_retires_at_a_time(stages: Stages) -> None:
     await stage.supervisor.start()
     old, new = await _replaced(stage)
     stage.supervisor.request_restart("again", force=True)
-    await eventually(lambda: new.process_stats is not None)
+    await until(lambda: new.process_stats is not None)
     assert stage.supervisor.restart_pending == "again"
     assert list(stage.supervisor.boots) == [old, new]
     stage.busy = set()
     await stage.until("ready", boot=3)
-    await eventually(lambda: stage.supervisor.retiring is None)
+    await until(lambda: stage.supervisor.retiring is None)
 
 
 async def test_a_retiring_boot_has_a_deadline(stages: Stages) -> None:
@@ -541,7 +524,7 @@ async def test_a_retiring_boot_has_a_deadline(stages: Stages) -> None:
     await stage.supervisor.start()
     with capture_logs() as logs:
         await _replaced(stage)
-        await eventually(lambda: stage.supervisor.retiring is None)
+        await until(lambda: stage.supervisor.retiring is None)
     assert lost == [(1, "overdue")]
     assert stage.supervisor.overdue == 1
     assert [entry["boot"] for entry in logs if "are cut" in entry["event"]] == [1]
@@ -551,11 +534,11 @@ async def test_turns_that_wait_for_their_client_keep_a_boot_for_less_long(stages
     """They can go on in the next one."""
     stage = stages("child_healthy.py", restart_patience_seconds=0.5)
     await stage.supervisor.start()
-    old = await stage.supervisor.wait_boot(20)
+    old = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     stage.waiting = {old.number}
     stage.supervisor.request_restart("test")
-    await eventually(lambda: stage.supervisor.retiring is old)
-    await eventually(lambda: stage.supervisor.retiring is None)
+    await until(lambda: stage.supervisor.current is not old)
+    await until(lambda: stage.supervisor.retiring is None)
     assert stage.asked_with_waiting == [True, False]
 
 
@@ -567,7 +550,7 @@ async def test_a_retiring_boot_that_dies_is_lost_alone(stages: Stages) -> None:
     await stage.supervisor.start()
     old, new = await _replaced(stage)
     await _tell(old.client, "exit")
-    await eventually(lambda: stage.supervisor.retiring is None)
+    await until(lambda: stage.supervisor.retiring is None)
     assert lost == [(1, "exited")]
     assert stage.supervisor.current is new
     assert stage.supervisor.state == "ready"
@@ -575,12 +558,12 @@ async def test_a_retiring_boot_that_dies_is_lost_alone(stages: Stages) -> None:
 
 async def test_a_retiring_boot_that_hangs_is_ended(stages: Stages) -> None:
     """Its health is watched, too, and says nothing of the current one."""
-    stage = stages("child_healthy.py", health_timeout_seconds=0.5)
+    stage = stages("child_healthy.py", health_timeout_seconds=3.0)
     await stage.supervisor.start()
     old, _ = await _replaced(stage)
     assert old.pid is not None
     os.kill(old.pid, signal.SIGSTOP)
-    await eventually(lambda: stage.supervisor.retiring is None)
+    await until(lambda: stage.supervisor.retiring is None)
     assert stage.supervisor.last_exit is not None
     assert stage.supervisor.last_exit.reason == SILENT
     assert "degraded" not in stage.states
@@ -597,17 +580,17 @@ async def test_a_current_boot_that_dies_leaves_the_retiring_one(stages: Stages) 
     await stage.until("ready", boot=3)
     assert lost == [(2, "exited")]
     assert stage.supervisor.boots[0] is old
-    assert await old.client.health(timeout_seconds=5) == "fake"
+    assert await old.client.health(timeout_seconds=PATIENCE_SECONDS) == "fake"
 
 
 async def test_a_boot_that_dies_while_it_is_replaced(stages: Stages) -> None:
     """The one that was to follow it does so; there is nothing to retire."""
-    stage = stages("child_healthy.py", restart_first_delay_seconds=60.0)
+    stage = stages("child_healthy.py", restart_first_delay_seconds=3600.0)
     await stage.supervisor.start()
-    old = await stage.supervisor.wait_boot(20)
+    old = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     stage.busy = {1}
     stage.supervisor.request_restart("test")
-    await eventually(lambda: len(stage.supervisor.pids) == 2)
+    await until(lambda: len(stage.supervisor.pids) == 2)
     await _tell(old.client, "exit")
     await stage.until("ready", boot=2)
     assert stage.supervisor.retiring is None
@@ -617,18 +600,18 @@ async def test_a_replacement_that_does_not_start_costs_nothing(stages: Stages) -
     """The old boot goes on, and it is tried again."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
-    old = await stage.supervisor.wait_boot(20)
+    old = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     stage.busy = {1}
     works = stage.launcher.read_text()
     stage.launcher.write_text("#!/bin/sh\nexit 3\n")
     with capture_logs() as logs:
         stage.supervisor.request_restart("test")
-        await eventually(lambda: any("cannot be replaced" in entry["event"] for entry in logs))
+        await until(lambda: any("cannot be replaced" in entry["event"] for entry in logs))
     assert stage.supervisor.current is old
     assert stage.supervisor.restart_pending == "test"
     assert "backing_off" not in stage.states
     stage.launcher.write_text(works)
-    await eventually(lambda: stage.supervisor.retiring is old)
+    await until(lambda: stage.supervisor.retiring is old)
 
 
 @pytest.mark.parametrize("moment", ["retiring", "starting"])
@@ -636,13 +619,13 @@ async def test_stop_ends_both(stages: Stages, moment: str) -> None:
     """Whether the old one retires already or the next one only starts."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
-    await stage.supervisor.wait_boot(20)
+    await stage.supervisor.wait_boot(PATIENCE_SECONDS)
     stage.busy = {1}
     stage.supervisor.request_restart("test")
     if moment == "retiring":
-        await eventually(lambda: stage.supervisor.retiring is not None)
+        await until(lambda: stage.supervisor.retiring is not None)
     else:
-        await eventually(lambda: len(stage.supervisor.pids) == 2)
+        await until(lambda: len(stage.supervisor.pids) == 2)
     pids = list(stage.supervisor.pids)
     await stage.supervisor.stop()
     assert [pid for pid in pids if not _is_gone(pid)] == []
@@ -658,22 +641,22 @@ async def test_drain_keeps_a_retiring_boot(stages: Stages) -> None:
     stage.supervisor.request_restart("too late")
     assert list(stage.supervisor.boots) == [old, new]
     stage.busy = set()
-    await eventually(lambda: stage.supervisor.retiring is None)
+    await until(lambda: stage.supervisor.retiring is None)
     assert list(stage.supervisor.boots) == [new]
     assert stage.supervisor.boot == 2
 
 
 async def test_a_spare_takes_over_at_once(stages: Stages) -> None:
     """When the current boot dies the next one is there already, and another spare is made."""
-    stage = stages("child_healthy.py", spare=True, restart_first_delay_seconds=60.0)
+    stage = stages("child_healthy.py", spare=True, restart_first_delay_seconds=3600.0)
     await stage.supervisor.start()
-    first = await stage.supervisor.wait_boot(20)
-    await eventually(lambda: stage.supervisor._spare is not None)
+    first = await stage.supervisor.wait_boot(PATIENCE_SECONDS)
+    await until(lambda: stage.supervisor._spare is not None)
     assert list(stage.supervisor.boots) == [first]
     await _tell(first.client, "exit")
     await stage.until("ready", boot=2)
     assert "backing_off" in stage.states  # between the two, for a moment
-    await eventually(lambda: stage.supervisor._spare is not None)
+    await until(lambda: stage.supervisor._spare is not None)
     assert len(stage.supervisor.pids) == 2
 
 
@@ -681,12 +664,12 @@ async def test_a_planned_restart_takes_no_spare(stages: Stages) -> None:
     """A spare may run the program of before; it makes room for a new one."""
     stage = stages("child_healthy.py", spare=True)
     await stage.supervisor.start()
-    await eventually(lambda: stage.supervisor._spare is not None)
+    await until(lambda: stage.supervisor._spare is not None)
     old, new = await _replaced(stage)
     assert (old.number, new.number) == (1, 3)
     assert set(stage.supervisor.pids) == {old.pid, new.pid}
     stage.busy = set()
-    await eventually(lambda: stage.supervisor._spare is not None)
+    await until(lambda: stage.supervisor._spare is not None)
 
 
 async def test_heavy_child_is_replaced(stages: Stages) -> None:
@@ -704,7 +687,7 @@ async def test_stop_ends_stubborn_children_and_what_they_left(stages: Stages) ->
     """SIGTERM ignored ends in SIGKILL, and processes in sessions of their own are swept."""
     stage = stages("child_stubborn.py")
     await stage.supervisor.start()
-    await stage.supervisor.wait_ready(20)
+    await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     pid, left = stage.supervisor.pid, int((stage.files.cwd / "left.pid").read_text())
     assert pid is not None
     assert not _is_gone(left)
@@ -717,7 +700,7 @@ async def test_drain_keeps_the_client_and_refuses_newcomers(stages: Stages) -> N
     """While draining, running turns can still talk to the child, new ones cannot."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
-    client = await stage.supervisor.wait_ready(20)
+    client = await stage.supervisor.wait_ready(PATIENCE_SECONDS)
     stage.supervisor.drain()
     assert await stage.supervisor.wait_serving(0) is client
     with pytest.raises(ChildUnavailableError, match="draining"):
@@ -729,13 +712,13 @@ async def test_a_child_that_only_starts_is_drained_too(stages: Stages) -> None:
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
     await stage.until("starting")
-    waiting = asyncio.create_task(stage.supervisor.wait_ready(20))
+    waiting = asyncio.create_task(stage.supervisor.wait_ready(PATIENCE_SECONDS))
     await asyncio.sleep(0)
     stage.supervisor.drain()
     with pytest.raises(ChildUnavailableError, match="draining"):
         await waiting
     with pytest.raises(ChildUnavailableError, match="draining"):
-        await stage.supervisor.wait_serving(20)
+        await stage.supervisor.wait_serving(PATIENCE_SECONDS)
     await stage.until("draining")
     assert "ready" not in stage.states
     with pytest.raises(ChildUnavailableError, match="draining"):
@@ -746,16 +729,16 @@ async def test_a_child_that_answers_after_the_stop_is_not_ready(stages: Stages) 
     """The stop came while the health request was under way."""
     stage = stages("child_thoughtful.py")
     await stage.supervisor.start()
-    await eventually((stage.files.cwd / "asked").exists)
+    await until((stage.files.cwd / "asked").exists)
     await stage.supervisor.stop()
     assert stage.states == ["starting", "stopping", "stopped"]
 
 
 async def test_stop_while_backing_off_is_quick(stages: Stages) -> None:
     """Stopping does not sit out a long delay."""
-    stage = stages("child_crasher.py", restart_first_delay_seconds=60.0)
+    stage = stages("child_crasher.py", restart_first_delay_seconds=3600.0)
     await stage.supervisor.start()
     await stage.until("backing_off")
-    async with asyncio.timeout(3):
+    async with patience():
         await stage.supervisor.stop()
     assert stage.supervisor.state == "stopped"

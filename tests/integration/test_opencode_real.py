@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,13 @@ from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.wire.opencode_events import ChildEvent
+from tests.fakes.gate import Gate
 from tests.recordings.mcp_server import McpServer
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"
 CHAT, MESSAGES, LATE = "openai/chat:1", "claude-x", "late/model"
 MODELS = {CHAT: ModelEntry(CHAT), MESSAGES: ModelEntry(MESSAGES, wire="messages")}
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll until the condition holds; a process of somebody else sends no event."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 class Turn:
@@ -74,7 +69,10 @@ class World:
 
     def __init__(self, root: Path, session: aiohttp.ClientSession) -> None:
         self.root = root.resolve()
-        self.gateway = DemoGateway(models=[DemoModel(id=i) for i in (CHAT, MESSAGES, LATE)])
+        self.gate = Gate()
+        self.gateway = DemoGateway(
+            models=[DemoModel(id=i) for i in (CHAT, MESSAGES, LATE)], sleep=self.gate
+        )
         self.files = ChildFiles(self.root / "opencode")
         self.config_file = ConfigFile(self.files.config_file)
         settings = ChildSettings()
@@ -87,7 +85,7 @@ class World:
         )
         self.instances = Instances(
             config_file=self.config_file,
-            boot_provider=lambda: self.supervisor.wait_boot(60),
+            boot_provider=lambda: self.supervisor.wait_boot(PATIENCE_SECONDS),
             settings=settings,
             on_broken_config=self.supervisor.report_broken_config,
         )
@@ -102,7 +100,7 @@ class World:
         await self.config_file.register(MODELS)
         await self.supervisor.start()
         self.tasks.start("pump", self.pump.run())
-        await self.supervisor.wait_ready(60)
+        await self.supervisor.wait_ready(PATIENCE_SECONDS)
 
     async def close(self) -> None:
         """Take it down."""
@@ -121,7 +119,7 @@ class World:
     ) -> Turn:
         """Send a prompt; do not wait."""
         turn = Turn(session_id)
-        boot = await self.supervisor.wait_boot(60)
+        boot = await self.supervisor.wait_boot(PATIENCE_SECONDS)
         await self.pump.wait_connected(boot)
         self.pump.subscribe(boot, session_id, turn.take)
         await client.prompt_async(
@@ -136,7 +134,7 @@ class World:
 
     async def run(self, directory: Path, text: str, model: str = CHAT, **use: Any) -> Turn:
         """Run a whole turn in a new session."""
-        async with self.instances.use(directory, model, **use) as boot, asyncio.timeout(60):
+        async with self.instances.use(directory, model, **use) as boot, patience():
             session_id = await boot.client.create_session(directory, title="t")
             turn = await self.prompt(boot.client, session_id, text, model)
             await turn.ended.wait()
@@ -198,13 +196,14 @@ async def test_a_new_model_disturbs_no_running_turn(world: World) -> None:
         client = used.client
         session_id = await client.create_session(busy, title="t")
         slow = await world.prompt(client, session_id, "[[slow: 30x0.1 word]]")
-        await eventually(lambda: "word3" in slow.text)
+        await until(lambda: "word3" in slow.text)
         await world.config_file.register(MODELS | {LATE: ModelEntry(LATE)})
         fresh = await world.run(world.directory(), "[[say: new]]", LATE)
         old = await world.run(idle, "[[say: reloaded]]", LATE)
         assert not slow.ended.is_set()
         assert (fresh.text, old.text) == ("new", "reloaded")
-        async with asyncio.timeout(20):
+        world.gate.open()
+        async with patience():
             await slow.ended.wait()
     assert slow.errors == []
     assert slow.text.split() == [f"word{n + 1}" for n in range(30)]
@@ -261,11 +260,11 @@ async def test_permissions_wait_for_their_answer(world: World) -> None:
             permission=[{"permission": "bash", "pattern": "*", "action": "ask"}],
         )
         turn = await world.prompt(client, session_id, "[[bash: echo yes]] [[then]] [[say: done]]")
-        await eventually(lambda: any(e.type == "permission.asked" for e in turn.events))
+        await until(lambda: any(e.type == "permission.asked" for e in turn.events))
         (asked,) = (e.properties for e in turn.events if e.type == "permission.asked")
         assert (await client.session_status(directory))[session_id] == {"type": "busy"}
         await client.reply_permission(asked["id"], directory, reply="once")
-        async with asyncio.timeout(20):
+        async with patience():
             await turn.ended.wait()
     assert turn.text == "done"
 
@@ -277,9 +276,9 @@ async def test_abort_ends_the_turn(world: World) -> None:
         client = used.client
         session_id = await client.create_session(directory, title="t")
         turn = await world.prompt(client, session_id, "[[bash: touch on; sleep 600]]")
-        await eventually((directory / "on").exists)
+        await until((directory / "on").exists)
         await client.abort(session_id)
-        async with asyncio.timeout(20):
+        async with patience():
             await turn.ended.wait()
         assert turn.errors[0]["name"] == "MessageAbortedError"
         assert await client.session_status(directory) == {}
@@ -287,7 +286,7 @@ async def test_abort_ends_the_turn(world: World) -> None:
 
 async def test_errors_are_mapped(world: World) -> None:
     """The child's refusals carry its status, and a child that is not there is unavailable."""
-    client = await world.supervisor.wait_ready(60)
+    client = await world.supervisor.wait_ready(PATIENCE_SECONDS)
     with pytest.raises(ChildError) as caught:
         await client.messages("ses_missing")
     assert caught.value.upstream_status == 404
@@ -301,7 +300,7 @@ async def test_errors_are_mapped(world: World) -> None:
 
 async def test_raw_requests_pass_unchanged(world: World) -> None:
     """`forward` keeps path, query and status, for the API that is forwarded byte for byte."""
-    client = await world.supervisor.wait_ready(60)
+    client = await world.supervisor.wait_ready(PATIENCE_SECONDS)
     assert "/session/{sessionID}/prompt_async" in (await client.doc())["paths"]
     directory = world.directory()
     body = json.dumps({"title": "raw"}).encode()
@@ -326,7 +325,7 @@ async def test_poisoned_directory_is_healed_by_a_restart(world: World) -> None:
         async with world.instances.use(directory, CHAT):
             pass
     world.files.config_file.write_bytes(good)
-    await eventually(lambda: world.supervisor.boot == boot + 1)
+    await until(lambda: world.supervisor.boot == boot + 1)
     turn = await world.run(directory, "[[say: healed]]")
     assert turn.text == "healed"
 
@@ -343,13 +342,11 @@ async def test_crash_in_a_turn(world: World) -> None:
         cut = await world.prompt(
             client, session_id, "[[say: lost]] [[bash: echo $$ > pid; sleep 600]]"
         )
-        await eventually(
-            lambda: bool((directory / "pid").exists() and (directory / "pid").read_text())
-        )
+        await until(lambda: bool((directory / "pid").exists() and (directory / "pid").read_text()))
         shell = int((directory / "pid").read_text())
         assert world.supervisor.pid is not None
         os.kill(world.supervisor.pid, signal.SIGKILL)
-        await eventually(lambda: world.supervisor.boot == boot + 1)
+        await until(lambda: world.supervisor.boot == boot + 1)
     assert not psutil.pid_exists(shell)
     async with world.instances.use(directory, CHAT) as used:
         client = used.client
@@ -363,7 +360,7 @@ async def test_crash_in_a_turn(world: World) -> None:
         assert states == ["running"]
         assert not cut.ended.is_set()
         after = await world.prompt(client, session_id, "[[say: again]]")
-        async with asyncio.timeout(30):
+        async with patience():
             await after.ended.wait()
     assert after.text == "again"
 
@@ -378,7 +375,7 @@ async def test_stop_leaves_no_process(tmp_path: Path) -> None:
             client = used.client
             session_id = await client.create_session(directory, title="t")
             turn = await world.prompt(client, session_id, "[[bash: echo $$ > pid; sleep 600]]")
-            await eventually(
+            await until(
                 lambda: bool((directory / "pid").exists() and (directory / "pid").read_text())
             )
             child = world.supervisor.pid
@@ -396,7 +393,7 @@ async def test_killed_sidecar_leaves_no_opencode(tmp_path: Path) -> None:
         sys.executable, str(OWNER), str(tmp_path), stdout=asyncio.subprocess.PIPE
     )
     assert owner.stdout is not None
-    async with asyncio.timeout(60):
+    async with patience():
         ready = b""
         while not ready.startswith(b"READY"):
             ready = await owner.stdout.readline()
@@ -405,8 +402,8 @@ async def test_killed_sidecar_leaves_no_opencode(tmp_path: Path) -> None:
     shell = int((tmp_path / "work" / "pid").read_text())
     owner.kill()
     await owner.wait()
-    await eventually(lambda: not _runs(child), 5)
-    await eventually(lambda: not _runs(shell), 5)
+    await until(lambda: not _runs(child))
+    await until(lambda: not _runs(shell))
 
 
 def _runs(pid: int) -> bool:

@@ -25,7 +25,8 @@ from sidecar.store.postgres import PostgresStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 
-LEASE_SECONDS = 30.0
+LEASE_SECONDS = 3600.0
+"""Nothing renews a lease here, and none runs out: a pod dies when the test says so."""
 
 Pods = Callable[..., Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sidecar.store.postgres_schema import migrate
 from sidecar.store.sqlite import SqliteStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 def insert(name: str) -> Any:
@@ -111,10 +113,16 @@ async def test_conflicting_transactions_are_repeated(store: PostgresStore) -> No
     await store.write(insert("a"))
     await store.write(insert("b"))
 
+    both_hold_one = threading.Barrier(2)
+
     def crossing(first: str, second: str) -> Any:
+        runs: list[int] = []
+
         def job(connection: Connection) -> None:
             connection.lock_row("agents", first)
-            connection.execute("SELECT pg_sleep(0.3)")
+            runs.append(1)
+            if len(runs) == 1:  # the victim is run again, when the other one is done
+                both_hold_one.wait(PATIENCE_SECONDS)
             connection.lock_row("agents", second)
             connection.execute("UPDATE agents SET version = version + 1 WHERE id = ?", (first,))
 
@@ -130,25 +138,27 @@ async def test_conflicting_transactions_are_repeated(store: PostgresStore) -> No
 
 async def test_a_crash_of_the_server_loses_and_doubles_nothing(fragile: PostgresCluster) -> None:
     """Appends go on while the server is crashed and started: each event is there once, in order."""
-    store = PostgresStore(fragile.url(), patience_seconds=60)
+    store = PostgresStore(fragile.url(), patience_seconds=PATIENCE_SECONDS)
     await store.open()
     session_id = await new_session(store)
     log, head, stop = EventLog(database=store), Head(0, 0), asyncio.Event()
 
-    async def append() -> int:
-        count = 0
+    count = 0
+
+    async def append() -> None:
+        nonlocal count
         while not stop.is_set():
             await log.append(session_id, head, [Draft("agent.message", {"n": count})])
             count += 1
-        return count
 
     appending = asyncio.create_task(append())
     for _ in range(3):
-        await asyncio.sleep(0.3)  # the load's length; nothing is concluded from it
+        reached = count + 10
+        await until(lambda: count >= reached)  # noqa: B023  # called at once
         await asyncio.to_thread(fragile.stop, "immediate")
         await asyncio.to_thread(fragile.start)
     stop.set()
-    count = await appending
+    await appending
     stored = [event.body["n"] async for event in log.events_after(session_id, 0)]
     assert stored == list(range(count))
     assert store.reconnects >= 3

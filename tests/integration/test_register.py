@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.lap_registry import MASTER_KEY, FakeLap
+from tests.waiting import PATIENCE_SECONDS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "register.py"
 RUNTIME_KEY = 'a "runtime" key'
@@ -23,7 +24,7 @@ async def run(**variables: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
     return process.returncode or 0, output.decode()
 
 

@@ -15,6 +15,7 @@ from sidecar.demo_gateway import DemoGateway
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.relay_events import RelayEvent
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
+from tests.waiting import PATIENCE_SECONDS, patience
 
 KEY = "real-gateway-key-77"
 MakeRelay = Callable[..., Awaitable[Relay]]
@@ -32,7 +33,7 @@ class Listener:
         self._changed.set()
 
     async def ended(self) -> ModelRequestEnded:
-        async with asyncio.timeout(10):
+        async with patience():
             while True:
                 for event in self.events:
                     if isinstance(event, ModelRequestEnded):
@@ -254,13 +255,15 @@ async def test_a_broken_listener_harms_nobody(relay: Relay, http: aiohttp.Client
 async def test_chunks_are_not_held_back(relay: Relay, http: aiohttp.ClientSession) -> None:
     """What the gateway has sent is with the child while the stream is still open."""
     body = chat("[[say: early]][[hang]]")
-    async with http.post(
-        f"{relay.url}/chat/completions", json=body, headers=bearer(relay.token)
-    ) as response:
-        async with asyncio.timeout(5):
-            received = b""
-            while b"early" not in received:
-                received += await response.content.readany()
+    async with (
+        http.post(
+            f"{relay.url}/chat/completions", json=body, headers=bearer(relay.token)
+        ) as response,
+        patience(),
+    ):
+        received = b""
+        while b"early" not in received:
+            received += await response.content.readany()
 
 
 @pytest.mark.parametrize(
@@ -378,7 +381,7 @@ async def test_hanging_up_is_heard_upstream(
     ended = await listener.ended()
     assert ended.failure is not None
     assert ended.failure.kind == "cancelled"
-    await asyncio.wait_for(gateway.close(), 5)
+    await asyncio.wait_for(gateway.close(), PATIENCE_SECONDS)
 
 
 async def test_bodies_that_are_not_json_pass(

@@ -27,6 +27,7 @@ from tests.fakes.gateway_scripted import (
     json_answer,
     named_sse,
 )
+from tests.waiting import patience
 
 KEY = "real-gateway-key-77"
 PATH = "/v1/chat/completions"
@@ -51,11 +52,13 @@ class Wire:
         """Send a streaming request; return the answer and its body."""
         body = {"model": CHAT_MODEL, "messages": [], "stream": True}
         headers |= {"authorization": f"Bearer {self.relay.token}"}
-        async with asyncio.timeout(20):
-            async with self._http.post(
+        async with (
+            patience(),
+            self._http.post(
                 f"{self.relay.url}/{path}", json=body, headers=headers, allow_redirects=False
-            ) as response:
-                return response, await response.read()
+            ) as response,
+        ):
+            return response, await response.read()
 
 
 @pytest.fixture
@@ -168,7 +171,7 @@ async def test_an_answer_is_over_before_its_connection(
     gateway.reply = lambda _r: chat_text("hi", stays_open=True)
     _, body = await wire.ask()
     assert body.endswith(b"data: [DONE]\n\n")
-    async with asyncio.timeout(10):
+    async with patience():
         await gateway.left.wait()
     assert (await wire.ended.get()).failure is None
 

@@ -16,6 +16,7 @@ from sidecar.managed.sessions.retention import Retention
 from sidecar.store.interface import Connection
 from sidecar.store.sqlite import SqliteStore
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -133,12 +134,13 @@ async def test_a_store_that_fails_does_not_end_it(tmp_path: Path) -> None:
         )
         with capture_logs() as logs:
             running = asyncio.create_task(retention.run())
-            async with asyncio.timeout(10):
-                while not any(entry["log_level"] == "warning" for entry in logs):
-                    await asyncio.sleep(0.01)
-                await another.open()
-                while await status(http, f"/v1/agents/{agent}") == 200:
-                    await asyncio.sleep(0.01)
+            await until(lambda: any(entry["log_level"] == "warning" for entry in logs))
+            await another.open()
+
+            async def is_gone() -> bool:
+                return await status(http, f"/v1/agents/{agent}") != 200
+
+            await until(is_gone)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await another.close()

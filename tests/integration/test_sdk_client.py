@@ -48,10 +48,12 @@ from tests.fakes.anthropic_api import (
 )
 from tests.fakes.cursor_api import V1_OBJECTS, CursorApi
 from tests.fakes.gemini_api import GeminiApi
+from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "cur_0123456789abcdef"
-QUICK = RequestPolicy(max_retries=0, request_timeout_seconds=0.3)
+ONCE = RequestPolicy(max_retries=0)
+IMPATIENT = RequestPolicy(max_retries=0, request_timeout_seconds=0.3)
 
 Serve = Callable[[VendorFake], Any]
 
@@ -113,8 +115,9 @@ async def test_every_fault_is_typed_for_every_runtime(
     fake = fakes[name]
     fake.faults.append(fault)
     url = await serve(fake)
+    policy = IMPATIENT if fault.hangs else ONCE
     async with AsyncClient(
-        api_keys={name: SECRET}, base_urls={name: url}, environ={}, policy=QUICK
+        api_keys={name: SECRET}, base_urls={name: url}, environ={}, policy=policy
     ) as client:
         with pytest.raises(kind) as caught:
             await client.models.list(name)
@@ -151,7 +154,7 @@ async def test_an_answer_that_is_not_http_does_not_leak_the_key() -> None:
     port = server.sockets[0].getsockname()[1]
     async with (
         server,
-        AsyncClient(**cursor_settings(f"http://127.0.0.1:{port}", SECRET, policy=QUICK)) as client,
+        AsyncClient(**cursor_settings(f"http://127.0.0.1:{port}", SECRET, policy=ONCE)) as client,
     ):
         with pytest.raises(UnavailableError) as caught:
             await client.models.list("cursor")
@@ -164,7 +167,7 @@ async def test_an_answer_that_is_not_http_does_not_leak_the_key() -> None:
 async def test_a_refused_connection_is_unavailable(unused_tcp_port: int) -> None:
     """Nothing listens: the error names the host and is not a time-out."""
     url = f"http://127.0.0.1:{unused_tcp_port}"
-    async with AsyncClient(**cursor_settings(url, SECRET, policy=QUICK)) as client:
+    async with AsyncClient(**cursor_settings(url, SECRET, policy=ONCE)) as client:
         with pytest.raises(UnavailableError, match=f"cannot reach 127.0.0.1:{unused_tcp_port}"):
             await client.models.list("cursor")
 
@@ -192,7 +195,7 @@ async def test_list_all_keeps_failures_apart(serve: Serve) -> None:
         api_keys={"cursor": good.key, "anthropic": bad.key},
         base_urls={"cursor": await serve(good), "anthropic": await serve(bad)},
         environ={},
-        policy=QUICK,
+        policy=ONCE,
     ) as client:
         everything = await client.models.list_all()
 
@@ -213,7 +216,7 @@ async def test_list_all_asks_all_runtimes_at_once(serve: Serve) -> None:
         api_keys={name: fake.key for name, fake in fakes.items()}, base_urls=urls, environ={}
     ) as client:
         asked = asyncio.ensure_future(client.models.list_all(["cursor", "anthropic"]))
-        async with asyncio.timeout(10):
+        async with patience():
             await asyncio.gather(*(fake.hanging.wait() for fake in fakes.values()))
         for fake in fakes.values():
             fake.release()
@@ -357,14 +360,14 @@ async def test_the_systems_proxy_is_used_but_for_loopback(serve: Serve) -> None:
     proxy = await serve(api)
     environ = {"http_proxy": proxy, "ANTHROPIC_API_KEY": "k"}
     far = environ | {"ANTHROPIC_BASE_URL": "http://anthropic.invalid"}
-    async with AsyncClient(environ=far, policy=QUICK) as client:
+    async with AsyncClient(environ=far, policy=ONCE) as client:
         assert [model.id for model in await client.models.list("anthropic")] == ["claude-one"]
-    async with AsyncClient(environ=far, policy=QUICK, use_system_proxy=False) as client:
+    async with AsyncClient(environ=far, policy=ONCE, use_system_proxy=False) as client:
         with pytest.raises(UnavailableError):
             await client.models.list("anthropic")
 
     nowhere = {"http_proxy": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "k"}
-    async with AsyncClient(environ=nowhere, base_urls={"anthropic": proxy}, policy=QUICK) as client:
+    async with AsyncClient(environ=nowhere, base_urls={"anthropic": proxy}, policy=ONCE) as client:
         assert await client.models.list("anthropic")
 
     with pytest.raises(InvalidSettingError, match="http_proxy"):

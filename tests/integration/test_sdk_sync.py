@@ -18,6 +18,7 @@ import pytest
 from sidecar.sdk import Client, ClientClosedError, ModelPage
 from tests.fakes.anthropic_api import Fault, serving_in_a_thread
 from tests.fakes.cursor_api import CursorApi
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,10 +95,10 @@ def test_closing_frees_a_thread_that_waits(threaded_cursor: tuple[CursorApi, str
     client = Client(**cursor_settings(url, fake.key))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.models.list, "cursor")
-        assert fake.arrived.wait(10)
+        assert fake.arrived.wait(PATIENCE_SECONDS)
         client.close()
         with pytest.raises(ClientClosedError, match="during the call"):
-            waiting.result(timeout=10)
+            waiting.result(timeout=PATIENCE_SECONDS)
 
 
 def test_a_forgotten_client_is_closed_by_the_collector(
@@ -151,7 +152,7 @@ def test_a_forked_child_is_told_instead_of_hanging(threaded_cursor: tuple[Cursor
         process = forking.Process(target=child, daemon=True)
         process.start()
         try:
-            assert receive.poll(10)
+            assert receive.poll(PATIENCE_SECONDS)
             assert "fork" in receive.recv()
         finally:
             process.kill()

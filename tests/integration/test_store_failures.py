@@ -17,6 +17,7 @@ from sidecar.store.interface import Connection, Store, StoreError
 from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import text_of, types_of, user_message
 from tests.stores import ENGINES, open_store
+from tests.waiting import PATIENCE_SECONDS, until
 
 T = TypeVar("T")
 
@@ -57,19 +58,17 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 async def until_idle(database: Store, session_id: str, count: int) -> list[dict[str, Any]]:
     """Wait for that many turns to end; return the session's events."""
-    async with asyncio.timeout(20):
-        while True:
-            events = await history(database, session_id)
-            if types_of(events).count("session.status_idle") == count:
-                return events
-            await asyncio.sleep(0.02)
+
+    async def ended() -> list[dict[str, Any]]:
+        events = await history(database, session_id)
+        return events if types_of(events).count("session.status_idle") == count else []
+
+    return await until(ended)
 
 
 async def started(engine: SessionEngine, session_id: str, child: ScriptedChild) -> None:
     """Wait until the child has the prompt."""
-    async with asyncio.timeout(5):
-        while not child.prompts:
-            await asyncio.sleep(0.005)
+    await until(lambda: child.prompts)
 
 
 async def test_a_send_that_cannot_be_stored_leaves_the_running_turn_its_session(
@@ -130,9 +129,7 @@ async def test_a_turn_is_not_begun_again_while_the_disk_is_full(database: FlakyS
     database.is_full = True
     with capture_logs() as logs:
         child.tell(ModelRequestStarted("req_1"))
-        async with asyncio.timeout(5):
-            while not any(line["event"] == "store still failing" for line in logs):
-                await asyncio.sleep(0.005)
+        await until(lambda: any(line["event"] == "store still failing" for line in logs))
     assert child.reloads == [False]
     database.is_full = False
     events = await until_idle(database, session_id, 1)
@@ -169,17 +166,14 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
     for session_id in sessions:
         turn = (await before.actor(session_id)).turn
         assert turn is not None
-        while turn.is_preparing:
-            await asyncio.sleep(0.005)
+        await until(lambda: not turn.is_preparing)  # noqa: B023  # called at once
     await before._tasks.close()  # as SIGKILL would: nothing is settled
 
     after = make_engine(database, ScriptedChild())
     database.is_failing = True
     with capture_logs() as logs:
         recovering = asyncio.create_task(after.recover())
-        async with asyncio.timeout(5):
-            while not any(line["event"] == "store failing at recovery" for line in logs):
-                await asyncio.sleep(0.005)
+        await until(lambda: any(line["event"] == "store failing at recovery" for line in logs))
     database.is_failing = False
     await recovering
     await database.write(lambda c: c.execute("DELETE FROM sessions WHERE id = ?", sessions[:1]))
@@ -196,10 +190,9 @@ async def test_a_message_never_overtakes_those_that_wait(database: FlakyStore) -
     await send(engine, session_id, user_message("first"))
     await started(engine, session_id, child)
     await send(engine, session_id, user_message("second"))
-    draining = asyncio.create_task(engine.drain(5))
+    draining = asyncio.create_task(engine.drain(PATIENCE_SECONDS))
     actor = await engine.actor(session_id)
-    while actor.may_start():
-        await asyncio.sleep(0.005)
+    await until(lambda: not actor.may_start())
     child.finish(child.prompts[0])
     await until_idle(database, session_id, 1)
     await send(engine, session_id, user_message("third"))

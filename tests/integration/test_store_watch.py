@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos.target import Target
 from tests.integration.test_body_bounds import served
+from tests.waiting import patience
 
 _FAILING = """
 CREATE TRIGGER failing_check BEFORE UPDATE ON key_check BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;
@@ -19,7 +20,7 @@ CREATE TRIGGER failing_environments BEFORE INSERT ON environments
 
 async def health(target: Target, wanted: bool) -> None:
     """Wait for what `/health` and `/readyz` say of the store."""
-    async with asyncio.timeout(60):
+    async with patience():
         while True:
             ready = (await target.call("GET", "/readyz")).json
             if ("store" not in ready) is wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -13,18 +12,13 @@ from sidecar.store.interface import Store
 from tests.event_rules import check_events
 from tests.fakes.scripted_child import ScriptedChild, history, make_engine, new_session, send
 from tests.harness import text_of, types_of, user_message
-
-
-async def _eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
+from tests.waiting import PATIENCE_SECONDS, patience, until
 
 
 async def _until_idle(engine: SessionEngine, session_id: str) -> None:
     turn = (await engine.actor(session_id)).turn
     if turn is not None:
-        async with asyncio.timeout(30):
+        async with patience():
             await turn.done.wait()
 
 
@@ -34,9 +28,9 @@ async def _one_runs_one_waits(
     engine = make_engine(database, child, max_running=1, **settings)
     first, second = await new_session(database), await new_session(database)
     await send(engine, first, user_message("go"))
-    await _eventually(lambda: len(child.prompts) == 1)
+    await until(lambda: len(child.prompts) == 1)
     await send(engine, second, user_message("go"))
-    await _eventually(lambda: engine.places.waiting == 1)
+    await until(lambda: engine.places.waiting == 1)
     return engine, first, second
 
 
@@ -81,15 +75,17 @@ async def test_a_turn_that_waits_survives_a_stop(database: Store) -> None:
     """The drain does not wait for it, and the next start runs it."""
     child = ScriptedChild("works on")
     engine, first, second = await _one_runs_one_waits(database, child)
-    draining = asyncio.create_task(engine.drain(30))
+    draining = asyncio.create_task(engine.drain(PATIENCE_SECONDS))
     child.finish(child.prompts[0])
     await draining
     assert "session.status_idle" not in types_of(await history(database, second))
     again = make_engine(database, ScriptedChild("answers"), max_running=1)
     await again.recover()
-    async with asyncio.timeout(30):
-        while "session.status_idle" not in types_of(await history(database, second)):
-            await asyncio.sleep(0.01)
+
+    async def is_over() -> bool:
+        return "session.status_idle" in types_of(await history(database, second))
+
+    await until(is_over)
     await again.drain(0.1)
     check_events(await history(database, first))
     check_events(await history(database, second))

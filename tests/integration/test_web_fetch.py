@@ -87,14 +87,14 @@ async def test_a_page_that_is_nested_deeply_is_read_as_text(
 
 async def test_a_page_made_to_break_its_reader_is_given_up(site: Site) -> None:
     """The program that converts it is ended, and the sidecar goes on."""
-    async with WebFetcher.open(WebSettings(**LOCAL, timeout_seconds=60), Proxies({})) as fetcher:
+    async with WebFetcher.open(WebSettings(**LOCAL), Proxies({})) as fetcher:
         assert "cannot be converted" in await refusal(fetcher, site.url("/monster"))
         assert (await fetcher.fetch(site.url("/page"), rules=ANY)).text
 
 
 async def test_bounds(site: Site) -> None:
     """Size, also of what is packed small; time; redirects; characters."""
-    small = WebSettings(**LOCAL, max_bytes=1_000_000, timeout_seconds=5, max_text_chars=1000)
+    small = WebSettings(**LOCAL, max_bytes=1_000_000, max_text_chars=1000)
     async with WebFetcher.open(small, Proxies({})) as fetcher:
         for path in ("/large", "/bomb"):
             assert "larger than 1000000 bytes" in await refusal(fetcher, site.url(path))
@@ -158,7 +158,7 @@ def test_what_an_entry_means(entry: str, url: str, is_covered: bool) -> None:
 )
 async def test_only_public_addresses_are_reached(site: Site, host: str) -> None:
     """However the address is written. Nothing arrives."""
-    async with WebFetcher.open(WebSettings(timeout_seconds=5), Proxies({})) as fetcher:
+    async with WebFetcher.open(WebSettings(), Proxies({})) as fetcher:
         why = await refusal(fetcher, site.url("/page", host=host))
     assert "not a public one" in why or "canonical" in why, why
     assert site.asked == []
@@ -183,7 +183,7 @@ async def test_a_name_that_changes_its_address(site: Site, monkeypatch: pytest.M
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert look_up()[0][4][0] == "93.184.215.14"
-    async with WebFetcher.open(WebSettings(timeout_seconds=5), Proxies({})) as fetcher:
+    async with WebFetcher.open(WebSettings(), Proxies({})) as fetcher:
         assert "not a public one" in await refusal(fetcher, site.url("/page", host="rebind.test"))
     assert site.asked == []
 
@@ -210,7 +210,7 @@ async def test_what_is_no_url_to_fetch(fetcher: WebFetcher, url: str, says: str)
 async def test_through_a_company_proxy(site: Site) -> None:
     """The proxy is asked, and a name that leads inside from here is refused before it is."""
     proxy = URL(site.url("", host="127.0.0.1"))
-    async with WebFetcher.open(WebSettings(timeout_seconds=5), Proxies({"http": proxy})) as fetcher:
+    async with WebFetcher.open(WebSettings(), Proxies({"http": proxy})) as fetcher:
         page = await fetcher.fetch("http://only-the-proxy-knows.test/page", rules=ANY)
         assert "Some **bold** text" in page.text
         assert site.asked == ["only-the-proxy-knows.test/page"]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from sidecar.processes.connections import is_from_below, may_be_held_below
+from tests.waiting import PATIENCE_SECONDS
 
 _PROGRAM = """
 import socket, sys
@@ -41,7 +42,7 @@ def test_a_process_below_is_found(host: str, is_detached: bool) -> None:
             start_new_session=is_detached,
         )
         try:
-            server.settimeout(30)
+            server.settimeout(PATIENCE_SECONDS)
             connection, theirs = server.accept()
             with connection:
                 ours = connection.getsockname()[:2]

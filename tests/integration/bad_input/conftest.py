@@ -1,17 +1,14 @@
 """One sidecar for all of these tests. Its child is a program that never becomes ready: none is needed."""
 
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from sidecar.demo_gateway import DemoGateway
+from tests.fakes.small_sidecar import fake_child
 from tests.harness import GATEWAY_KEY, http_client, make_settings, sidecar_for
 from tests.integration.bad_input.server import AGENT, Server
 from tests.stores import ENGINES, on_postgres
-
-NEVER_READY = Path(__file__).parents[2] / "fakes" / "child_never_ready.py"
 
 
 @pytest.fixture(scope="package")
@@ -27,12 +24,8 @@ async def server(
     request: pytest.FixtureRequest, gateway: DemoGateway, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
     root = tmp_path_factory.mktemp("bad_input")
-    child = root / "opencode"
-    child.write_text(f'#!/bin/sh\nexec {sys.executable} {NEVER_READY} "$@"\n')
-    child.chmod(0o755)
-    settings = make_settings(
-        root / "data", gateway.url, child={"binary": child, "drain_seconds": 0.1}
-    )
+    child = {"binary": fake_child(root, "child_never_ready.py"), "drain_seconds": 0.1}
+    settings = make_settings(root / "data", gateway.url, child=child)
     if request.param == "postgres":
         settings = on_postgres(settings, request.getfixturevalue("postgres"))
     async with sidecar_for(settings, is_ready=False) as sidecar:

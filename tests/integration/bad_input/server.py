@@ -15,6 +15,7 @@ from sidecar.config import StorageSettings
 from sidecar.ids import new_id
 from tests.harness import RUNTIME_KEY
 from tests.raw_client import RawClient
+from tests.waiting import PATIENCE_SECONDS
 
 TABLES = ("agents", "agent_versions", "environments", "sessions", "events", "queued_events")
 AGENT = {"name": "a", "model": "openai/gpt-4o"}
@@ -89,7 +90,7 @@ async def speak(
             + body
         )
         await writer.drain()
-        raw = await asyncio.wait_for(reader.read(), 10)
+        raw = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
     finally:
         writer.close()
     head, _, rest = raw.partition(b"\r\n\r\n")

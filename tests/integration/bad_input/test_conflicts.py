@@ -10,6 +10,7 @@ from tests.integration.bad_input.server import (
     AGENT,
     Server,
 )
+from tests.waiting import patience
 
 
 async def test_conflicts_tell_the_sdk_not_to_retry(server: Server, agent: str, place: str) -> None:
@@ -118,7 +119,7 @@ async def test_a_stream_has_no_head(server: Server, session: str, tail: str) -> 
     """It would never end."""
     (thread,) = (await server.raw.call("GET", f"/v1/sessions/{session}/threads"))["data"]
     path = f"/v1/sessions/{session}/{tail.format(thread=thread['id'])}"
-    async with asyncio.timeout(5), server.http.head(path) as response:
+    async with patience(), server.http.head(path) as response:
         assert (response.status, response.headers["allow"]) == (405, "GET")
     async with server.http.head(f"/v1/sessions/{session}/events") as response:
         assert response.status == 200

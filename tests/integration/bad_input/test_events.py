@@ -75,5 +75,5 @@ async def test_events_while_the_child_is_away_are_kept(
         assert await server.raw.status(made["id"]) == "running"
         assert accepted in await server.raw.events(made["id"])
         await server.raw.interrupt(made["id"])
-        ending = await reader.until("session.status_idle", seconds=10)
+        ending = await reader.until("session.status_idle")
     assert ending[-1]["stop_reason"] == {"type": "end_turn"}

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.harness import RUNTIME_KEY
 from tests.integration.bad_input.server import Server
+from tests.waiting import PATIENCE_SECONDS
 
 KEY = f"x-api-key: {RUNTIME_KEY}\r\n".encode()
 BODY = b"content-type: application/json\r\ncontent-length: 2\r\n"
@@ -23,7 +24,9 @@ async def answer_to(server: Server, raw: bytes) -> tuple[int, dict[str, str], An
     try:
         writer.write(raw)
         await writer.drain()
-        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)).partition(
+            b"\r\n\r\n"
+        )
     finally:
         writer.close()
     status, *lines = head.decode("latin-1").split("\r\n")
