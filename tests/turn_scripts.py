@@ -18,7 +18,7 @@ import hypothesis.strategies as st
 from sidecar.managed.agents.toolsets import expand
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.model_requests import FailureKind, ModelRequestEnded, RequestFailure, Usage
-from sidecar.wire.managed import AgentCreate
+from sidecar.wire.agents import AgentCreate
 
 PROMPT, SESSION = "msg_prompt", "ses_1"
 KINDS = {"allow": "read", "ask": "bash", "custom": "custom_lookup", "mcp": "hub_find"}

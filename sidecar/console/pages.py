@@ -27,7 +27,8 @@ from sidecar.http.queries import ListQuery, OneOf, QueryModel, WholeNumber, pars
 from sidecar.http.routes import check_method
 from sidecar.managed.common.pagination import Query
 from sidecar.managed.sessions.service import Filters
-from sidecar.wire.managed import AgentCreate, EnvironmentCreate
+from sidecar.wire.agents import AgentCreate
+from sidecar.wire.environments import EnvironmentCreate
 from sidecar.wire.sessions import SessionCreate
 
 if TYPE_CHECKING:

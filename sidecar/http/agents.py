@@ -9,7 +9,7 @@ from sidecar.http import declare
 from sidecar.http.operations import AgentId, Answer, Anything
 from sidecar.http.queries import AgentVersion, CreatedAtBounds, Flag, ListQuery, QueryModel
 from sidecar.managed.agents.agents import Agents
-from sidecar.wire.managed import AgentCreate, AgentUpdate
+from sidecar.wire.agents import AgentCreate, AgentUpdate
 from sidecar.wire.objects.agents import AgentObject
 from sidecar.wire.objects.common import Page
 

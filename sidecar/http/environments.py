@@ -7,7 +7,7 @@ from sidecar.http import declare
 from sidecar.http.operations import Answer, Anything, EnvironmentId
 from sidecar.http.queries import Flag, LargeListQuery
 from sidecar.managed.agents.environments import Environments
-from sidecar.wire.managed import EnvironmentCreate, EnvironmentUpdate
+from sidecar.wire.environments import EnvironmentCreate, EnvironmentUpdate
 from sidecar.wire.objects.agents import Deleted, EnvironmentObject
 from sidecar.wire.objects.common import Page
 

@@ -22,7 +22,8 @@ from pydantic_core import core_schema
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.common import timestamps
 from sidecar.managed.common.pagination import MAX_PAGE_CHARS, Order, Query
-from sidecar.wire.managed import FIELD_CODES, MODEL_REQUIRED
+from sidecar.wire.agents import MODEL_REQUIRED
+from sidecar.wire.fields import FIELD_CODES
 from sidecar.wire.problems import Problem, problems_of
 
 M = TypeVar("M", bound=BaseModel)

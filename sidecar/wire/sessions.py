@@ -12,22 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from sidecar.wire.managed import (
-    MODEL_REQUIRED,
+from sidecar.wire.agents import MODEL_REQUIRED, ModelParam, Skills, System
+from sidecar.wire.fields import (
     Body,
     Items,
     LeftOut,
-    McpServers,
     Metadata,
     MetadataPatch,
-    ModelParam,
-    Skills,
-    System,
-    Tools,
     Version,
     check_token,
     refused,
 )
+from sidecar.wire.tools import McpServers, Tools
 
 MAX_INITIAL_EVENTS = 50
 MAX_EVENTS_PER_SEND = 1000

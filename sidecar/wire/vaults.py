@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 from yarl import URL
 
-from sidecar.wire.managed import Body, LeftOut, Metadata, MetadataPatch, check_token
+from sidecar.wire.fields import Body, LeftOut, Metadata, MetadataPatch, check_token
 from sidecar.wire.problems import shown
 
 AUTH_TYPES = ("static_bearer", "environment_variable")

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from sidecar.errors import InvalidRequestError
 from sidecar.http.queries import parse
-from sidecar.wire.managed import AgentCreate, AgentUpdate, EnvironmentCreate, EnvironmentUpdate
+from sidecar.wire.agents import AgentCreate, AgentUpdate
+from sidecar.wire.environments import EnvironmentCreate, EnvironmentUpdate
 from sidecar.wire.problems import kind_of
 from sidecar.wire.sessions import EventsSend, ResourceUpdate, SessionCreate, SessionUpdate
 from sidecar.wire.vaults import CredentialCreate, CredentialUpdate, VaultCreate, VaultUpdate

@@ -8,22 +8,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sidecar.wire import managed, sessions, vaults
+from sidecar.wire import agents, environments, sessions, tools, vaults
+from sidecar.wire.fields import Body
 
 MANY_PAIRS = dict.fromkeys(map(str, range(50_000)), 1)
 MODELS = sorted(
     {
         value
-        for module in (managed, sessions, vaults)
+        for module in (agents, environments, sessions, tools, vaults)
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, managed.Body)
+        if isinstance(value, type) and issubclass(value, Body)
     }
-    - {managed.Body},
+    - {Body},
     key=lambda model: model.__name__,
 )
 
 
-def schemas_of(model: type[managed.Body]) -> Iterator[dict[str, Any]]:
+def schemas_of(model: type[Body]) -> Iterator[dict[str, Any]]:
     """Yield every pydantic-core schema of the model."""
     model.model_rebuild(force=True)  # they are built at the first use
     yield from schemas_inside(model.__pydantic_core_schema__)
@@ -42,7 +43,7 @@ def schemas_inside(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_list_ends_at_its_first_wrong_item(model: type[managed.Body]) -> None:
+def test_a_list_ends_at_its_first_wrong_item(model: type[Body]) -> None:
     """A million wrong items are one error, not a million of which three are shown."""
     lists = [
         schema
@@ -65,12 +66,12 @@ def test_the_lists_are_found() -> None:
             sessions.EventsSend,
             {"events": [{"type": "user.message", "content": [{}] * 10_000}] * 900},
         ),
-        (managed.AgentCreate, {"name": "a", "model": "m", "metadata": MANY_PAIRS}),
-        (managed.AgentUpdate, {"metadata": MANY_PAIRS}),
+        (agents.AgentCreate, {"name": "a", "model": "m", "metadata": MANY_PAIRS}),
+        (agents.AgentUpdate, {"metadata": MANY_PAIRS}),
         (sessions.SessionCreate, {"agent": "a", "environment_id": "e", "vault_ids": [0] * 50_000}),
     ],
 )
-def test_errors_are_few_however_much_is_wrong(model: type[managed.Body], body: Any) -> None:
+def test_errors_are_few_however_much_is_wrong(model: type[Body], body: Any) -> None:
     """Numbers are checked before values, and values only to the first that is wrong."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.agents.toolsets import check_fit, expand, offered
 from sidecar.managed.turns.tool_plan import CHILD_TOOLS, ToolPlan, sanitise
-from sidecar.wire.managed import AgentCreate
+from sidecar.wire.agents import AgentCreate
 
 TOOLSET = {"type": "agent_toolset_20260401"}
 PLATFORM = {"type": "url", "name": "platform", "url": "http://platform/mcp"}

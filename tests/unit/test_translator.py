@@ -14,7 +14,7 @@ from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.turns.translator import TurnTranslator
 from sidecar.model_requests import Usage
-from sidecar.wire.managed import AgentCreate
+from sidecar.wire.agents import AgentCreate
 from tests.turn_scripts import new_ids
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "opencode"

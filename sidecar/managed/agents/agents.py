@@ -15,13 +15,8 @@ from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.naming import ModelRef
 from sidecar.store.interface import Connection, Row, Store
-from sidecar.wire.managed import (
-    AgentCreate,
-    AgentUpdate,
-    McpServer,
-    ModelConfig,
-    Tool,
-)
+from sidecar.wire.agents import AgentCreate, AgentUpdate, ModelConfig
+from sidecar.wire.tools import McpServer, Tool
 
 ResolveModel = Callable[[str], Awaitable[ModelRef]]
 """Resolves what a client typed and registers it with the child. Raises InvalidRequestError."""

@@ -13,7 +13,7 @@ from sidecar.managed.common.metadata import merge_metadata
 from sidecar.managed.common.resource_row import Stored
 from sidecar.managed.common.stored_limits import StoredLimits
 from sidecar.store.interface import Connection, Store
-from sidecar.wire.managed import (
+from sidecar.wire.environments import (
     CloudConfig,
     EnvironmentCreate,
     EnvironmentUpdate,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.turns.tool_plan import BUILT_IN, WEB_SEARCH
-from sidecar.wire.managed import AgentToolset, CustomTool, Tool, ToolDefaults
+from sidecar.wire.tools import AgentToolset, CustomTool, Tool, ToolDefaults
 
 
 def expand(tools: Sequence[Tool] | None) -> list[dict[str, Any]]:

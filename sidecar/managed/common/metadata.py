@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.errors import InvalidRequestError
-from sidecar.wire.managed import FIELD_CODES, MAX_METADATA_PAIRS
+from sidecar.wire.fields import FIELD_CODES, MAX_METADATA_PAIRS
 
 
 def merge_metadata(current: Mapping[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:

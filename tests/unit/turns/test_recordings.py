@@ -15,7 +15,7 @@ from sidecar.managed.turns.machine import TurnMachine
 from sidecar.managed.turns.phases import Phase
 from sidecar.managed.turns.timing import Limits
 from sidecar.managed.turns.tool_plan import ToolPlan
-from sidecar.wire.managed import AgentCreate
+from sidecar.wire.agents import AgentCreate
 from sidecar.wire.opencode_events import ChildEvent
 from tests.turn_scripts import new_ids
 
