@@ -184,13 +184,15 @@ class StateCollector(Collector):
     def _work(self) -> Iterator[Metric]:
         engine, log = self._sources.engine, self._sources.log
         places = engine.places
-        yield _gauge("turns_running", "Turns that run.", engine.busy_count - places.waiting)
+        yield _gauge("turns_running", "Turns that run.", engine.live.busy_count - places.waiting)
         yield _gauge("turns_in_line", "Turns that wait for a place in opencode.", places.waiting)
         yield _counter("turns_refused", "Messages refused: too many waited.", places.refused)
         yield _gauge(
-            "turns_waiting", "Turns that wait for a client's answer.", engine.waiting_count
+            "turns_waiting", "Turns that wait for a client's answer.", engine.live.waiting_count
         )
-        yield _gauge("queued_events", "Client events behind running turns.", engine.queued_count)
+        yield _gauge(
+            "queued_events", "Client events behind running turns.", engine.live.queued_count
+        )
         yield _gauge("event_streams_open", "Event streams with a reader.", log.reader_count())
         yield _gauge(
             "event_log_reader_lag_events",
@@ -206,7 +208,7 @@ class StateCollector(Collector):
         yield append
 
     def _lag(self, session_id: str, position: int) -> int:
-        actor = self._sources.engine.peek(session_id)
+        actor = self._sources.engine.live.peek(session_id)
         return max(0, actor.last_seq - position) if actor is not None else 0
 
     def _catalogue(self) -> Iterator[Metric]:

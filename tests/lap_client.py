@@ -163,7 +163,7 @@ class Lap:
     async def turn_over(self, session: str) -> None:
         """Wait for the end of the turn without opening a stream."""
         assert self._sidecar is not None
-        actor = self._sidecar.engine.peek(session)
+        actor = self._sidecar.engine.live.peek(session)
         if actor is not None and actor.turn is not None:
             await actor.turn.done.wait()
         assert await self.raw.status(session) == "idle"

@@ -106,10 +106,10 @@ class AdminApi:
                 "unloads": instances.unloads,
             },
             "turns": {
-                "running": engine.busy_count - engine.places.waiting,
+                "running": engine.live.busy_count - engine.places.waiting,
                 "in_line": engine.places.waiting,
-                "waiting": engine.waiting_count,
-                "queued_events": engine.queued_count,
+                "waiting": engine.live.waiting_count,
+                "queued_events": engine.live.queued_count,
             },
             "event_streams": sources.log.reader_count(),
             "store": {
@@ -172,7 +172,7 @@ class AdminApi:
         """`POST /admin/restart {"reason"?, "force"?}`: replace opencode; the old one finishes its turns."""
         wanted = await read_optional_model(request, RestartRequest)
         supervisor, engine = self._sources.supervisor, self._sources.engine
-        boot, running = supervisor.boot, engine.busy_count
+        boot, running = supervisor.boot, engine.live.busy_count
         supervisor.request_restart(wanted.reason, force=wanted.force)
         return json_response(
             {"boot": boot, "turns_running": running, **wanted.model_dump()}, status=202

@@ -58,7 +58,7 @@ class LocalStreams:
     @asynccontextmanager
     async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
         """Join the session's readers; leave them at the end."""
-        async with self._engine.holding(wanted.session_id) as actor:
+        async with self._engine.live.holding(wanted.session_id) as actor:
             if wanted.is_watching:
                 stream = OpenStream(actor.last_seq)
             else:

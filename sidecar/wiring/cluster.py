@@ -199,7 +199,7 @@ class Cluster:
         before, at = 0.0, time.monotonic()
         while True:
             await asyncio.sleep(self.settings.cluster.heartbeat_seconds)
-            self.load.turns = engine.busy_count
+            self.load.turns = engine.live.busy_count
             if (process_stats := child.process_stats) is not None:
                 now = time.monotonic()
                 used, before = process_stats.cpu_seconds - before, process_stats.cpu_seconds

@@ -273,7 +273,7 @@ class _Drain:
         self.has_begun = True
         if cluster is not None:
             cluster.begin_drain()
-        _log.info("draining", turns=domain.engine.busy_count, seconds=seconds)
+        _log.info("draining", turns=domain.engine.live.busy_count, seconds=seconds)
         child.supervisor.drain()
         await domain.engine.drain(seconds)
         domain.log.close()

@@ -60,7 +60,7 @@ async def test_what_is_processed_between_two_pages_is_not_missed(database: Store
     await send(engine, session_id, user_message("third"))
     first = await list_events(database, session_id, EventQuery(limit=4))
     assert [event["processed_at"] for event in first["data"]][-1] is None
-    turn = (await engine.actor(session_id)).turn
+    turn = (await engine.live.actor(session_id)).turn
     assert turn is not None
     await until(lambda: child.prompts)
     child.finish(child.prompts[0])
@@ -115,7 +115,7 @@ async def test_what_is_processed_while_a_list_is_read_is_in_it_once(
         database, session_id, EventQuery(order=order), share=lambda event: event, max_chars=1 << 40
     )
     read = [await anext(pieces)]
-    turn = (await engine.actor(session_id)).turn
+    turn = (await engine.live.actor(session_id)).turn
     assert turn is not None
     await until(lambda: child.prompts)
     child.finish(child.prompts[0])

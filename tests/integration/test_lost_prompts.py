@@ -18,7 +18,7 @@ async def run_turn(database: Store, child: ScriptedChild) -> list[dict[str, Any]
     session_id = await new_session(database)
     engine = make_engine(database, child)
     await send(engine, session_id, user_message("go"))
-    turn = (await engine.actor(session_id)).turn
+    turn = (await engine.live.actor(session_id)).turn
     assert turn is not None
     await turn.done.wait()
     await engine.drain(0.1)

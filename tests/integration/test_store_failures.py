@@ -102,7 +102,7 @@ async def test_a_turn_whose_end_cannot_be_stored_ends_when_it_can(database: Flak
     await send(engine, session_id, user_message("first"))
     await started(engine, session_id, child)
     await send(engine, session_id, user_message("second"))
-    turn = (await engine.actor(session_id)).turn
+    turn = (await engine.live.actor(session_id)).turn
     assert turn is not None
 
     database.is_failing = True
@@ -143,10 +143,10 @@ async def test_an_archive_that_cannot_be_stored_did_not_happen(database: FlakySt
     """The session goes on as before."""
     child = ScriptedChild("answers")
     engine, session_id = make_engine(database, child), await new_session(database)
-    actor = await engine.actor(session_id)
+    actor = await engine.live.actor(session_id)
     database.is_failing = True
     with pytest.raises(StoreError):
-        async with engine.holding(session_id):
+        async with engine.live.holding(session_id):
             await actor.terminate()
     database.is_failing = False
     await send(engine, session_id, user_message("still here?"))
@@ -191,7 +191,7 @@ async def test_a_message_never_overtakes_those_that_wait(database: FlakyStore) -
     await started(engine, session_id, child)
     await send(engine, session_id, user_message("second"))
     draining = asyncio.create_task(engine.drain(PATIENCE_SECONDS))
-    actor = await engine.actor(session_id)
+    actor = await engine.live.actor(session_id)
     await until(lambda: not actor.may_start())
     child.finish(child.prompts[0])
     await until_idle(database, session_id, 1)
@@ -231,7 +231,7 @@ async def test_an_observer_that_raises_at_the_end_of_a_turn_does_not_stop_the_ne
 async def test_a_row_is_changed_under_its_lock_only(database: FlakyStore) -> None:
     """By the task that holds it: neither without it, nor while another task does."""
     engine, session_id = make_engine(database, ScriptedChild()), await new_session(database)
-    actor = await engine.actor(session_id)
+    actor = await engine.live.actor(session_id)
     with pytest.raises(AssertionError, match="needs its lock"):
         await actor.commit([])
     async with actor.hold():

@@ -16,7 +16,7 @@ from tests.waiting import PATIENCE_SECONDS, patience, until
 
 
 async def _until_idle(engine: SessionEngine, session_id: str) -> None:
-    turn = (await engine.actor(session_id)).turn
+    turn = (await engine.live.actor(session_id)).turn
     if turn is not None:
         async with patience():
             await turn.done.wait()
@@ -39,7 +39,7 @@ async def test_a_turn_without_a_place_waits_and_then_runs(database: Store) -> No
     child = ScriptedChild("works on", "answers")
     engine, first, second = await _one_runs_one_waits(database, child)
     assert (len(child.prompts), len(child.reloads)) == (1, 1)
-    assert (engine.busy_count, engine.prompted_count) == (2, 1)
+    assert (engine.live.busy_count, engine.live.prompted_count) == (2, 1)
     assert types_of(await history(database, second))[:2] == [
         "user.message",
         "session.status_running",

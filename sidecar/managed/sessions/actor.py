@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sidecar.aiokit import aside
@@ -14,7 +13,7 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft, Event, Preview
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.replay_policy import ReplayPolicy
-from sidecar.managed.sessions.table import save_body, state_columns
+from sidecar.managed.sessions.table import StoredSession, save_body, state_columns, system_text
 from sidecar.managed.sessions.turn_runner import TurnRunner
 from sidecar.managed.turns.continuation import (
     Continuation,
@@ -33,7 +32,6 @@ from sidecar.managed.turns.state import (
     STALE,
     SYSTEM,
     QueuedEvent,
-    SessionRecord,
     TurnEnded,
     TurnOutcome,
 )
@@ -58,17 +56,6 @@ class StartTurn(Protocol):
 
 SaveFiles = Callable[[str, int], Awaitable[None]]
 """Keeps the files of (a session, the number of its last event) where other pods find them."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSession:
-    """What the store has of a session that its actor works with."""
-
-    record: SessionRecord
-    queue: list[QueuedEvent]
-    system_messages: list[str]
-    turn_first_seq: int = 0
-    """The event that opened the turn which is not over, 0 without one."""
 
 
 class SessionActor:
@@ -379,11 +366,6 @@ class SessionActor:
         taken = [event for event in self.queue if event.type == INTERRUPT]
         self.queue = [event for event in self.queue if event.type != INTERRUPT]
         return taken
-
-
-def system_text(fields: Mapping[str, Any]) -> str:
-    """Return the text of a `system.message`."""
-    return "\n".join(block["text"] for block in fields["content"])
 
 
 def _delete_queued(session_id: str, events: Sequence[QueuedEvent]) -> Callable[[Connection], None]:

@@ -1,14 +1,11 @@
-"""All live sessions and their turns: finds actors, starts turns, routes inputs, recovers, drains."""
+"""The turns of all sessions: accepts events, starts turns, routes inputs, recovers, drains."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -25,11 +22,13 @@ from sidecar.managed.events.event import LONG_CHARS
 from sidecar.managed.events.log import EventLog
 from sidecar.managed.sessions import acceptance, recovery
 from sidecar.managed.sessions.acceptance import ModalitiesOf
-from sidecar.managed.sessions.actor import SaveFiles, SessionActor, StoredSession, system_text
+from sidecar.managed.sessions.actor import SaveFiles, SessionActor
+from sidecar.managed.sessions.live import LiveSessions
 from sidecar.managed.sessions.table import (
+    StoredSession,
     select_accepted,
-    select_queue,
     select_session,
+    select_stored,
     turn_events,
 )
 from sidecar.managed.sessions.turn_runner import TurnRunner
@@ -38,7 +37,7 @@ from sidecar.managed.turns.continuation import Continuation
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import Dismissed, Draining, Input, Stopping, Violation
 from sidecar.managed.turns.machine import TurnMachine
-from sidecar.managed.turns.state import SYSTEM, AcceptedEvent, SessionRecord, TurnEnded
+from sidecar.managed.turns.state import AcceptedEvent, SessionRecord, TurnEnded
 from sidecar.managed.turns.timing import Limits
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted
 from sidecar.opencode.boot import Boot
@@ -49,11 +48,6 @@ from sidecar.wire.json_writing import json_size
 from sidecar.wire.opencode_events import ChildGap
 from sidecar.wire.sessions import ClientEvent
 
-_ACTORS_KEPT = 1000
-"""Sessions kept in memory; the longest unused idle one is dropped first (it is all in the store)."""
-_READERS_REMEMBERED_SECONDS = 60.0
-"""A session is kept in memory this long after its last turn and its last stream: who has read the turn is
-known in memory only, see `sidecar.managed.events.replay_policy`."""
 _DRAIN_POLL_SECONDS = 0.1
 _RECOVERY_TEXT = "the sidecar was restarted while the turn ran; the turn was cut"
 _FILES_TEXT = "what it changed in files is lost with the pod that had them"
@@ -62,7 +56,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SessionEngine:
-    """The owner of every turn."""
+    """The owner of every turn. `live` has the sessions in memory, `places` bounds how many turns run."""
 
     def __init__(
         self,
@@ -97,67 +91,15 @@ class SessionEngine:
         self.places = TurnPlaces(max_running=settings.max_running, max_waiting=settings.max_waiting)
         self._traces = TurnTraces(tracer)
         self._tasks = TaskOwner("turns")
-        self._actors: OrderedDict[str, SessionActor] = OrderedDict()
-        self._loading: dict[str, asyncio.Task[SessionActor]] = {}
-        self._by_child: dict[str, SessionActor] = {}
+        self.live = LiveSessions(load=self._load, owns=self._ownership.owns, tasks=self._tasks)
         self._on_end = Callbacks[[TurnEnded]]("end of a turn")
         self._on_end.add(self._traces.end)
         self._is_draining = False
         self._ownership.on_lost(self._lost)
 
-    @property
-    def busy_count(self) -> int:
-        """How many turns run; those that wait for a client do not count."""
-        return sum(actor.is_busy for actor in self._actors.values())
-
-    @property
-    def prompted_count(self) -> int:
-        """How many turns the child works on: without those that wait for a client, or for the child."""
-        turns = (actor.turn for actor in self._actors.values() if actor.is_busy)
-        return sum(turn is not None and not turn.is_preparing for turn in turns)
-
-    @property
-    def queued_count(self) -> int:
-        """How many client events wait behind running turns."""
-        return sum(len(actor.queue) for actor in self._actors.values())
-
-    @property
-    def waiting_count(self) -> int:
-        """How many turns wait for a client's answer."""
-        return sum(actor.is_paused for actor in self._actors.values())
-
     def on_turn_end(self, callback: Callable[[TurnEnded], None]) -> None:
         """Call `callback` with the end of every turn from now on. It must not block."""
         self._on_end.add(callback)
-
-    async def actor(self, session_id: str) -> SessionActor:
-        """Return the session's actor. Raises NotFoundError; with several pods what `acquire` raises."""
-        actor = self._actors.get(session_id)
-        if actor is not None and self._ownership.owns(session_id):
-            self._actors.move_to_end(session_id)
-            return actor
-        loading = self._loading.get(session_id)
-        if loading is None:
-            loading = self._tasks.start(
-                f"load {session_id}", self._load(session_id), is_awaited=True
-            )
-            self._loading[session_id] = loading
-            loading.add_done_callback(lambda _: self._loading.pop(session_id, None))
-        return await asyncio.shield(loading)
-
-    def peek(self, session_id: str) -> SessionActor | None:
-        """Return the actor if it is in memory."""
-        return self._actors.get(session_id)
-
-    @asynccontextmanager
-    async def holding(self, session_id: str) -> AsyncIterator[SessionActor]:
-        """Hold the session's lock. Raises NotFoundError, also when it is deleted while we wait."""
-        while True:
-            actor = await self.actor(session_id)
-            async with actor.hold():
-                if self._actors.get(session_id) is actor:
-                    yield actor
-                    return
 
     async def send(
         self,
@@ -176,7 +118,7 @@ class SessionEngine:
         `interrupt_wait_seconds`: a client that sends the next message and then opens a stream must not
         be given the interrupted turn.
         """
-        async with self.holding(session_id) as actor:
+        async with self.live.holding(session_id) as actor:
             if request_id is not None and is_repeated:
                 again = await self._database.read(
                     lambda connection: select_accepted(connection, request_id)
@@ -208,7 +150,7 @@ class SessionEngine:
                     await self._accept(actor, list(events), where="initial_events", before=insert)
             except BaseException:
                 if actor.turn is None:
-                    self.forget(record.id)
+                    self.live.forget(record.id)
                 raise
 
     async def dismiss(self, session_id: str, check: Callable[[SessionRecord], None]) -> None:
@@ -216,7 +158,7 @@ class SessionEngine:
 
         `check` raises when the session must not be touched.
         """
-        async with self.holding(session_id) as actor:
+        async with self.live.holding(session_id) as actor:
             check(actor.record)
             turn = actor.turn
             if turn is not None:
@@ -249,25 +191,19 @@ class SessionEngine:
 
     def running_sessions(self) -> list[str]:
         """Return the ids of the sessions with a running turn."""
-        return [session_id for session_id, actor in self._actors.items() if actor.is_busy]
+        return self.live.running()
 
     def end_turn_for(self, session_id: str, failure: Failure) -> bool:
         """End the session's turn, also one that waits, with that failure; return whether there was one."""
-        actor = self._actors.get(session_id)
+        actor = self.live.peek(session_id)
         if actor is None or actor.turn is None:
             return False
         actor.turn.put(Violation(failure))
         return True
 
-    def forget(self, session_id: str) -> None:
-        """Drop the actor; the store has everything."""
-        actor = self._actors.pop(session_id, None)
-        if actor is not None and actor.record.child_session_id is not None:
-            self._by_child.pop(actor.record.child_session_id, None)
-
     def tell(self, child_session_id: str, item: Input) -> None:
         """Give the running turn of an opencode session an input."""
-        actor = self._by_child.get(child_session_id)
+        actor = self.live.of_child(child_session_id)
         if actor is not None and actor.turn is not None:
             actor.turn.put(item)
 
@@ -280,7 +216,7 @@ class SessionEngine:
 
         Turns that wait for their client count if `with_waiting`.
         """
-        if boot is None and self.prompted_count:
+        if boot is None and self.live.prompted_count:
             return True
         return await self._child_sessions.has_turns(
             boot, is_excluded=self._is_nothing if with_waiting else self._is_waiting
@@ -291,17 +227,17 @@ class SessionEngine:
         return False
 
     def _is_waiting(self, session_id: str) -> bool:
-        actor = self._actors.get(session_id)
+        actor = self.live.peek(session_id)
         return actor is not None and actor.is_paused
 
     def traceparent_of(self, child_session_id: str) -> str | None:
         """Return the trace context of an opencode session's running turn."""
-        actor = self._by_child.get(child_session_id)
+        actor = self.live.of_child(child_session_id)
         return self._traces.traceparent_of(actor.record.id) if actor is not None else None
 
     def gap(self, gap: ChildGap) -> None:
         """Events may have been missed: each running turn looks what is true."""
-        for actor in self._actors.values():
+        for actor in self.live:
             if actor.turn is not None:
                 actor.turn.put(gap)
 
@@ -329,11 +265,9 @@ class SessionEngine:
 
     async def release_idle(self) -> None:
         """Give up the sessions in which nothing runs: others may have them at once. Raises StoreError."""
-        idle = [
-            id_ for id_, actor in self._actors.items() if actor.turn is None and not actor.is_held
-        ]
+        idle = self.live.unused()
         for session_id in idle:
-            self.forget(session_id)
+            self.live.forget(session_id)
         await self._ownership.release(idle)
         for session_id in idle:
             self._log.detach(session_id)
@@ -342,23 +276,26 @@ class SessionEngine:
         """Start nothing new, let what opencode works on finish for `seconds`, settle the rest, stop."""
         self._is_draining = True
         self.places.close()
-        for actor in self._actors.values():
+        for actor in self.live:
             if actor.turn is not None:
                 actor.turn.put(Draining())
         ends_at = time.monotonic() + seconds
         while await self.is_busy():
             if time.monotonic() >= ends_at:
-                _log.warning("turns cut by the drain bound", turns=self.prompted_count)
+                _log.warning("turns cut by the drain bound", turns=self.live.prompted_count)
                 break
             if self._ownership.is_shared:
                 with contextlib.suppress(StoreError):  # the lease ends by itself
                     await self.release_idle()
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        turns = [actor.turn for actor in self._actors.values() if actor.turn is not None]
+        turns = [actor.turn for actor in self.live if actor.turn is not None]
         for turn in turns:
             turn.put(Stopping())
         await asyncio.gather(*(turn.done.wait() for turn in turns))
         await self._tasks.close()
+
+    async def _read_session(self, session_id: str) -> StoredSession:
+        return await self._database.read(lambda connection: select_stored(connection, session_id))
 
     async def _load(self, session_id: str) -> SessionActor:
         await self._ownership.acquire(session_id)
@@ -379,32 +316,13 @@ class SessionEngine:
 
     def _lost(self, session_id: str) -> None:
         """Drop a session that another pod owns; its streams look for the new owner."""
-        actor = self._actors.get(session_id)
-        self.forget(session_id)
+        actor = self.live.peek(session_id)
+        self.live.forget(session_id)
         self._log.detach(session_id)
         if actor is not None and actor.turn is not None:
             aborting = self._child_sessions.abort(actor.record)
             self._tasks.start(f"abort {session_id}", aborting)
             actor.turn.put(Stopping())
-
-    async def _read_session(self, session_id: str) -> StoredSession:
-        def select(connection: Connection) -> StoredSession:
-            rows = connection.execute(
-                "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
-                (session_id, SYSTEM),
-            )
-            systems = [system_text(json.loads(row["body"])) for row in rows]
-            record = select_session(connection, session_id)
-            first_seq = 0
-            if record.turn is not None:
-                opening = connection.execute(
-                    "SELECT seq FROM events WHERE id = ?", (record.turn.user_event_id,)
-                ).fetchone()
-                first_seq = opening["seq"] if opening is not None else 0
-            queue = select_queue(connection, session_id)
-            return StoredSession(record, queue, systems, first_seq)
-
-        return await self._database.read(select)
 
     def _adopt(self, stored: StoredSession) -> SessionActor:
         actor = SessionActor(
@@ -416,25 +334,12 @@ class SessionEngine:
             ),
             start_turn=self._start_turn,
             may_start=lambda: not self._is_draining,
-            bind_child=self._bind_child,
-            on_turn_end=self._tell_end,
+            bind_child=self.live.bind_child,
+            on_turn_end=self._on_end,
             save_files=self._save_files,
         )
-        self._actors[stored.record.id] = actor
-        self._drop_unused()
+        self.live.add(actor)
         return actor
-
-    def _bind_child(self, child_session_id: str, actor: SessionActor) -> None:
-        self._by_child[child_session_id] = actor
-
-    def _tell_end(self, ended: TurnEnded) -> None:
-        self._on_end(ended)
-
-    def _drop_unused(self) -> None:
-        for session_id, actor in list(self._actors.items())[:-_ACTORS_KEPT]:
-            is_unused = actor.turn is None and not actor.is_held
-            if is_unused and not actor.replay_policy.is_needed(_READERS_REMEMBERED_SECONDS):
-                self.forget(session_id)
 
     def _start_turn(
         self,
@@ -492,7 +397,7 @@ class SessionEngine:
         backoff = Backoff(first=1.0, longest=60.0)
         while True:
             try:
-                async with self.holding(session_id) as actor:
+                async with self.live.holding(session_id) as actor:
                     if actor.turn is None:
                         has_files = self._ownership.has_files(session_id)
                         text = reason if has_files else f"{reason}, and {_FILES_TEXT}"

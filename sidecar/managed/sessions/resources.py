@@ -39,7 +39,7 @@ class Resources:
 
     async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
         """Replace the token; a clone that failed for the old one is tried again at the next turn."""
-        async with self._engine.holding(session_id) as actor:
+        async with self._engine.live.holding(session_id) as actor:
             current = _find_changeable(actor.record, resource_id)
             updated = {**current, "updated_at": timestamps.now()}
             encrypted = self._repositories.encrypt(token, resource_id)
@@ -55,7 +55,7 @@ class Resources:
 
     async def delete(self, session_id: str, resource_id: str) -> None:
         """Forget the resource and its token. The files stay: they may hold the agent's work."""
-        async with self._engine.holding(session_id) as actor:
+        async with self._engine.live.holding(session_id) as actor:
             _find_changeable(actor.record, resource_id)
 
             def write(connection: Connection) -> None:

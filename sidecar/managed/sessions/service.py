@@ -154,7 +154,7 @@ class Sessions:
 
     async def update(self, session_id: str, request: SessionUpdate) -> dict[str, Any]:
         """Change title, metadata, or (when idle) the session's own tools and MCP servers."""
-        async with self._engine.holding(session_id) as actor:
+        async with self._engine.live.holding(session_id) as actor:
             record, body = actor.record, dict(actor.record.body)
             if record.archived_at is not None:
                 raise InvalidRequestError(f"session {session_id} is archived and cannot be changed")
@@ -220,7 +220,7 @@ class Sessions:
         await self._engine.dismiss(
             session_id, lambda record: _refuse_while_running(record, "archived")
         )
-        async with self._engine.holding(session_id) as actor:
+        async with self._engine.live.holding(session_id) as actor:
             if actor.record.archived_at is None:
                 _refuse_while_running(actor.record, "archived")
                 await actor.terminate()
@@ -232,7 +232,7 @@ class Sessions:
         await self._engine.dismiss(
             session_id, lambda record: _refuse_while_running(record, "deleted")
         )
-        async with self._engine.holding(session_id) as actor:
+        async with self._engine.live.holding(session_id) as actor:
             _refuse_while_running(actor.record, "deleted")
 
             def remove(connection: Connection) -> None:
@@ -245,7 +245,7 @@ class Sessions:
                 )
 
             await self._database.write(remove)
-            self._engine.forget(session_id)
+            self._engine.live.forget(session_id)
             body = {
                 "id": new_id("sevt"),
                 "type": "session.deleted",

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from sidecar.errors import NotFoundError
-from sidecar.managed.turns.state import AcceptedEvent, QueuedEvent, SessionRecord, TurnRecord
+from sidecar.managed.turns.state import (
+    SYSTEM,
+    AcceptedEvent,
+    QueuedEvent,
+    SessionRecord,
+    TurnRecord,
+)
 from sidecar.model_requests import Usage
 from sidecar.store.interface import Connection, Row
 
 _OWNERSHIP = frozenset({"owner_boot", "owner_epoch", "home"})
 """Columns that only PostgreSQL has; they belong to `sidecar.cluster`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """What the store has of a session that its actor works with."""
+
+    record: SessionRecord
+    queue: list[QueuedEvent]
+    system_messages: list[str]
+    turn_first_seq: int = 0
+    """The event that opened the turn which is not over, 0 without one."""
 
 
 def read_row(row: Row) -> SessionRecord:
@@ -81,6 +98,28 @@ def select_queue(connection: Connection, session_id: str) -> list[QueuedEvent]:
         (session_id,),
     )
     return [QueuedEvent(r["position"], r["id"], r["type"], r["body"]) for r in rows]
+
+
+def select_stored(connection: Connection, session_id: str) -> StoredSession:
+    """Return all of a session that its actor works with. Raises NotFoundError."""
+    rows = connection.execute(
+        "SELECT body FROM events WHERE session_id = ? AND type = ? ORDER BY seq",
+        (session_id, SYSTEM),
+    )
+    systems = [system_text(json.loads(row["body"])) for row in rows]
+    record = select_session(connection, session_id)
+    first_seq = 0
+    if record.turn is not None:
+        opening = connection.execute(
+            "SELECT seq FROM events WHERE id = ?", (record.turn.user_event_id,)
+        ).fetchone()
+        first_seq = opening["seq"] if opening is not None else 0
+    return StoredSession(record, select_queue(connection, session_id), systems, first_seq)
+
+
+def system_text(fields: Mapping[str, Any]) -> str:
+    """Return the text of a `system.message`."""
+    return "\n".join(block["text"] for block in fields["content"])
 
 
 def insert_accepted(
