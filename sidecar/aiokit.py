@@ -41,7 +41,7 @@ class TaskOwner:
     ) -> asyncio.Task[T]:
         """Start `coro` as the task `<owner>:<name>`.
 
-        `is_awaited` says that somebody waits for the result: its error is theirs and not news here.
+        `is_awaited` says that a caller awaits the result: its error is raised there and not reported here.
         """
         task = asyncio.create_task(coro, name=f"{self._owner}:{name}")
         self._tasks.add(task)

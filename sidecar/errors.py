@@ -132,7 +132,7 @@ class RateLimitedError(SidecarError):
 
 
 class TooManyStoredError(RateLimitedError):
-    """As many resources are stored as may be. Repeating the request cannot help: `x-should-retry` says so."""
+    """No more resources of that kind may be stored. `x-should-retry: false`: another try would fail."""
 
     should_retry = False
 
@@ -193,7 +193,7 @@ class ChildUnavailableError(ChildError):
 
 
 class RuntimeListError(SidecarError):
-    """Another runtime (Anthropic, Cursor) refused to list its models, or its answer is no list."""
+    """Another runtime (Anthropic, Cursor) refused to list its models, or its answer is not a list."""
 
     status = 502
 

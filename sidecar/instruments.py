@@ -202,7 +202,7 @@ class StateCollector(Collector):
         yield _counter("event_log_events", "Events appended to the log.", log.events_appended)
         append = SummaryMetricFamily(
             f"{PREFIX}_event_log_append_duration_seconds",
-            "Time from an append to its commit on disk; nobody sees an event before that.",
+            "Time from an append to its commit on disk; no reader sees an event before that.",
         )
         append.add_metric([], log.appends, log.append_seconds)
         yield append
@@ -220,7 +220,9 @@ class StateCollector(Collector):
         yield _labelled("catalogue_models", "Models of the gateway.", "visibility", counts)
         if snapshot is not None:
             yield _gauge(
-                "catalogue_age_seconds", "Since the gateway told this list.", snapshot.age_seconds
+                "catalogue_age_seconds",
+                "Since the gateway answered this list.",
+                snapshot.age_seconds,
             )
             failed = len(snapshot.failed_sources)
             yield _gauge("catalogue_failed_sources", "Sources that failed last time.", failed)

@@ -1,7 +1,7 @@
 """An event loop that notices when something holds it: everything else waits for as long.
 
 What is measured is the processor time of the loop's thread between two looks at its sockets, not the clock:
-a machine with too few processors delays a loop without being held by it, and that is no fault of the code.
+a machine with too few processors delays a loop, and that is not a fault of the code.
 """
 
 from __future__ import annotations

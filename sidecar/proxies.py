@@ -38,15 +38,15 @@ class Proxies:
     by_scheme: Mapping[str, URL]
     exempt: tuple[str, ...] = ()
     unusable: Mapping[str, str] = field(default_factory=dict)
-    """Schemes whose proxy, of `ALL_PROXY`, is none that can be used here, and what to say of it."""
+    """Schemes for which `ALL_PROXY` names a proxy that cannot be used here, and the error message of each."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Proxies:
         """Read the variables as curl does: lower case wins, an empty one counts as unset, and `ALL_PROXY` is
         for schemes that have none of their own.
 
-        Raises SettingsError for a value that is no URL of an HTTP proxy. In `ALL_PROXY`, where desktops put
-        SOCKS proxies, it is an error of the requests that would need it.
+        Raises SettingsError for a value that is not the URL of an HTTP proxy. In `ALL_PROXY`, where desktops
+        put SOCKS proxies, it is an error of the requests that would need it.
         """
         by_scheme, unusable = {}, {}
         for scheme, names in _VARIABLES.items():

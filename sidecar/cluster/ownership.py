@@ -111,7 +111,7 @@ class Ownership:
 
 
 class SharedOwnership(Ownership):
-    """With PostgreSQL: a session is this boot's after a claim, and until somebody else's claim.
+    """With PostgreSQL: a session is this boot's after a claim, and until another boot's claim.
 
     `home` is the data directory of this pod; with `is_local` only its own sessions can be claimed, since
     their files are nowhere else. With `is_restored` a session's files come after its claim, and the row names
@@ -253,7 +253,7 @@ class SharedOwnership(Ownership):
         return " AND owner_epoch = ?", (epoch,)
 
     def lose(self, session_id: str, /) -> None:
-        """Forget the session and tell those who work on it."""
+        """Forget the session and notify the subscribers."""
         self._new_here.discard(session_id)
         self._without_files.discard(session_id)
         if self._epochs.pop(session_id, None) is None:

@@ -82,7 +82,7 @@ async def _run(checks: Iterable[Check], report: _Report) -> AsyncIterator[Outcom
                     f"not finished within {check.bound_seconds:g} s",
                     "see whether the machine, the disk or the network is overloaded",
                 )
-            except Exception as error:  # the remaining checks still tell something
+            except Exception as error:  # the remaining checks are still worth running
                 finding = failure(
                     f"the check itself broke: {type(error).__name__}: {error}",
                     "please report this line",

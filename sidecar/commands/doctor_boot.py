@@ -32,7 +32,7 @@ _PROMPT = "Answer with the one word: pong"
 
 
 class BootChecks:
-    """A scratch instance that never serves anybody; `scratch` is removed by the caller."""
+    """A scratch instance that serves no client; `scratch` is removed by the caller."""
 
     def __init__(
         self, access: GatewayAccess, gateway: GatewayChecks, settings: Settings, scratch: Path
@@ -61,7 +61,7 @@ class BootChecks:
             content = render(models, default_model=self._default())
         except SidecarError as error:
             return failure(
-                error.message, "the gateway tells something odd about that model; exclude it"
+                error.message, "the gateway says something odd about that model; exclude it"
             )
         return ok(f"opencode's config renders: {len(models)} models, {len(content)} bytes")
 
@@ -113,7 +113,7 @@ class BootChecks:
         if missing := sorted(self._models().keys() - loaded):
             return failure(
                 f"opencode loads the config without {len(missing)} models, such as {missing[0]!r}",
-                "exclude them with SIDECAR_GATEWAY_EXCLUDE and tell us",
+                "exclude them with SIDECAR_GATEWAY_EXCLUDE and report it",
             )
         version = supervisor.version
         return ok(f"opencode {version} boots in {booted:.1f} s and loads all {len(loaded)} models")

@@ -88,7 +88,7 @@ async def _node() -> Finding:
         return warning("node is not on PATH", fix)
     version = await _version_of(node)
     if version is None:
-        return warning(f"{node} does not tell its version", fix)
+        return warning(f"{node} does not print its version", fix)
     major = version.lstrip("v").partition(".")[0]
     if not major.isdecimal() or int(major) < _OLDEST_NODE:
         return warning(f"Node {version} is older than {_OLDEST_NODE}", fix)

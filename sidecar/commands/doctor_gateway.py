@@ -109,7 +109,7 @@ class GatewayChecks:
                 "not needed: other sources and defaults fill in; allow the route for this key in LiteLLM, "
                 "or give numbers in SIDECAR_GATEWAY_OVERRIDES",
             )
-        return ok(f"{path} tells of {len(items)} models")
+        return ok(f"{path} lists {len(items)} models")
 
     async def _catalogue(self) -> Finding:
         try:
@@ -121,7 +121,7 @@ class GatewayChecks:
         if not listed:
             return failure(
                 f"no model is listed, {hidden} are hidden",
-                "`opencode-sidecar models --hidden` tells why",
+                "`opencode-sidecar models --hidden` says why",
             )
         unknown = sum(
             self.snapshot.entries[i].max_input_tokens is None for i in self.snapshot.listed

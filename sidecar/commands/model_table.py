@@ -20,7 +20,7 @@ _SHORT_SOURCES = {
     "model_group_info": ("group", "/model_group/info"),
     "models": ("list", "/v1/models"),
     "override": ("override", "SIDECAR_GATEWAY_OVERRIDES"),
-    "sidecar": ("sidecar", "the sidecar, which does not tell whence it has it"),
+    "sidecar": ("sidecar", "the sidecar, which does not say where it has it from"),
 }
 """Source -> its name in the table, and in the legend."""
 _UNKNOWN = "-"

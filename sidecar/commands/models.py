@@ -100,7 +100,7 @@ async def _list_one(runtime: str, target: Target) -> Listing:
     except SidecarError as error:
         raise as_command_error(error) from error
     except ModelsError as error:
-        raise output.CommandError(_told(error), exit_code=_exit_code(error)) from error
+        raise output.CommandError(_for_people(error), exit_code=_exit_code(error)) from error
     return listing
 
 
@@ -119,9 +119,9 @@ async def _list_all(target: Target) -> Listing:
     for page in answers.pages.values():
         _add_page(listing, page, target)
     for name, failure in answers.errors.items():
-        listing.runtimes[name] = {"status": "error", "message": _told(failure)}
+        listing.runtimes[name] = {"status": "error", "message": _for_people(failure)}
     for name, missing in answers.unconfigured.items():
-        listing.runtimes[name] = {"status": "unconfigured", "message": _told(missing)}
+        listing.runtimes[name] = {"status": "unconfigured", "message": _for_people(missing)}
     return listing
 
 
@@ -205,8 +205,8 @@ class _ThroughSidecar(Runtime):
         )
 
 
-def _told(error: ModelsError) -> str:
-    """Leave out what only a program could do about it."""
+def _for_people(error: ModelsError) -> str:
+    """Return the error's message without advice that is for programs."""
     return _FOR_PROGRAMS.sub("", str(error))
 
 
@@ -234,7 +234,7 @@ def _print_tables(listing: Listing, *, show_hidden: bool, has_runtimes: bool) ->
     for remark in listing.remarks:
         remarks.print(f"note: {remark}", style="yellow", markup=False, soft_wrap=True)
     if hidden and not show_hidden:
-        remarks.print(f"{len(hidden)} more are hidden; --hidden tells why", style="dim")
+        remarks.print(f"{len(hidden)} more are hidden; --hidden says why", style="dim")
     for name, told in listing.runtimes.items() if has_runtimes else ():
         if told["status"] != "ok":
             is_error = told["status"] == "error"

@@ -117,7 +117,7 @@ def _read_prompt(options: Options) -> str:
         prompt.encode()  # Python lets undecodable bytes pass as halves of surrogate pairs
     except UnicodeError as error:
         raise output.CommandError(
-            f"the prompt is no text in {sys.stdin.encoding}; is the locale right (PYTHONIOENCODING)?",
+            f"the prompt is not text in {sys.stdin.encoding}; is the locale right (PYTHONIOENCODING)?",
             exit_code=output.EXIT_USAGE,
         ) from error
     return prompt

@@ -35,7 +35,7 @@ class View(Protocol):
         """Show one event, or nothing."""
 
     def remark(self, text: str) -> None:
-        """Say something that is no event."""
+        """Show a remark that is not an event."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""

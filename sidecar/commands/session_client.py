@@ -71,7 +71,7 @@ class SessionClient:
         page = await self._call("GET", "/v1/models?limit=1")
         if not page["data"]:
             raise CommandError(
-                "the gateway offers no models; `opencode-sidecar doctor` tells why",
+                "the gateway offers no models; `opencode-sidecar doctor` says why",
                 exit_code=EXIT_UNAVAILABLE,
             )
         return str(page["data"][0]["id"])

@@ -172,7 +172,8 @@ async def rejection_with_a_message(bench: CompatBench) -> None:
     await prompt.idle()
     expect(prompt.text.endswith("went on"), f"then it said {prompt.text!r}")
     expect(
-        "not today" in str(bench.asked(prompt.session_id)[-1].body), "the model was not told why"
+        "not today" in str(bench.asked(prompt.session_id)[-1].body),
+        "the model did not get the reason",
     )
 
 

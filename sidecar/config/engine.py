@@ -69,7 +69,7 @@ class StorageSettings(SettingsGroup):
     """Sessions that may be stored, archived ones included; above it 429."""
 
     def check(self) -> None:
-        """Raise SettingsError for a database that is no PostgreSQL."""
+        """Raise SettingsError for a URL that is not one of PostgreSQL."""
         url = self.database_url.get_secret_value() if self.database_url else None
         if url is not None and not url.startswith(("postgresql://", "postgres://")):
             raise SettingsError(

@@ -116,7 +116,7 @@ class RelaySettings(SettingsGroup):
     host: Host = "127.0.0.1"
     """Address to listen on. Containers of one pod share the loopback; elsewhere `0.0.0.0`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
-    """TCP port; 0 picks a free one, which only a child that we start ourselves can be told."""
+    """TCP port; 0 picks a free one, which works only with a child that we start ourselves."""
     token: SecretStr | None = None
     """What opencode authenticates with. Unset: a new one for every start of the sidecar."""
     url: Url | None = None
@@ -141,4 +141,4 @@ class RuntimesSettings(SettingsGroup):
     cursor_base_url: Url | None = Field(None, validation_alias="CURSOR_BASE_URL")
     """Cursor's URL. Unset: `https://api.cursor.com`."""
     refresh_seconds: Seconds = 300.0
-    """Age at which such a list is read again when somebody asks for it, seconds."""
+    """Age at which such a list is read again at the next request for it, seconds."""

@@ -1,4 +1,4 @@
-"""Settings of what others see: the public listener, the admin listener, the console, logs, tracing."""
+"""Settings of the public listener, the admin listener, the console, logs and tracing."""
 
 from __future__ import annotations
 

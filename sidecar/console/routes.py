@@ -49,7 +49,7 @@ class Parts:
     environments: Environments
     recent: Recent
     confinement: dict[str, object]
-    """As `/health` shows it."""
+    """The summary that `/health` shows."""
     gateway_url: str
 
 

@@ -25,7 +25,7 @@ _SMALL_BYTES = 64 * 1024
 class Beginning:
     """The first bytes of a body; of one that is JSON instead of an event stream, all of it.
 
-    `events` is such a body as the stream it should have been, None when it is no answer of a model.
+    `events` is such a body as the stream it should have been, None when it is not an answer of a model.
     """
 
     data: bytes = b""

@@ -50,5 +50,5 @@ def save(file: Path, *, gateway_url: str, fetched_at: float, facts: Facts) -> No
 
 
 def _fingerprint(gateway_url: str) -> str:
-    """Tell gateways apart without writing a URL that may hold a password."""
+    """Identify the gateway without writing a URL that may hold a password."""
     return hashlib.sha256(gateway_url.encode()).hexdigest()[:16]

@@ -63,7 +63,7 @@ def classify_event(error: dict[str, Any]) -> FailureKind:
 def classify_answer(body: bytes) -> tuple[FailureKind, int]:
     """Return the kind of an answer that is none although its status is 200, and the status it should have.
 
-    Its kind is `not_sse` when it is no error that is known.
+    Its kind is `not_sse` when it is not a known error.
     """
     kind = classify(400, body)
     return ("not_sse", 502) if kind == "failed" else (kind, _STATUS[kind])

@@ -247,7 +247,7 @@ class Forwarder:
     def _incomplete(
         self, upstream: aiohttp.ClientResponse, stream: AnswerStream
     ) -> RequestFailure | None:
-        """Return the failure of a stream that ended cleanly and too early, or that is no answer.
+        """Return the failure of a stream that ended cleanly and too early, or that is not an answer.
 
         opencode decides by the words of the message whether it tries again.
         """

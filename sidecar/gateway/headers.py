@@ -29,7 +29,7 @@ LEADING_AWAY = frozenset(
         *("content-security-policy-report-only", "set-cookie", "set-cookie2"),
     }
 )
-"""By these a client could come to talk to somebody else than the relay, or be recognised there."""
+"""With these a client could be led past the relay, or be recognised elsewhere."""
 _PAUSES = {"retry-after": 1, "retry-after-ms": 1000}
 STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server"}
 

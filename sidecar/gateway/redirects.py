@@ -28,7 +28,9 @@ def next_url(current: URL, status: int, location: str | None, redirects: int) ->
     try:
         target = current.join(URL(location)).with_fragment(None)
     except ValueError:
-        raise RedirectError(f"the gateway redirects ({status}) to what is no URL") from None
+        raise RedirectError(
+            f"the gateway redirects ({status}) to something that is not a URL"
+        ) from None
     is_upgrade = target.scheme == "https" and current.is_default_port() and target.is_default_port()
     is_same = target.host == current.host and (
         (target.scheme, target.port) == (current.scheme, current.port) or is_upgrade

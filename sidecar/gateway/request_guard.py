@@ -75,7 +75,7 @@ class RequestGuard:
             counts.in_vain = 0 if is_progress else counts.in_vain + 1
 
     def forget(self, session_id: str) -> None:
-        """The session is idle: its turn is over, and so are those of its sub-agents."""
+        """Forget the counts of a session that is idle, and of its sub-agents."""
         self._sessions.pop(session_id, None)
         for child_id in [s for s, counts in self._sessions.items() if counts.parent == session_id]:
             self.forget(child_id)

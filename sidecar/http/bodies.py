@@ -60,7 +60,7 @@ class BodyBounds:
 
     @classmethod
     def of(cls, settings: HttpSettings) -> BodyBounds:
-        """Return what the settings say."""
+        """Return the bounds that the settings give."""
         return cls(
             plain_bytes=settings.plain_body_limit_bytes,
             content_bytes=settings.body_limit_bytes,
@@ -84,7 +84,7 @@ class BodyBudget:
     def grow(self, held: int, wanted: int) -> int:
         """Let one body grow from `held` to `wanted` bytes; return what it holds now.
 
-        Raises OverloadedError when there is no room and it is no small one.
+        Raises OverloadedError when there is no room and it is not a small one.
         """
         if wanted <= held:
             return held

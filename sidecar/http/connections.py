@@ -264,7 +264,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what aiohttp cannot read, such as a line too long or bytes that are no HTTP.
+        """Answer what aiohttp cannot read, such as a line too long or bytes that are not HTTP.
 
         It never becomes a request that a middleware sees; aiohttp would answer it as plain text without
         a request id, and log a traceback for what is the client's mistake.

@@ -45,7 +45,7 @@ The Managed Agents API of Anthropic on top of opencode, and the models of a Lite
 - Unknown fields of a body and unknown parameters are ignored, unless a schema says otherwise.
 - Every `GET` but those of event streams answers `HEAD` as well. A method that a path does not have is a 405 \
 with `allow`.
-- A request that is no HTTP, or has a header that is too long, is a 400 whatever its path; `Expect` with \
+- A request that is not HTTP, or has a header that is too long, is a 400 whatever its path; `Expect` with \
 anything but `100-continue` is a 417.
 - 503 has `retry-after`: the store, opencode or the gateway is away, or the server is as busy as it may be. \
 A 500 is a defect of the sidecar, with the envelope of all errors.

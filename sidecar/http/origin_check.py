@@ -20,7 +20,7 @@ from sidecar.http.routes import route_of
 
 _SEC_FETCH_SITE = "sec-fetch-site"
 _OWN_SITES = frozenset({"same-origin", "none"})
-"""`none` is an address that somebody typed. `same-site` is another port of this machine."""
+"""`none` is an address that a person typed. `same-site` is another port of this machine."""
 
 
 def check_origin(

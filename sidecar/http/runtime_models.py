@@ -1,7 +1,7 @@
 """`/v1/models?runtime=cursor|anthropic`: other runtimes' lists for callers that cannot hold their keys.
 
 The policy is the catalogue's: one read at a time, the last good list in memory and on disk, its age
-told when it is served in place of a fresh one. A list is read on request, not on a timer: it may
+said when it is served in place of a fresh one. A list is read on request, not on a timer: it may
 never be needed. It is returned as the runtime gives it; this server runs none of these models.
 """
 
@@ -57,7 +57,7 @@ class _Access:
 
     @property
     def fingerprint(self) -> str:
-        """Tells accounts apart: a list kept for one key is not served for another."""
+        """Identifies the account: a list kept for one key is not served for another."""
         key = self.key.get_secret_value() if self.key else ""
         return hashlib.blake2b(f"{self.base_url}\n{key}".encode(), digest_size=16).hexdigest()
 
@@ -262,7 +262,7 @@ def _access(settings: RuntimesSettings) -> Mapping[str, _Access]:
 
 
 def _translate(error: sdk.ModelsError) -> SidecarError:
-    """Say it in the server's terms: a vendor's refusal of our key is no fault of the caller."""
+    """Say it in the server's terms: a vendor's refusal of our key is not the caller's fault."""
     message = str(error)
     if isinstance(error, sdk.RateLimitedError):
         return RateLimitedError(message, retry_after_seconds=error.retry_after_seconds)

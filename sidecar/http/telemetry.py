@@ -51,7 +51,7 @@ def telemetry(metrics: Metrics, tracer: Tracer) -> Middleware:
 
 
 def _start_span(tracer: Tracer, request: web.Request) -> Span | None:
-    """Probes ask every few seconds and are no part of anything."""
+    """Return no span for probes: they come every few seconds and belong to no trace."""
     if request.path in PROBES:
         return None
     route = route_of(request)

@@ -1,4 +1,4 @@
-"""An opencode that somebody else starts, in another container of the pod (attach mode).
+"""An opencode that the platform starts, in another container of the pod (attach mode).
 
     stopped -> starting -> ready <-> degraded -> draining -> stopping -> stopped
                   ^          |          |
@@ -132,7 +132,7 @@ class AttachedChild(Child):
         return reason == _EXITED or await self._is_restarted(client, reason)
 
     async def _sweep(self) -> int:
-        """Kill the shells that nobody waits for any more; return how many."""
+        """Kill the shells of earlier turns; return how many."""
         return await sweep(self._marker, orphans.SHELL_MARKER_VARIABLE)
 
     async def _found(self) -> Boot | None:
@@ -259,7 +259,7 @@ class AttachedChild(Child):
             self.note_process_stats(boot, process_stats)
 
     async def _is_restarted(self, client: ChildClient, reason: str) -> bool:
-        """Have the platform restart it; False when nobody can, and then the state is `failed`.
+        """Have the platform restart it; False when it cannot, and then the state is `failed`.
 
         Where its process is known, ending that is enough: an exit of ours would restart our container only.
         """
@@ -291,7 +291,7 @@ class AttachedChild(Child):
 
 
 def _is_refused(error: ChildError) -> bool:
-    """Whether nobody listens at the address, as opposed to somebody who is slow."""
+    """Whether nothing listens at the address, as opposed to a process that is slow."""
     return isinstance(error.__cause__, aiohttp.ClientConnectorError)
 
 

@@ -1,9 +1,9 @@
 """The process behind an address: which one it is, its end, signals. Mechanism only.
 
-For an opencode that somebody else starts. The kernel says whose the other end of a connection of ours is
-where containers share their process namespace and their network, as in a pod with
-`shareProcessNamespace`; nothing that a process claims of itself is believed. Elsewhere there is no such
-answer, and whatever leans on it has to be refused.
+For an attached opencode, which we do not start. Where containers share their process namespace and their
+network, as in a pod with `shareProcessNamespace`, the kernel says which process has the other end of our
+connection; nothing that a process claims of itself is believed. Elsewhere the process is unknown, and what
+depends on it has to be refused.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AttachedProcess:
     async def find(cls, url: str, *, marker: str) -> AttachedProcess:
         """Return the process that answers at `url`. Raises ChildError that says why it cannot be known."""
         if sys.platform != "linux":
-            raise ChildError("only Linux tells whose a connection is")
+            raise ChildError("only Linux says which process a connection belongs to")
         address = URL(url)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
@@ -120,7 +120,7 @@ class AttachedProcess:
         os.close(self._descriptor)
 
     def _note_end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)  # it stays readable for ever
+        asyncio.get_running_loop().remove_reader(self._descriptor)  # it stays readable from now on
         self._ended.set()
         self._on_end()
 
@@ -165,7 +165,7 @@ def _check(pid: int, marker: str) -> None:
     """Raise ChildError unless it has our environment and a start like ours. Blocks."""
     if not orphans.is_marked(pid, marker):
         raise ChildError(
-            f"process {pid} has not the environment that `opencode-sidecar child-env` prints"
+            f"process {pid} does not have the environment that `opencode-sidecar child-env` prints"
         )
     # What an agent left behind has our environment too, and may listen where a dead opencode did. But
     # process 1 adopted it, while what an engine starts in a shared namespace has no ancestor there.

@@ -54,16 +54,16 @@ class IsBusy(Protocol):
     """Whether a boot works on a turn. Asked only while a restart is wanted, or it retires."""
 
     def __call__(self, boot: Boot, *, with_waiting: bool) -> Awaitable[bool]:
-        """Return whether it does; a turn that only waits for its client counts if `with_waiting`."""
+        """Return whether the boot works on a turn. One that waits for its client counts if `with_waiting`."""
 
 
 async def never_busy(boot: Boot, *, with_waiting: bool) -> bool:  # noqa: ARG001  # as IsBusy
-    """For a child that does no work of others."""
+    """The `IsBusy` of a child that runs no turns."""
     return False
 
 
 class Child(ABC):
-    """The state of opencode and who is told of it. `start` once, `stop` once.
+    """The state of opencode and its subscribers. `start` once, `stop` once.
 
     Subclasses decide when it is started, ready and given up.
     """
@@ -258,13 +258,13 @@ class Child(ABC):
         """Have the child replaced. Asked for again before that has happened, it is the same restart.
 
         Where two boots can serve side by side no turn is cut, and `force` changes nothing. Elsewhere it
-        waits until nobody is busy (see `planned_restart`), or with `force` for nothing.
+        waits until no turn runs (see `planned_restart`), or with `force` for nothing.
         """
         self._restart.request(reason, is_forced=force)
         self._wake.set()
 
     def report_broken_config(self, directory: Path) -> None:
-        """A directory answers nothing but config errors any more; only a restart heals it."""
+        """Request a restart: opencode answers config errors only for that directory until it is restarted."""
         _log.warning("directory poisoned in child", directory=str(directory))
         self.request_restart("poisoned directory")
 

@@ -209,7 +209,7 @@ def _reporting_shell(around: Surroundings) -> tuple[str, ...]:
 
 
 def _shared_rules(settings: ConfinementSettings, around: Surroundings) -> Iterator[str]:
-    """What both levels read."""
+    """The rules that both levels of confinement share."""
     given = [Path(path) for path in settings.readable]
     certificates = [Path(around.environ[n]) for n in _CERTIFICATES if around.environ.get(n)]
     wanted = [*map(Path, SYSTEM), *map(Path, _MORE), *certificates, *_toolchains(around), *given]

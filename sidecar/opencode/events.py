@@ -2,8 +2,8 @@
 
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
-child's queue for a slow reader grows without bound, so reading never waits for anybody: callbacks are
-synchronous and must be cheap, and what no subscriber wants, half of all bytes, is not even parsed. Readers of
+child's queue for a slow reader grows without bound, so reading never waits for a subscriber: callbacks are
+synchronous and must be cheap, and events without a subscriber, half of all bytes, are not even parsed. Readers of
 the bytes themselves are served by `feed`.
 """
 
@@ -35,7 +35,7 @@ from sidecar.wire.json_text import read_leniently
 from sidecar.wire.opencode_events import ChildEvent, ChildGap, SyncEvent, is_prompt_part
 
 _SILENCE_SECONDS = 25.0
-"""Two heartbeats missed and some."""
+"""Longest silence on the event stream, seconds: two missed heartbeats and some slack."""
 _SYNC = "sync"
 _IGNORED = frozenset({_SYNC, "server.heartbeat", "session.updated", "session.diff"})
 """Copies, signs of life, and what a turn does to its session's title, times and files."""
@@ -341,7 +341,7 @@ def _parent_id(properties: Mapping[str, Any]) -> str | None:
 def read_frame(
     frame: bytes, *, with_sync: bool = False, sessions: Collection[str] | None = None
 ) -> dict[str, Any] | None:
-    """Return the event of a frame, None for one that is not wanted. Raises ValueError.
+    """Return the event of a frame, None for one without subscribers. Raises ValueError.
 
     Of messages, the bulk of all events, only those of `sessions` are wanted, unless it is None.
     """
@@ -360,7 +360,7 @@ def read_frame(
                 return None
     event = read_leniently(frame[5:])
     if not _is_event(event):
-        raise ValueError("it is no event")
+        raise ValueError("not an event")
     return None if event["payload"]["type"] in ignored else event
 
 

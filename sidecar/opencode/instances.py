@@ -2,14 +2,14 @@
 
 opencode loads config, models and MCP servers once per directory and never again until that directory is
 disposed, which aborts its turns. So every turn goes through `Instances.use`: it makes sure that the
-directory knows the model, disposing only when nobody is in it. Unrelated directories never wait.
+directory knows the model, disposing only when no turn uses it. Unrelated directories never wait.
 
 While one boot retires and another one serves, a directory is used in one of them: it stays with the retiring
 boot as long as that works in it, and moves to the current one with its next use. So no session is prompted
 in both.
 
-Directories are given in canonical form (opencode resolves symbolic links). Whoever else makes the child load
-a directory (the forwarded API) goes through `use` too, or what is recorded here is wrong.
+Directories are given in canonical form (opencode resolves symbolic links). Other code that makes the
+child load a directory (the forwarded API) goes through `use`, too, or what is recorded here is wrong.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class _Instance:
     models: Mapping[str, ModelEntry] = field(default_factory=dict)
     """The config file's models at the load."""
     is_outdated: bool = False
-    """To be loaded again as soon as nobody is in it, whatever its models."""
+    """To be loaded again as soon as no turn uses it, whatever its models."""
     is_told: bool = False
-    """Whether the owner of the directory was told of this load."""
+    """Whether `on_loaded` was called for this load."""
     claims: int = 0
     """Callers inside `use`, waiting ones included; keeps the entry alive."""
     users: int = 0
@@ -203,7 +203,7 @@ class Instances:
         return len(victims), len(busy)
 
     async def run_eviction(self) -> None:
-        """Unload what nobody used for `idle_dispose_seconds`. Runs until cancelled."""
+        """Unload directories that were unused for `idle_dispose_seconds`. Runs until cancelled."""
         pause = min(self._settings.idle_dispose_seconds / 4, _MAX_EVICTION_PAUSE_SECONDS)
         while True:
             await asyncio.sleep(pause)
@@ -227,7 +227,7 @@ class Instances:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline - self._clock()):
                     if not instance.is_busy:
-                        # A turn that did not come through `use`: nobody rings when it ends.
+                        # A turn that did not come through `use`: its end sets no event.
                         await asyncio.sleep(_UNCOUNTED_POLL_SECONDS)
                     await instance.idle.wait()
                     continue
@@ -255,7 +255,7 @@ class Instances:
         model_id: str | None,
         on_loaded: OnLoaded | None,
     ) -> bool:
-        """Load or reload as needed; False when that must wait until nobody is in the directory."""
+        """Load or reload as needed; False when that must wait until no turn uses the directory."""
         if instance.loaded_by is boot and self._is_current(instance, model_id):
             await self._tell_loaded(instance, boot, on_loaded)
             return True
@@ -277,7 +277,7 @@ class Instances:
     async def _tell_loaded(
         self, instance: _Instance, boot: Boot, on_loaded: OnLoaded | None
     ) -> None:
-        """Call `on_loaded` once per load, also when somebody without one loaded the directory."""
+        """Call `on_loaded` once per load, also when a caller without one loaded the directory."""
         if on_loaded is not None and not instance.is_told:
             await on_loaded(boot.client)
             instance.is_told = True
@@ -335,7 +335,7 @@ class Instances:
                 await self._evict(victim)
 
     def _evictable(self) -> list[_Instance]:
-        """Loaded directories in which nobody is, longest unused first."""
+        """Loaded directories that no turn uses, longest unused first."""
         found = [i for i in self._instances.values() if i.is_loaded_by(None) and not i.is_busy]
         return sorted((i for i in found if not i.claims), key=lambda i: i.last_used)
 

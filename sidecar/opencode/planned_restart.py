@@ -1,8 +1,8 @@
-"""A restart that somebody wants (memory, a poisoned directory, an operator), and when it may happen.
+"""A restart that was requested (by memory, a broken config or an operator), and when it may happen.
 
 It aborts every turn, so it waits for a moment without any. Where such a moment does not come by itself, new
-turns are held until the running ones have ended, for a bounded time: a long turn is not worth everybody's
-waiting, so then they go on, and later it is tried again.
+turns are held until the running ones have ended, for a bounded time: all others would wait for one long
+turn. After that time they go on, and the restart is tried again later.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import psutil
 
 SILENT = "no answer to health checks"
 OVERWORKED = "no answer to health checks for too long, though it worked"
-"""Why a child is given up. The second is no crash."""
+"""Why a child is given up. The second does not count as a crash."""
 UNRESPONSIVE = frozenset({SILENT, OVERWORKED})
 
 _LEAST_SHARE = 0.02
@@ -38,7 +38,7 @@ class Work:
     used: float = 0.0
     """Processor time."""
     waited: float = 0.0
-    """When it was ready to run and had no processor; 0 where the kernel does not tell."""
+    """When it was ready to run and had no processor; 0 where the kernel does not report it."""
 
 
 def read_work(pid: int) -> Work:

@@ -2,8 +2,8 @@
 
 Our plug-in in the child (`plugin/shell_environment.js`) asks before every command of an agent. A token
 could not protect this: agents run as the child's user and can read its environment. So the plug-in
-connects to a Unix socket, for which the kernel tells the process at the other end; only the child
-itself is answered, not the shells below it. Across containers the kernel tells it (anything but 0) only
+connects to a Unix socket, for which the kernel reports the process at the other end; only the child
+itself is answered, not the shells below it. Across containers the kernel reports it (anything but 0) only
 where they share their process namespace (`attached_process`).
 """
 

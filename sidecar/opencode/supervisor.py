@@ -11,7 +11,7 @@ A boot that is to be replaced (`request_restart`) goes on until the next one is 
 keeps the turns that it has until they have ended, for a bounded time, so that none is cut. One retires at a
 time; another replacement waits for its end. A dead or silent boot costs its own turns, and is replaced after
 a growing delay, or at once by a spare, where one is kept. A busy one is not silent (`pulse`), and when it is
-given up all the same that is no crash.
+given up all the same, which does not count as a crash.
 
 Only one opencode can listen on a port that is set (`OPENCODE_PORT`): then a planned restart waits for a
 moment without turns (`planned_restart`).

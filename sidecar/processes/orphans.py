@@ -1,4 +1,4 @@
-"""What is left of an opencode that somebody else starts (attach mode), and of other people's processes.
+"""Leftover processes: of an attached opencode, and, where we are process 1, of any program.
 
 What we start ourselves has a guard (`launch`), and sessions have keepers (`confine.c`): these end everything
 by descent. In another container neither is ours, so there what our plug-in marked as a shell is looked for;
@@ -28,7 +28,7 @@ _ROUND_PAUSE_SECONDS = 0.02
 
 
 def marker_for(relay_token: str) -> str:
-    """Return the marker of an attached opencode: both containers can tell it, and it reveals nothing."""
+    """Return the marker of an attached opencode: both containers can compute it, and it reveals nothing."""
     return hashlib.sha256(b"marker of " + relay_token.encode()).hexdigest()[:32]
 
 

@@ -96,7 +96,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The child's process id; after its exit possibly somebody else's."""
+        """The child's process id; after its exit the kernel may give it to another process."""
         return self._pid
 
     @property

@@ -35,7 +35,7 @@ def _refuse_bool(value: object) -> object:
 
 
 def _known_date(value: datetime) -> datetime:
-    """Give the moment a zone. The year 1, Go's zero time, and what else lies before the epoch is no date."""
+    """Give the moment a zone. Raises ValueError before the epoch, as for the year 1, Go's zero time."""
     if value.year < UNKNOWN_DATE.year:
         raise ValueError("is before 1970")
     return value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -48,7 +48,7 @@ Moment = Annotated[datetime, BeforeValidator(_refuse_bool), AfterValidator(_know
 class ModelInfo(BaseModel):
     """One model, typed like `anthropic.types.ModelInfo`, plus `runtime` and `raw`.
 
-    Fields that the runtime does not tell are None (`display_name`: the id; `created_at`: the epoch;
+    Fields that the runtime does not give are None (`display_name`: the id; `created_at`: the epoch;
     `lifecycle`: "active"). Fields newer than this SDK are kept as attributes.
     """
 

@@ -1,7 +1,7 @@
 """The `opencode` runtime: a sidecar, or the LiteLLM gateway itself where there is no sidecar.
 
 The sidecar has filtered and merged its list already. LiteLLM is asked in the OpenAI shape, because
-only that one tells each model's `mode`; models that cannot hold a conversation, wildcards and LiteLLM's
+only that one has each model's `mode`; models that cannot hold a conversation, wildcards and LiteLLM's
 placeholders are then left out here. LiteLLM without its database answers a wrong key with 400 and
 `no_db_connection`.
 """
@@ -82,7 +82,7 @@ class OpencodeRuntime(Runtime):
 
 
 def _is_listed(item: Any) -> bool:
-    """Whether a gateway item belongs in a picker; items that are no objects are judged later."""
+    """Whether a gateway item belongs in a picker; items that are not objects are judged later."""
     if not isinstance(item, dict):
         return True
     mode = item.get("mode")

@@ -59,7 +59,7 @@ def data_of(runtime: str, body: Any, *, key: str = "data") -> list[Any]:
 
 
 def read_item(item: Any, *, runtime: str) -> ModelInfo | None:
-    """Read one item of either shape; what only OpenAI's names tell is moved to Anthropic's names."""
+    """Read one item of either shape; what only OpenAI's names have is moved to Anthropic's names."""
     if not isinstance(item, dict):
         return None
     fields = dict(item)

@@ -10,7 +10,7 @@ _NAME = "lock"
 
 
 class DirectoryInUseError(RuntimeError):
-    """Somebody holds the lock; `pid` is what they wrote into it, empty when unreadable."""
+    """Another process holds the lock; `pid` is what it wrote into the file, empty when unreadable."""
 
     def __init__(self, pid: str) -> None:
         super().__init__(f"locked by {pid}")

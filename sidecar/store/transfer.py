@@ -29,7 +29,7 @@ TABLES: Sequence[str] = (
     "resource_uses",
     "key_check",
 )
-"""What a copy holds, parents first. Which pods lived and who owned a session is no part of it."""
+"""What a copy holds, parents first. Which pods lived and which one owned a session is not copied."""
 
 _OWNERSHIP = frozenset({"owner_boot", "owner_epoch", "home"})
 _BATCH = 500
@@ -39,7 +39,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(slots=True)
 class _Batch:
-    """Rows of one table. Without columns it is the end."""
+    """Rows of one table. One without columns marks the end of the copy."""
 
     table: str
     columns: Sequence[str] = ()

@@ -1,6 +1,6 @@
 """Which addresses an agent's requests may be connected to: public ones, and networks that a setting names.
 
-A URL is no place to check this. One address has many spellings, a name may lead to a private address, and to
+A URL cannot be checked for this. One address has many spellings, a name may lead to a private address, and to
 another one a moment later, so the address that is connected to is what is checked, at the one place where
 connections are made.
 """

@@ -22,7 +22,7 @@ async def page_text(page: bytes, *, kind: PageFormat, url: str, charset: str | N
     """Return an HTML page as Markdown or text. Raises WebError when it is beyond the program's bounds."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-P",  # the folder of the program is no place to import from
+        "-P",  # nothing is to be imported from the program's folder
         str(_PROGRAM),
         kind,
         url,

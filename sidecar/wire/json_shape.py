@@ -1,7 +1,7 @@
 """Counts what a JSON text will become, before it is parsed and while it still arrives.
 
 A text of 30 MB can hold one string or ten million values. Parsing the second takes seconds and a hundred
-times the memory, in one call that lets nothing else run. Its size does not tell them apart; the commas and
+times the memory, in one call that lets nothing else run. Its size does not distinguish them; the commas and
 brackets outside of strings do, and counting those costs little more than reading the bytes.
 """
 
@@ -24,7 +24,7 @@ class JsonShape:
     """Fed with the pieces of one JSON text, raises JsonTooComplexError as soon as a bound is passed.
 
     Every comma and bracket outside of a string counts as a value, so the number is one too high for each
-    array and object. What is no JSON is counted somehow and left to the parser.
+    array and object. Text that is not JSON is counted somehow and left to the parser.
     """
 
     def __init__(self, *, max_values: int, max_depth: int) -> None:

@@ -66,7 +66,7 @@ def read_strictly(raw: bytes | bytearray | str) -> Any:
         fields = value.items() if isinstance(value, dict) else [("", value)]
         for name, item in fields:
             if _HALF.search(name):
-                raise UnstorableError(ascii(name)[:80], "the name is no Unicode text")
+                raise UnstorableError(ascii(name)[:80], "the name is not Unicode text")
             _check(name, item)
     return value
 
@@ -226,7 +226,7 @@ def _integer_or_none(text: str) -> int | None:
 
 
 def _is_suspect(text: str) -> bool:
-    """Tell cheaply whether there may be anything to find: nearly always there is not."""
+    """Return, cheaply, whether there may be anything to find: nearly always there is not."""
     return has_unstorable_escape(text) or text.count("[") + text.count("{") > MAX_DEPTH
 
 

@@ -166,7 +166,7 @@ class _Wire(BaseModel):
 
 
 class Facts(_Wire):
-    """What any source may tell of a model; None is unknown. Costs are USD per token."""
+    """What any source may say of a model; None is unknown. Costs are USD per token."""
 
     mode: Text = None
     max_input_tokens: Count = None
@@ -242,7 +242,7 @@ class Deployment(_Wire):
 
 
 def read_items(kind: type[M], body: Any) -> Listing[M] | None:
-    """Return the readable items of a list answer, None when it is no list answer at all."""
+    """Return the readable items of a list answer, None when it is not a list at all."""
     items = body if isinstance(body, list) else None
     if isinstance(body, dict):
         items = next((body[k] for k in ("data", "models") if isinstance(body.get(k), list)), None)

@@ -30,5 +30,5 @@ def why_unusable(model_id: str) -> str | None:
         # Gateways send the id back in headers, where a line break would begin another header.
         return "its id holds a control character"
     if "\ufffd" in model_id:  # put there when it was read, so it is no longer the gateway's id
-        return "its id holds what is no Unicode text"
+        return "its id is not Unicode text"
     return None

@@ -20,7 +20,7 @@ class SearchResult:
 
 
 def read_results(body: Any) -> list[SearchResult] | None:
-    """Return the readable results, in order; None when the body is no search's answer."""
+    """Return the readable results, in order; None when the body is not an answer to a search."""
     items = body.get("results") if isinstance(body, dict) else None
     if not isinstance(items, list):
         return None

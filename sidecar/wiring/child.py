@@ -34,7 +34,7 @@ from sidecar.wire.external_directory import Rule, external_rules
 
 @dataclass(frozen=True, slots=True)
 class ChildParts:
-    """Everything that knows the child. Nothing is started."""
+    """The parts around the child. Nothing is started yet."""
 
     supervisor: Child
     config_file: ConfigFile
@@ -159,7 +159,7 @@ def _child(
     confining: Sequence[str],
     must_be_confined: bool,
 ) -> Child:
-    """Return the opencode that we start, or the one that somebody else does."""
+    """Return the opencode that we start, or the attached one."""
     if settings.url is not None:
         return AttachedChild(
             settings=settings,

@@ -241,7 +241,7 @@ def wall_readings(confinement: Confinement, domain: Domain) -> Iterator[Reading]
     level = {"off": 0, "partial": 1, "full": 2}[confinement.level]
     text = "How far agents are confined: 2 fully, 1 as far as this kernel can, 0 not at all."
     yield Reading("confinement_level", text, level, is_counter=False)
-    text = "Permission requests that somebody else than the sidecar allowed."
+    text = "Permission requests that another program than the sidecar allowed."
     yield Reading("permission_alarms", text, domain.permission_watch.alarms)
     text = (
         "Sessions stopped for the size of their directories, or because they were filling the disk."

@@ -1,4 +1,4 @@
-"""A permission request that is allowed by somebody else than the sidecar ends the turn, and is an alarm.
+"""A permission request that is allowed by anything but the sidecar ends the turn, and is an alarm.
 
 The attacker of this test has opencode's password, which no agent can read where it is confined.
 """
@@ -61,7 +61,7 @@ async def opencode(sessions: Sessions, session: str) -> aiohttp.ClientSession:
 async def test_an_answer_that_we_did_not_send(sessions: Sessions, reply: str) -> None:
     """The turn ends with an error that says so, the log and the metric have it; the session can go on."""
     session = await asking(sessions)
-    before = len(sessions.process.entries("permission answered by somebody else"))
+    before = len(sessions.process.entries("permission answered by another program"))
     async with await opencode(sessions, session) as intruder:
         async with intruder.get("/permission") as answer:
             (asked,) = [a for a in await answer.json() if a["permission"] == "edit"]
@@ -75,8 +75,10 @@ async def test_an_answer_that_we_did_not_send(sessions: Sessions, reply: str) ->
             await asyncio.sleep(0.1)
     assert types[-1] == "session.status_idle"
     (error,) = [e for e in await listed(sessions, session) if e["type"] == "session.error"]
-    assert "allowed by somebody else" in error["error"]["message"]
-    alarm = await sessions.process.logged("permission answered by somebody else", count=before + 1)
+    assert "allowed by something other than the client" in error["error"]["message"]
+    alarm = await sessions.process.logged(
+        "permission answered by another program", count=before + 1
+    )
     assert alarm["permission"] == asked["id"]
     assert f"sidecar_permission_alarms_total {before + 1}.0" in await sessions.metrics()
     assert "fine" in await sessions.bash(session, "echo fine")
@@ -85,13 +87,13 @@ async def test_an_answer_that_we_did_not_send(sessions: Sessions, reply: str) ->
 async def test_a_client_s_answer_is_no_alarm(sessions: Sessions) -> None:
     """What comes by the API is allowed as it was asked for."""
     session = await asking(sessions)
-    before = sessions.process.entries("permission answered by somebody else")
+    before = sessions.process.entries("permission answered by another program")
     (use,) = [e for e in await listed(sessions, session) if e["type"] == "agent.tool_use"]
     confirmation = {"type": "user.tool_confirmation", "tool_use_id": use["id"], "result": "allow"}
     await sessions.post(f"/v1/sessions/{session}/events", {"events": [confirmation]})
     await until((sessions.workspace(session) / "file").exists)
     await sessions.idle(session)
-    assert sessions.process.entries("permission answered by somebody else") == before
+    assert sessions.process.entries("permission answered by another program") == before
 
 
 async def listed(sessions: Sessions, session: str) -> list[dict[str, Any]]:

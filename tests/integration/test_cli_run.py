@@ -38,6 +38,6 @@ async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
         out, err = await process.communicate(b"\xff\xfe")
 
     assert process.returncode == 2
-    assert b"no text in utf-8" in err
+    assert b"not text in utf-8" in err
     assert b"Traceback" not in err
     assert out == b""

@@ -30,7 +30,7 @@ _SHOWN_BYTES = 200
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why what came is no answer. opencode decides by the words of the message whether it tries again."""
+    """Why what came is not an answer. opencode decides by the words of the message whether it tries again."""
 
     kind: Literal["incomplete", "wrong_format"]
     message: str
@@ -54,11 +54,11 @@ class AnswerStream:
         self.facts = AnswerFacts(wire)
         self.repaired_frames = 0
         self.beginning = b""
-        """Of what was received, for the message about a body that is no event stream."""
+        """Of what was received, for the message about a body that is not an event stream."""
         self.fault: Fault | None = None
-        """Why what was received is no answer although the stream goes on; nothing more is passed on then."""
+        """Why the answer is broken although the stream goes on; nothing more is passed on then."""
         self._run: TextRun | None = None
-        """The frames that pass unread, as the last one did."""
+        """The text frames that may pass without being parsed, as the last one did."""
         self._is_recognised = False
         self._wire = wire
         self._frames = FrameSplitter()

@@ -95,7 +95,7 @@ class ChatRepair:
             self._set(choice, "finish_reason", known)
 
     def _whole(self, choice: dict[str, Any]) -> None:
-        """Take the text from where answers that are no streams have it."""
+        """Take the text from where whole answers, which are not streams, have it."""
         message, text = choice.get("message"), choice.get("text")
         if isinstance(message, dict):
             calls = message.get("tool_calls")

@@ -29,10 +29,10 @@ _HIDDEN = re.compile(
     re.VERBOSE,
 )
 _SHOWN = re.compile(r"/experimental/(capabilities|console|resource|workspace|workspace/status)$")
-"""Reads that opencode's own clients need at their start; they tell nothing of other sessions."""
+"""Reads that opencode's own clients need at their start; they show nothing of other sessions."""
 
 _HIDDEN_WRITES = re.compile(r"/global/|/instance/|/mcp(/|$)|/project(/|$)")
-"""Writes that reach beyond one session: they abort turns or change what others get."""
+"""Writes that reach beyond one session: they abort turns or change what other sessions get."""
 
 _FAMILIES = frozenset(
     {

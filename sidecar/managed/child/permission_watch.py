@@ -1,7 +1,7 @@
-"""Notices when somebody else than the sidecar allows what an agent asked for.
+"""Notices when a permission request is allowed by anything but the sidecar.
 
 Only the sidecar answers opencode's permission requests: by policy, or when a client has confirmed. Another
-`permission.replied` that allows means that somebody got hold of opencode's password.
+`permission.replied` that allows means that another program has opencode's password.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sidecar.wire.opencode_events import ChildEvent
 
 _KEPT = 10_000
 """Answers remembered. opencode reports one at once, so that few are ever on their way."""
-_TEXT = "a permission request was allowed by somebody else than the client; the turn was ended"
+_TEXT = "a permission request was allowed by something other than the client; the turn was ended"
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class PermissionWatch:
             return None
         self.alarms += 1
         _log.critical(
-            "permission answered by somebody else",
+            "permission answered by another program",
             child_session=event.session_id,
             permission=event.properties.get("requestID"),
         )

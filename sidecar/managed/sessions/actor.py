@@ -124,7 +124,7 @@ class SessionActor:
 
     @property
     def is_held(self) -> bool:
-        """Whether somebody holds the lock."""
+        """Whether the lock is held."""
         return self._lock.locked()
 
     @property

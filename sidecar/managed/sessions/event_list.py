@@ -77,7 +77,7 @@ BOOKKEEPING = frozenset(
     for type_ in EVENT_TYPES
     if type_.startswith(("span.", "session.thread_status_")) or type_ == "session.usage"
 )
-"""Events about requests, tokens and the one thread: two fifths of a log. Clients that are no official SDK
+"""Events about requests, tokens and the one thread: two fifths of a log. Clients other than the official SDKs
 and did not ask for it pay for it and show none of it (LAP writes each event to its database at each list)."""
 
 

@@ -49,6 +49,6 @@ async def recover(actor: SessionActor, database: Store, reason: str) -> None:
 
 
 def _shows_work(events: Sequence[Mapping[str, Any]], opening_id: str) -> bool:
-    """Whether the model was asked since. What the client's answers came to is no work."""
+    """Whether the model was asked since. Results of the client's answers do not count as work."""
     after = itertools.dropwhile(lambda event: event["id"] != opening_id, events)
     return any(event["type"] == "span.model_request_start" for event in after)

@@ -28,7 +28,7 @@ class ShellVariables:
         self._workspaces_dir = workspaces_dir
 
     async def of_directory(self, directory: Path) -> Mapping[str, str]:
-        """Return the variables; none for a directory that is no session's own."""
+        """Return the variables; none for a directory that does not belong to a session."""
         if directory.parent != self._workspaces_dir or not is_id(directory.name, "sesn"):
             return {}
         try:

@@ -35,7 +35,7 @@ class StoredSession:
 
 def read_row(row: Row) -> SessionRecord:
     """Return a row of `sessions` as a record."""
-    values: dict[str, Any] = {key: row[key] for key in row.keys() if key not in _OWNERSHIP}  # noqa: SIM118  # a row is no dict
+    values: dict[str, Any] = {key: row[key] for key in row.keys() if key not in _OWNERSHIP}  # noqa: SIM118  # a row is not a dict
     values["usage"] = Usage(*json.loads(row["usage"]))
     values["turn"] = TurnRecord.read(row["turn"]) if row["turn"] else None
     values["body"] = json.loads(row["body"])

@@ -93,7 +93,7 @@ class ToolPlan:
 
     @property
     def web(self) -> dict[str, Mapping[str, Any]]:
-        """`web_fetch` and `web_search`, those that are enabled, with their options (domains and the like)."""
+        """`web_fetch` and `web_search`, those that are enabled, with their options, such as domains."""
         if self._toolset is None:
             return {}
         options = {config["name"]: config for config in self._toolset["configs"]}
@@ -156,7 +156,7 @@ class ToolPlan:
 
 
 def _server_keys(names: Sequence[str]) -> dict[str, str]:
-    """Give each server a key that is no prefix of another, so that tool names can be taken apart."""
+    """Give each server a key that is not a prefix of another, so that tool names can be taken apart."""
     keys: dict[str, str] = {}
     for name in names:
         key, number = sanitise(name), 2

@@ -1,6 +1,6 @@
 """`github_repository` resources: planned at session create, cloned before the next turn.
 
-A repository that cannot be cloned does not end the session: each turn tries again and tells the
+A repository that cannot be cloned does not end the session: each turn tries again and reports it to the
 client, as the official SDK documents for the repository errors. What an agent then does to its copy is
 its own business: a clone happens once.
 """

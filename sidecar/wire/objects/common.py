@@ -22,13 +22,13 @@ class Page(TypedDict, Generic[T]):
 
 
 class PageBothWays(Page[T], Generic[T]):
-    """A page that also leads back."""
+    """A page with a link to the one before it."""
 
     prev_page: str | None
 
 
 class ErrorDetails(TypedDict):
-    """What programs can tell errors of one type apart by."""
+    """By this programs distinguish errors of one type."""
 
     error_code: str
 
