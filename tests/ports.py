@@ -1,4 +1,4 @@
-"""Ports for programs that must be told one: where they are to be found again after a restart."""
+"""Ports for programs that need a fixed one: where they are to be found again after a restart."""
 
 from __future__ import annotations
 

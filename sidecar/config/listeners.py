@@ -17,8 +17,8 @@ class HttpSettings(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="SIDECAR_HTTP_")
 
     host: Host | None = Field(None, validation_alias="HOST")
-    """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because whoever
-    reaches this port runs code. `::` and `*` serve IPv6 and IPv4."""
+    """Address to listen on. Unset: `0.0.0.0` with `RUNTIME_API_KEY`, else `127.0.0.1`, because anyone
+    who reaches this port runs code. `::` and `*` serve IPv6 and IPv4."""
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, validation_alias="PORT")
     """TCP port; 0 picks a free one (printed at start)."""
     runtime_api_key: SecretStr | None = Field(None, validation_alias="RUNTIME_API_KEY")

@@ -73,7 +73,7 @@ class Book:
 
 
 class StormClient:
-    """One session and its client. `run` sends turn after turn until told to stop."""
+    """One session and its client. `run` sends turn after turn until it is stopped."""
 
     def __init__(self, url: str, key: str, number: int, seed: int, mcp_url: str) -> None:
         self._servers = [{"type": "url", "name": "platform", "url": mcp_url}]

@@ -154,7 +154,7 @@ async def test_the_demo_needs_no_gateway(image: Image, tmp_path: Path) -> None:
 
 
 async def test_the_job_registers_what_clients_use(image: Image) -> None:
-    """The register service tells LAP the address and the key under which the sidecar answers."""
+    """The register service gives LAP the address and the key under which the sidecar answers."""
     async with FakeLap() as lap:
         variables = {"LAP_URL": lap.url, "LAP_MASTER_KEY": MASTER_KEY, "RUNTIME_API_BASE": lap.url}
         chosen = services(example_variables() | variables)

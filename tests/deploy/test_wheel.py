@@ -80,7 +80,7 @@ def test_the_requirements_are_satisfied_by_the_lock(clean: Path) -> None:
 
 
 async def test_the_installed_program_runs(clean: Path, tmp_path: Path) -> None:
-    """It tells its version and lists its settings."""
+    """It prints its version and lists its settings."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     program = str(clean / "opencode-sidecar")
     environment = {"HOME": str(tmp_path)}

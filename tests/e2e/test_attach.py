@@ -1,4 +1,4 @@
-"""Attach mode: the sidecar and opencode as two processes that nobody but the platform connects."""
+"""Attach mode: the sidecar and opencode as two processes that only the platform connects."""
 
 import asyncio
 import hashlib

@@ -172,7 +172,7 @@ async def test_ctrl_c_interrupts_the_turn(server: RunningSidecar, tmp_path: Path
 async def test_without_a_sidecar_one_is_started_for_the_occasion(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
-    """The own sidecar reaches the gateway, keeps its data where it is told, and uses no fixed port."""
+    """The own sidecar reaches the gateway, keeps its data where the option says, and uses no fixed port."""
     done = await program.sidecar(
         *("run", "--data-dir", str(tmp_path / "kept"), "[[say: from scratch]]"),
         home=tmp_path,
@@ -224,7 +224,7 @@ async def test_the_doctor_boots_opencode_beside_a_running_server(
 
 
 async def test_models_through_a_running_sidecar(server: RunningSidecar, tmp_path: Path) -> None:
-    """A sidecar tells its list; what only the gateway knows is said to be missing."""
+    """A sidecar shows its list; what only the gateway knows is said to be missing."""
     done = await program.sidecar(
         *("models", "--json"),
         home=tmp_path,

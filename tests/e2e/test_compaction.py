@@ -1,4 +1,4 @@
-"""A conversation that outgrows the model's context goes on, and the client is told."""
+"""A conversation that outgrows the model's context goes on, and the client sees it."""
 
 from __future__ import annotations
 

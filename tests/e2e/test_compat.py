@@ -32,7 +32,7 @@ async def test_a_fact_that_does_not_hold_is_found(bench: CompatBench) -> None:
 
 
 async def test_one_failure_does_not_hide_the_others(bench: CompatBench) -> None:
-    """Each check is run and told, with its fact and what was seen, whatever the one before did."""
+    """Each check is run and reported, with its fact and what was seen, whatever the one before did."""
 
     async def wrong(_lab: CompatBench) -> None:
         """The moon is made

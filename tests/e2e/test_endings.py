@@ -1,4 +1,4 @@
-"""Sessions that are ended while something waits or runs in them, and prompts that nobody wants any more."""
+"""Sessions that are ended while something waits or runs in them, and prompts that are not wanted any more."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a turn, and what the client is told."""
+"""What goes wrong in the middle of a turn, and what the client sees."""
 
 import asyncio
 import os

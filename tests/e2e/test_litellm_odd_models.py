@@ -62,7 +62,7 @@ async def test_the_catalogue_of_odd_models(odd_sidecar: RunningSidecar) -> None:
 
 @pytest.mark.parametrize("model", CALLABLE)
 async def test_odd_models_answer_through_litellm(odd_sidecar: RunningSidecar, model: str) -> None:
-    """LiteLLM gets its own id, whatever opencode had to be told."""
+    """LiteLLM gets its own id, whatever id opencode had to be given."""
     async with http_client(odd_sidecar.url) as http:
         raw = RawClient(http)
         session = await raw.new_session(model=model)

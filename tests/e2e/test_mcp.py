@@ -132,7 +132,7 @@ async def test_results_of_any_kind(raw: RawClient, server: McpProcess) -> None:
 
 
 async def test_names_that_could_be_confused(raw: RawClient, server: McpProcess) -> None:
-    """Server names with odd characters, and one that is the beginning of another, are told apart."""
+    """Server names with odd characters, and one that is the beginning of another, are distinguished."""
     urls = {"hub": server.url, "hub_two": server.url, "my.server": server.url}
     tools = [toolset(name, default=True, policy="always_allow") for name in urls]
     session = await raw.new_session(tools=tools, mcp_servers=servers(**urls))

@@ -191,7 +191,7 @@ async def test_a_directory_that_is_no_path(http: aiohttp.ClientSession, name: st
 async def test_no_answer_holds_the_relays_token(
     http: aiohttp.ClientSession, sidecar: RunningSidecar
 ) -> None:
-    """With it anybody could spend the gateway's money as opencode. All reads without parameters are tried."""
+    """With it anyone could spend the gateway's money as opencode. All reads without parameters are tried."""
     assert sidecar.supervisor.client is not None
     document = await sidecar.supervisor.client.doc()
     reads = [p for p, methods in document["paths"].items() if "get" in methods and "{" not in p]

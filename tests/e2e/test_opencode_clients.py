@@ -113,7 +113,7 @@ async def test_the_terminal_interface_lives_through_a_restart_of_opencode(
 
 
 async def test_basic_credentials(sidecar: RunningSidecar) -> None:
-    """The key is the password of any user, on opencode's routes only; a wrong one is told how to ask."""
+    """The key is the password of any user, on opencode's routes only; a wrong one gets the challenge."""
     async with http_client(sidecar.url, key=None) as http:
 
         async def status(path: str, password: str, **headers: str) -> aiohttp.ClientResponse:

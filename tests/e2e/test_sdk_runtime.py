@@ -99,7 +99,7 @@ async def test_one_model_with_an_odd_id(server: RunningSidecar, model_id: str) -
 async def test_a_model_added_at_the_gateway_is_found_at_once(
     gateway: DemoGateway, server: RunningSidecar
 ) -> None:
-    """A picker that has just been told of a new model gets it, without any restart."""
+    """A model that has just been added is in a picker's next list, without any restart."""
     gateway.models["new/model:1"] = DemoModel(id="new/model:1")
     try:
         await server.catalogue.refresh()
@@ -113,7 +113,7 @@ async def test_a_model_added_at_the_gateway_is_found_at_once(
 
 
 async def test_errors_are_typed(server: RunningSidecar) -> None:
-    """The sidecar's envelope becomes the SDK's error with its request id; nobody there is unavailable."""
+    """The sidecar's envelope becomes the SDK's error with its request id; a sidecar that is away is unavailable."""
     async with client_of(server.url) as client:
         with pytest.raises(NotFoundError):
             await client.models.retrieve("opencode", "no-such-model")

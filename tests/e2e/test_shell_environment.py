@@ -1,4 +1,4 @@
-"""Environment credentials and the real opencode: a session's shells have them, nobody else does."""
+"""Environment credentials and the real opencode: a session's shells have them, and no other process."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ async def test_temporary_files(sessions: Sessions) -> None:
 
 
 async def test_a_shared_tmp_is_refused(sessions: Sessions) -> None:
-    """/tmp itself is everybody's, so it is nobody's: the error says so."""
+    """/tmp itself is shared by all sessions, so none may use it: the error says so."""
     said = await sessions.bash(await sessions.session(), "sh -c 'echo x > /tmp/of-all' 2>&1; true")
     assert "Permission denied" in said
     assert not Path("/tmp/of-all").exists()

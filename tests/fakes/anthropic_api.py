@@ -142,7 +142,7 @@ def anthropic_model(model_id: str, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class AnthropicApi(VendorFake):
-    """`models` are served in pages; with `repeats_cursor` the second page is served for ever."""
+    """`models` are served in pages; with `repeats_cursor` the second page is served again and again."""
 
     key: str = "sk-ant-right"
     models: list[Any] = field(default_factory=list)

@@ -69,7 +69,7 @@ class Agent:
         self.acts.append(name)
 
     def files(self) -> None:
-        """Every way to a file that is somebody else's."""
+        """Every way to a file of another session."""
         for number, path in enumerate(self.task["files"]):
             link, hard = self.here / f"link{number}", self.here / f"hard{number}"
             self.read(path)

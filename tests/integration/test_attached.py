@@ -1,4 +1,4 @@
-"""Watching an opencode of somebody else, with a small program in its place."""
+"""Watching an attached opencode, with a small program in its place."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ PROGRAM = Path(__file__).parents[1] / "fakes" / "child_healthy.py"
 def platform_runs(
     port: int, *, is_marked: bool = False, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Somebody else runs it, with the environment that we asked for or without."""
+    """The platform runs it, with the environment that we asked for or without."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, "serve", "--port", str(port)],
         stdout=subprocess.DEVNULL,

@@ -26,7 +26,7 @@ async def effective(home: Path, **variables: str) -> dict[str, dict[str, Any]]:
 
 
 async def test_every_setting_tells_its_source(tmp_path: Path) -> None:
-    """Default, environment and file are told apart, and a secret is only a mask."""
+    """Default, environment and file are distinguished, and a secret is only a mask."""
     file = tmp_path / "key"
     file.write_text(SECRET)
     rows = await effective(

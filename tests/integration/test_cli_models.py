@@ -50,7 +50,7 @@ async def models(home: Path, *arguments: str, **variables: str) -> program.Done:
 async def test_the_gateways_models_with_the_source_of_each_number(
     gateway: DemoGateway, tmp_path: Path
 ) -> None:
-    """JSON tells limits, prices and, per field, which of the gateway's lists said it."""
+    """JSON has limits, prices and, per field, which of the gateway's lists said it."""
     done = await models(
         tmp_path,
         "--json",
@@ -106,7 +106,7 @@ async def test_hidden_models_say_why(gateway: DemoGateway, tmp_path: Path) -> No
 
 
 async def test_without_a_gateway_the_demo_one_is_shown_and_named(tmp_path: Path) -> None:
-    """A newcomer sees models at once, and is told that they are not real."""
+    """A newcomer sees models at once, and reads that they are not real."""
     done = await models(tmp_path)
 
     assert done.code == 0
@@ -197,7 +197,7 @@ async def sidecar(gateway: DemoGateway, tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def test_all_through_a_sidecar_without_other_keys(sidecar: str, tmp_path: Path) -> None:
-    """What is not configured there is told as such and does not make the command fail."""
+    """What is not configured there is shown as such and does not make the command fail."""
     done = await models(tmp_path, "--all", "--json", "--url", sidecar, SIDECAR_API_KEY=RUNTIME_KEY)
     told = {name: entry["status"] for name, entry in done.json["runtimes"].items()}
 

@@ -30,7 +30,7 @@ async def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_prompt_that_is_no_text(tmp_path: Path) -> None:
-    """Bytes on stdin that are not in the terminal's encoding are told, without a traceback."""
+    """Bytes on stdin that are not in the terminal's encoding are an error message, not a traceback."""
     process = await program.spawn(
         *("run", "--url", "http://127.0.0.1:9", "-"), home=tmp_path, stdin=asyncio.subprocess.PIPE
     )

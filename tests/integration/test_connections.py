@@ -32,7 +32,7 @@ class Served:
         self.server: BoundedServer
 
     async def wait(self, _request: web.Request) -> web.Response:
-        """Answer when told to."""
+        """Answer when `go` is set."""
         self.waiting += 1
         await self.go.wait()
         return web.Response(text="done")
@@ -74,7 +74,7 @@ async def served(
 
 @pytest.mark.parametrize("sent", [b"", b"G", HALF], ids=["nothing", "a byte", "half a header"])
 async def test_a_header_has_its_time(sent: bytes) -> None:
-    """A client that has begun is told; one that sent nothing is only closed."""
+    """A client that has begun gets a 408; one that sent nothing is only closed."""
     async with served(header_seconds=0.2) as this, silent_clients(this.target, 3, sent) as clients:
         answers = [await end_of(client) for client in clients]
         assert [answer and answer.status for answer in answers] == [408 if sent else None] * 3

@@ -53,7 +53,7 @@ async def test_pages_hold_what_was_asked_for(database: Store, limit: int, order:
 
 
 async def test_what_is_processed_between_two_pages_is_not_missed(database: Store) -> None:
-    """It moves from the queue to the log while somebody reads: on a later page it is there."""
+    """It moves from the queue to the log while a client reads: on a later page it is there."""
     child = ScriptedChild("works on", "works on")
     engine, session_id = make_engine(database, child), await new_session(database)
     await send(engine, session_id, user_message("first"), user_message("second"))

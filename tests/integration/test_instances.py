@@ -195,7 +195,7 @@ async def test_unregistered_model_is_refused(world: World) -> None:
 
 
 async def test_hook_runs_after_each_load(world: World) -> None:
-    """What a dispose drops is put back before anybody uses the directory; a failing hook is tried again."""
+    """What a dispose drops is put back before the directory is used; a failing hook is tried again."""
     ran: list[ChildClient] = []
 
     async def hook(client: ChildClient) -> None:
@@ -228,7 +228,7 @@ async def test_longest_idle_is_unloaded_for_a_newcomer(world: World) -> None:
 
 
 async def test_idle_directories_are_evicted(tmp_path: Path, world: World) -> None:
-    """What nobody used for the set time is unloaded in the background."""
+    """What was unused for the set time is unloaded in the background."""
     instances = Instances(
         config_file=world.config_file,
         boot_provider=lambda: world.supervisor.wait_boot(PATIENCE_SECONDS),
@@ -398,7 +398,7 @@ async def test_what_is_no_event_is_skipped(world: World) -> None:
 
 
 async def test_a_failing_listener_to_gaps_ends_nothing(world: World) -> None:
-    """The next one is told, and the events go on."""
+    """The next one is called, and the events go on."""
 
     def fails(_gap: ChildGap) -> None:
         raise RuntimeError("mine")

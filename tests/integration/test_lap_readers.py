@@ -60,7 +60,7 @@ async def test_the_drain_gets_the_whole_turn_though_it_opens_after_the_prompt(la
 
 
 async def test_the_drain_gets_a_turn_that_is_already_over(lap: Lap) -> None:
-    """A turn faster than the reader is replayed whole, so that LAP does not wait for ever."""
+    """A turn faster than the reader is replayed whole, so that LAP does not wait indefinitely."""
     session = await lap.new_session()
     await lap.raw.send(session, "[[say: quick]]")
     await lap.turn_over(session)

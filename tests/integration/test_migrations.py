@@ -41,7 +41,7 @@ def test_every_version_is_recorded() -> None:
 
 @pytest.mark.parametrize("version", sorted(RECORDED))
 def test_a_migrated_schema_equals_a_new_one(version: int) -> None:
-    """Whoever upgrades ends with the same tables and indexes as whoever installs."""
+    """An upgrade ends with the same tables and indexes as an installation."""
     old, new = restored(version), sqlite3.connect(":memory:", isolation_level=None)
     migrate(old)
     migrate(new)

@@ -33,7 +33,7 @@ LISTED = (
 
 
 class Server:
-    """Our Models API on a socket, over a catalogue that refreshes only when told."""
+    """Our Models API on a socket, over a catalogue that refreshes only when asked."""
 
     def __init__(self, url: str, catalogue: Catalogue, http: aiohttp.ClientSession) -> None:
         self.url = url

@@ -250,7 +250,7 @@ async def test_mcp_servers_are_back_after_a_reload(world: World) -> None:
 
 
 async def test_permissions_wait_for_their_answer(world: World) -> None:
-    """A session may ask for bash: an event tells of it, and the reply lets the tool run."""
+    """A session may ask for bash: an event reports it, and the reply lets the tool run."""
     directory = world.directory()
     async with world.instances.use(directory, CHAT) as used:
         client = used.client

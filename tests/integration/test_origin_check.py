@@ -114,7 +114,7 @@ async def test_programs_on_this_machine_are_served(keyless: URL, headers: dict[s
 
 
 async def test_probes_are_for_all(keyless: URL) -> None:
-    """They tell states and versions only, and come by many names."""
+    """They show states and versions only, and come by many names."""
     async with (
         aiohttp.ClientSession() as http,
         http.get(keyless / "livez", headers={"host": "pod.example"}) as answer,

@@ -81,7 +81,7 @@ async def pods(postgres: PostgresCluster) -> AsyncIterator[Pods]:
 
 
 async def test_of_all_that_claim_at_once_one_wins(pods: Pods) -> None:
-    """A thousand claims by four pods: each session has one owner, and the others are told who."""
+    """A thousand claims by four pods: each session has one owner, and the others learn which pod it is."""
     made = [await pods(f"boot-{n}") for n in range(4)]
     for _ in range(250):
         session_id = await new_session(made[0].store)
@@ -93,7 +93,7 @@ async def test_of_all_that_claim_at_once_one_wins(pods: Pods) -> None:
 
 
 async def test_a_dead_pods_session_is_taken_and_its_late_commit_is_refused(pods: Pods) -> None:
-    """The new owner appends; the old one's append touches no row, raises, and is told of the loss."""
+    """The new owner appends; the old one's append touches no row, raises, and its subscribers hear of the loss."""
     old, new = await pods("old"), await pods("new")
     session_id = await new_session(old.store)
     lost: list[str] = []
@@ -142,7 +142,7 @@ async def test_a_pruned_boot_registers_again(pods: Pods) -> None:
 
 
 async def test_a_restart_on_the_same_machine_ends_the_earlier_boot_at_once(pods: Pods) -> None:
-    """The lock of the data directory proves that the earlier process is dead: nobody waits for its lease."""
+    """The lock of the data directory proves that the earlier process is dead: its lease is not waited for."""
     first, second = await pods("first", home="volume"), await pods("second", home="volume")
     session_id = await new_session(first.store)
     await first.ownership.acquire(session_id)

@@ -185,7 +185,7 @@ async def test_each_failure_has_its_type(
 
 
 async def test_an_unreachable_host_is_a_clone_error(bench: Bench) -> None:
-    """Nobody listens: the general type."""
+    """Nothing listens there: the general type."""
     failures = await bench.clone({"url": "http://127.0.0.1:9/x/app.git"})
     assert [failure.type for failure in failures] == ["repository_clone_error"]
 

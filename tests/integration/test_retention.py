@@ -1,4 +1,4 @@
-"""What nobody uses any more ages out; what somebody refers to stays."""
+"""What is not used any more ages out; what is referred to stays."""
 
 from __future__ import annotations
 

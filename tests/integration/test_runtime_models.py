@@ -182,7 +182,7 @@ async def test_one_model_by_id(serve: ServeFake, make_server: MakeServer) -> Non
 async def test_the_last_good_list_is_served_with_its_age(
     serve: ServeFake, make_server: MakeServer
 ) -> None:
-    """When the vendor fails later, callers still get the list, and `age` tells that it is old."""
+    """When the vendor fails later, callers still get the list, and `age` says how old it is."""
     fake = CursorApi()
     settings = cursor_settings(await serve(fake), fake, refresh_seconds=ALWAYS_OLD)
     server = await make_server(**settings)

@@ -287,7 +287,7 @@ async def test_a_closed_async_client_says_so() -> None:
 async def test_a_package_adds_a_runtime_by_entry_point(
     tmp_path: Path, threaded_cursor: tuple[CursorApi, str]
 ) -> None:
-    """An installed distribution's adapter is listed, asked, given its own key; a broken one is told."""
+    """An installed distribution's adapter is listed, asked, given its own key; a broken one is reported."""
     fake, url = threaded_cursor
     (tmp_path / "acme_models.py").write_text(
         "from sidecar.sdk import CursorRuntime, Endpoint, ModelInfo, Runtime, bearer, make_page\n"

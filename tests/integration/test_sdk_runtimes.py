@@ -76,7 +76,7 @@ async def test_anthropic_items_are_typed(serve: Serve) -> None:
 
 
 async def test_a_repeated_cursor_ends_the_walk(serve: Serve) -> None:
-    """A server that serves its second page for ever is left after noticing the repetition."""
+    """A server that serves its second page again and again is left after noticing the repetition."""
     models = [anthropic_model(f"m-{n}") for n in range(4)]
     fake = AnthropicApi(models=models, largest_limit=2, repeats_cursor=True)
     async with client_of("anthropic", await serve(fake), fake.key) as client:

@@ -104,7 +104,7 @@ def test_closing_frees_a_thread_that_waits(threaded_cursor: tuple[CursorApi, str
 def test_a_forgotten_client_is_closed_by_the_collector(
     threaded_cursor: tuple[CursorApi, str],
 ) -> None:
-    """No thread outlives a client that nobody holds."""
+    """No thread outlives a client without references."""
     fake, url = threaded_cursor
     assert len(Client(**cursor_settings(url, fake.key)).models.list("cursor")) == 2
 
@@ -136,7 +136,7 @@ def test_a_script_that_forgets_to_close_ends_cleanly(
 
 
 def test_a_forked_child_is_told_instead_of_hanging(threaded_cursor: tuple[CursorApi, str]) -> None:
-    """The private thread does not exist after fork(); a call there would wait for ever."""
+    """The private thread does not exist after fork(); a call there would wait indefinitely."""
     fake, url = threaded_cursor
     with Client(**cursor_settings(url, fake.key)) as client:
         client.models.list("cursor")

@@ -1,4 +1,4 @@
-"""The store fails for a while, as under somebody's lock: nothing accepted is lost or run twice."""
+"""The store fails for a while, as under another program's lock: nothing accepted is lost or run twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that cannot be written: readiness says so, requests are told when to come again."""
+"""A store that cannot be written: readiness says so, requests are refused with a time to come again."""
 
 from __future__ import annotations
 

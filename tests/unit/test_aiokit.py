@@ -90,7 +90,7 @@ async def test_callers_at_the_same_time_share_one_run() -> None:
 
 
 async def test_a_caller_that_gives_up_does_not_stop_the_others() -> None:
-    """The run belongs to nobody: cancelling the first caller leaves it running."""
+    """The run belongs to no caller: cancelling the first one leaves it running."""
     gate = asyncio.Event()
 
     async def run() -> str:

@@ -129,7 +129,7 @@ def test_a_stream_that_needs_nothing_passes_byte_for_byte(
 @pytest.mark.parametrize(("wire", "stream"), ODD)
 @given(cuts=st.lists(st.integers(0, 2000), max_size=12))
 def test_the_split_does_not_matter(wire: Wire, stream: bytes, cuts: list[int]) -> None:
-    """Any cutting of the bytes gives the same repaired stream (ids that are made are told apart)."""
+    """Any cutting of the bytes gives the same repaired stream (ids that are made differ)."""
     whole, cut = (
         objects(re.sub(rb"call_[0-9a-f]{24}", b"made", passed(wire, stream, c))) for c in ([], cuts)
     )

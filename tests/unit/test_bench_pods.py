@@ -13,7 +13,7 @@ def test_constant_service_waits_as_theory_says() -> None:
 
 
 def test_an_idle_pod_makes_nobody_wait() -> None:
-    """At a hundredth of the load nearly nobody meets another turn."""
+    """At a hundredth of the load hardly any turn meets another."""
     assert simulate(Load(0.1), 1, [0.1], turns=2000).wait_p95 == 0.0
 
 

@@ -199,7 +199,7 @@ def test_newest_first_then_by_id() -> None:
     ],
 )
 def test_odd_lists(body: Any, ids: list[str] | None) -> None:
-    """An odd item or field hides only itself; what is no list at all is told apart from an empty one."""
+    """An odd item or field hides only itself; something other than a list is distinguished from an empty one."""
     listing = read_items(ListedModel, body)
     assert ids == (listing if listing is None else [item.id for item in listing.items])
 
@@ -241,7 +241,7 @@ def test_anthropic_page_is_understood() -> None:
 def test_claude_speaks_messages_unless_its_deployment_would_have_to_translate(
     target: str | None, wire: str
 ) -> None:
-    """The wire follows the deployment behind the name, where the gateway tells it."""
+    """The wire follows the deployment behind the name, where the gateway names it."""
     deployment = {"model_name": "claude-x", "litellm_params": {"model": target}, "model_info": {}}
     layers = {
         "models": {},

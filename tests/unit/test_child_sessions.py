@@ -1,4 +1,4 @@
-"""The child's side of a session, with a client that answers as told."""
+"""The child's side of a session, with a client that answers as scripted."""
 
 import asyncio
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_a_preview_that_never_ends_leaves_a_whole_line() -> None:
 
 
 def test_tools_go_to_stderr_in_the_middle_of_the_text() -> None:
-    """A call and the first lines of its result are told beside the answer, not inside it."""
+    """A call and the first lines of its result are shown beside the answer, not inside it."""
     lines = "\n".join(f"line {n}" for n in range(5))
     out, err = show(
         delta("Look:"), tool("bash", command="ls -la"), result(lines), message("done", "b")

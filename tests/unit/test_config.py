@@ -167,7 +167,7 @@ def test_secrets_do_not_show() -> None:
 def test_an_open_address_needs_a_key(
     host: str | None, has_key: bool, is_allowed: bool, bound: str | None
 ) -> None:
-    """Whoever reaches the port runs code: without a key only loopback, unless allowed by name."""
+    """Anyone who reaches the port runs code: without a key only loopback, unless allowed by name."""
     key = SecretStr("k") if has_key else None
     settings = HttpSettings(host=host, runtime_api_key=key, allow_anonymous=is_allowed)
     if bound is None:
@@ -216,7 +216,7 @@ def test_a_gateway_is_authenticated_to_in_one_way(
 def test_what_stands_around_a_secret_or_url_is_stripped_and_inside_refused(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Keys from Kubernetes secrets end in a line break; one inside is a mistake that nobody could use."""
+    """Keys from Kubernetes secrets end in a line break; one inside is a mistake, and no key has one."""
     group, field_name = next(
         (group, field_name)
         for group, variable, field in variables()
@@ -251,7 +251,7 @@ def test_an_empty_secret_file_is_no_key(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_values_that_are_no_secret_are_stripped_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line break behind an address, a path or a choice costs nobody an evening."""
+    """A line break behind an address, a path or a choice is ignored."""
     for name, value in {
         "HOST": "[::1]\n",
         "PORT": " 9090\n",

@@ -1,4 +1,4 @@
-"""Whose end of a connection it is: told from the kernel's tables, and refused where it cannot be told."""
+"""Which process has the other end of a connection: by the kernel's tables, and refused where they do not say."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_process_below_is_found(host: str, is_detached: bool) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_our_own_connection_is_not_from_below(host: str) -> None:
-    """A process is not below itself. An end that is closed cannot be told, and counts."""
+    """A process is not below itself. The owner of a closed end is unknown, and counts as below."""
     with listening(host) as server:
         client = socket.create_connection((host, server.getsockname()[1]))
         connection, theirs = server.accept()

@@ -102,7 +102,7 @@ async def test_a_failed_append_changes_nothing(log: EventLog, database: Store) -
 
 
 async def test_an_event_is_stored_before_anybody_is_told(log: EventLog, database: Store) -> None:
-    """Whoever sees it on the stream finds it in the store."""
+    """A reader that sees it on the stream finds it in the store."""
     with log.subscribe(SESSION, after=0) as reader:
         appending = asyncio.create_task(log.append(SESSION, Head(0, 0), drafts("a")))
         (frame,) = await frames(reader, 1)

@@ -71,7 +71,7 @@ def test_gateway_models(name: str, model_id: str) -> None:
     ],
 )
 def test_everything_else_is_refused(name: str) -> None:
-    """No rule guesses: what nobody offers is an error."""
+    """No rule guesses: a name that is not offered is an error."""
     with pytest.raises(UnknownModelError):
         qualify(name, IDS, aliases=ALIASES)
 

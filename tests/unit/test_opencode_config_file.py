@@ -150,7 +150,7 @@ async def test_default_model_is_written(tmp_path: Path) -> None:
 
 
 async def test_a_vanished_file_is_written_again(tmp_path: Path) -> None:
-    """If somebody deletes the file, the next registration restores it even with equal content."""
+    """If the file is deleted, the next registration restores it even with equal content."""
     path = tmp_path / "opencode.json"
     file = ConfigFile(path)
     await file.register({"a": ModelEntry("a")})

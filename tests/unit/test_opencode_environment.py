@@ -54,7 +54,7 @@ def test_no_secret_of_ours_reaches_the_child(tmp_path: Path) -> None:
 
 
 def test_another_container_gets_what_it_needs(tmp_path: Path) -> None:
-    """The same but our PATH, with a marker that both can tell."""
+    """The same but our PATH, with a marker that both can compute."""
     relay = RelayAccess("http://127.0.0.1:9/v1", "token")
     given = attached_environment(ChildFiles(tmp_path), password="pw", relay=relay, confining=())
     assert set(_environment(tmp_path)) - set(given) == {"PATH", "LC_ALL"}
@@ -62,7 +62,7 @@ def test_another_container_gets_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_the_plugin_is_put_where_another_container_sees_it(tmp_path: Path) -> None:
-    """A copy below the data directory; what somebody made of it is replaced. A path too deep is refused."""
+    """A copy below the data directory; what was changed in it is replaced. A path too deep is refused."""
     files = ChildFiles(tmp_path / "opencode")
     shared = files.share_plugin()
     assert shared.is_relative_to(tmp_path)

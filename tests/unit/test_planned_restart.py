@@ -1,4 +1,4 @@
-"""When a restart that somebody wants may happen."""
+"""When a requested restart may happen."""
 
 import pytest
 from structlog.testing import capture_logs

@@ -45,7 +45,7 @@ def test_a_full_anthropic_item_keeps_every_field() -> None:
 
 
 def test_an_item_with_only_an_id_gets_the_documented_defaults() -> None:
-    """What is not told: the id as display name, the epoch, active, and None for numbers."""
+    """What is not given: the id as display name, the epoch, active, and None for numbers."""
     model = read({"id": "openai/gpt-4o"})
 
     assert model is not None
@@ -167,7 +167,7 @@ def test_a_page_survives_a_round_trip_through_json() -> None:
 
 
 async def test_a_walk_ends_at_a_repeated_cursor() -> None:
-    """A server that always names the same next page is asked twice, not for ever."""
+    """A server that always names the same next page is asked twice, not again and again."""
     asked = []
 
     async def fetch(cursor: str | None) -> Fetched:

@@ -104,7 +104,7 @@ def upstream(
 async def test_each_status_has_its_error(
     vendor: aioresponses, client: AsyncClient, status: int, kind: type[ModelsError]
 ) -> None:
-    """The class tells the cause; status, request id, runtime and the vendor's words are on it."""
+    """The class says the cause; status, request id, runtime and the vendor's words are on it."""
     body = {"error": "code", "message": "because of reasons"}
     vendor.get(URL, status=status, payload=body, headers={"x-request-id": "req_7"})
 
@@ -256,7 +256,7 @@ async def test_retry_after_as_a_future_date(
 async def test_a_retry_after_beyond_the_bound_raises_at_once(
     vendor: aioresponses, session: aiohttp.ClientSession
 ) -> None:
-    """An hour is not waited for; the caller is told the hour."""
+    """An hour is not waited for; the caller gets the hour."""
     waits: list[float] = []
     vendor.get(URL, status=429, headers={"retry-after": "3600"})
 

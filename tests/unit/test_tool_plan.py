@@ -213,7 +213,7 @@ def test_calls_of_opencodes_tools_are_named_as_the_api_names_them(
 
 
 def test_calls_of_mcp_tools_are_taken_apart_by_server() -> None:
-    """Servers whose names begin alike are told apart, and odd characters do no harm."""
+    """Servers whose names begin alike are distinguished, and odd characters do no harm."""
     names = ["git", "git_hub", "my server!"]
     servers = [{"type": "url", "name": n, "url": "http://x"} for n in names]
     tools = [{"type": "mcp_toolset", "mcp_server_name": n} for n in names]

@@ -44,7 +44,7 @@ def test_a_valid_header_is_carried_unchanged() -> None:
     ],
 )
 def test_a_broken_header_is_dropped(value: str | None) -> None:
-    """An invalid context begins no trace and reaches nobody."""
+    """An invalid context begins no trace and is not passed on."""
     assert read_traceparent(value) is None
 
 

@@ -168,7 +168,7 @@ def test_a_content_filter_is_a_refusal_and_no_failure() -> None:
 
 
 def test_events_before_our_prompt_are_ignored() -> None:
-    """Trailing events of an earlier turn belong to nobody."""
+    """Trailing events of an earlier turn are dropped."""
     out = Output()
     translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id="msg_another")
     for type_, properties in recorded("bash"):
@@ -244,7 +244,7 @@ def test_the_relays_news_of_a_start_waits_for_the_results_of_the_step_before() -
 
 
 def test_a_failed_request_ends_when_the_child_tries_again() -> None:
-    """Every attempt is one pair of start and end, whichever of the two tells of the failure first."""
+    """Every attempt is one pair of start and end, whichever of the two reports the failure first."""
     translator = TurnTranslator(new_id=new_ids(), plan=plan(), message_id="msg_x")
     translator.request_started("r1")
     told = translator.request_ended("r1", is_error=True, usage=None)
@@ -260,7 +260,7 @@ def test_a_failed_request_ends_when_the_child_tries_again() -> None:
 
 
 def test_what_the_child_says_late_of_a_failed_request_opens_no_other() -> None:
-    """The gateway breaks off at once: the relay tells of the end before the child's step has begun."""
+    """The gateway breaks off at once: the relay reports the end before the child's step has begun."""
     translator = TurnTranslator(
         new_id=new_ids(), plan=plan(), message_id=prompt_id("cut-after-text")
     )

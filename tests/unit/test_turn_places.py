@@ -14,7 +14,7 @@ async def _settle() -> None:
 
 
 async def test_places_are_given_in_order() -> None:
-    """As many as the bound says at once; whoever leaves makes room for the one that waits longest."""
+    """As many as the bound says at once; one that leaves makes room for the one that waits longest."""
     places = TurnPlaces(max_running=2, max_waiting=10)
     turns = [places.place() for _ in range(4)]
     entering = [asyncio.create_task(turn.enter()) for turn in turns]

@@ -133,7 +133,7 @@ async def test_an_agent_without_a_required_field(server: Server, missing: str) -
 async def test_an_unknown_model_is_answered_with_near_matches(
     server: Server, typed: str, near: str
 ) -> None:
-    """A name nobody offers is a 400 that names the field and what may have been meant."""
+    """A name that is not offered is a 400 that names the field and what may have been meant."""
     body = AGENT | {"model": typed}
     await server.refused(
         "POST", "/v1/agents", 400, "invalid_request_error", "model", typed, near, json=body
@@ -321,7 +321,7 @@ async def test_an_empty_config_is_one_that_was_left_out(server: Server, empty: A
 async def test_a_wrong_type_is_told_in_the_words_of_the_api(
     server: Server, path: str, body: dict[str, Any], says: str
 ) -> None:
-    """Which types there are, and not how a validator tells them apart."""
+    """Which types there are, and not how a validator distinguishes them."""
     body = {"name": "n", **body}
     await server.refused("POST", path, 400, "invalid_request_error", says, json=body)
 

@@ -52,7 +52,7 @@ async def test_updates_at_the_same_time_without_a_version(server: Server) -> Non
 
 
 async def test_one_of_many_updates_with_the_same_version_is_taken(server: Server) -> None:
-    """Who sends a version is told when another was faster."""
+    """A caller that sends a version gets a conflict when another was faster."""
     made = await server.raw.call("POST", "/v1/agents", AGENT)
 
     async def update(n: int) -> int:

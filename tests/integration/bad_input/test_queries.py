@@ -33,7 +33,7 @@ NUMBERS = ["0", "-1", "--5", "1.5", "abc", "", "9" * 5000, "1e3", "+3", " 7"]
     ],
 )
 async def test_limits_out_of_range(server: Server, session: str, path: str, limit: str) -> None:
-    """A limit that is no number in range is a 400 that tells the range."""
+    """A limit that is not a number in range is a 400 that names the range."""
     await server.refused(
         "GET",
         path.format(id=session),

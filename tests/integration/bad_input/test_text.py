@@ -46,7 +46,7 @@ async def test_half_a_surrogate_pair(
 
 
 async def test_a_field_with_half_a_pair_is_named(server: Server, session: str) -> None:
-    """Also on the update of a session, whose metadata nobody else checks for text."""
+    """Also on the update of a session, whose metadata no other check reads as text."""
     body = rb'{"metadata": {"\ud800": "v"}}'
     path = f"/v1/sessions/{session}"
     await server.refused("POST", path, 400, "invalid_request_error", "metadata: ", data=body)
@@ -101,7 +101,7 @@ async def test_numbers_that_are_not_finite(server: Server, number: bytes) -> Non
 
 @pytest.mark.parametrize("depth", [130, 900, 960, 990, 5000])
 async def test_values_nested_too_deeply(server: Server, depth: int) -> None:
-    """Beyond the bound is a 400 that tells it."""
+    """Beyond the bound is a 400 that names it."""
     deep = b"[" * depth + b"]" * depth
     await server.refused(
         "POST", "/v1/agents", 400, "invalid_request_error", "128", data=CUSTOM % deep

@@ -61,7 +61,7 @@ async def test_wait_ready_spans_the_crashes(stages: Stages) -> None:
 
 
 async def test_crash_loop_fails_visibly(stages: Stages) -> None:
-    """After the limit of crashes the state is failed, with the child's last words, and nobody waits
+    """After the limit of crashes the state is failed, with the child's last output, and no caller waits
     any more."""
     stage = stages("child_crasher.py", crash_loop_limit=3)
     await stage.supervisor.start()
@@ -109,7 +109,7 @@ async def test_wait_serving_waits_for_a_boot(stages: Stages) -> None:
 
 
 async def test_wait_ready_gives_up_in_time(stages: Stages) -> None:
-    """A prompt that waits too long is told when to come back."""
+    """A prompt that waits too long is refused with a time to come back."""
     stage = stages("child_never_ready.py")
     await stage.supervisor.start()
     with pytest.raises(ChildUnavailableError) as caught:
@@ -142,7 +142,7 @@ async def test_drain_keeps_the_client_and_refuses_newcomers(stages: Stages) -> N
 
 
 async def test_a_child_that_only_starts_is_drained_too(stages: Stages) -> None:
-    """Nobody waits for it any more, and it does not come up as ready for new turns."""
+    """Its waiters are released, and it does not come up as ready for new turns."""
     stage = stages("child_healthy.py")
     await stage.supervisor.start()
     await stage.until("starting")

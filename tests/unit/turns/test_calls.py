@@ -178,7 +178,7 @@ def test_a_call_that_was_allowed_before_a_restart_is_not_asked_about_again() -> 
 
 
 def test_a_permission_that_belongs_to_no_call_is_rejected() -> None:
-    """Nobody could be asked about it."""
+    """No client could be asked about it."""
     assert Playbook.working() >> asked("") << ReplyPermission("per_", "reject", DENIED)
 
 
@@ -205,7 +205,7 @@ def test_a_turn_of_a_deleted_session_lets_go_when_opencode_has_answered() -> Non
 
 
 def test_a_gap_while_the_turn_waits_is_repaired() -> None:
-    """Somebody else may have ended it."""
+    """Another program may have ended it."""
     play, _ = waiting("bash")
     play = play >> ChildGap(1) << ReadTruth() >> Truth(is_busy=True)
     assert play >> idle() << says("agent.tool_result") << Finish(COMPLETED)

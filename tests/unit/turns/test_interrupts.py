@@ -111,7 +111,7 @@ def test_what_an_abort_cuts_is_not_shown() -> None:
 
 
 def test_a_call_that_was_quicker_than_the_abort_is_shown_with_its_result() -> None:
-    """It left its trace: the log must have it, even when opencode tells of it after the abort."""
+    """It left its trace: the log must have it, even when opencode reports it after the abort."""
     play = aborting() >> [call("read", "call_1", "completed", output="done"), idle()]
     play = (
         play << AskBusy() << says("agent.tool_use", "span.model_request_end", "agent.tool_result")
