@@ -308,7 +308,7 @@ async def test_a_bad_vault_is_refused(http: ClientSession, body: Any) -> None:
 
 
 async def test_one_credential_for_one_url(http: ClientSession) -> None:
-    """A second one for the same URL is a conflict, marked as not to be retried, until the first is archived."""
+    """A second one for the same URL is a conflict, not to be retried, until the first is archived."""
     vault_id = await new_vault(http)
     _, first = await post_auth(http, vault_id, BEARER)
     answer = await http.post(f"/v1/vaults/{vault_id}/credentials", json={"auth": BEARER})

@@ -199,7 +199,7 @@ def test_newest_first_then_by_id() -> None:
     ],
 )
 def test_odd_lists(body: Any, ids: list[str] | None) -> None:
-    """An odd item or field hides only itself; something other than a list is distinguished from an empty one."""
+    """An odd item or field hides only itself; what is not a list is distinguished from an empty one."""
     listing = read_items(ListedModel, body)
     assert ids == (listing if listing is None else [item.id for item in listing.items])
 

@@ -1,4 +1,4 @@
-"""Which process has the other end of a connection: by the kernel's tables, and refused where they do not say."""
+"""Which process has the other end of a connection: by the kernel's tables, and refused if they do not say."""
 
 from __future__ import annotations
 
