@@ -113,7 +113,7 @@ async def test_a_model_added_at_the_gateway_is_found_at_once(
 
 
 async def test_errors_are_typed(server: RunningSidecar) -> None:
-    """The sidecar's envelope becomes the SDK's error with its request id; one that is away is "unavailable"."""
+    """The sidecar's envelope becomes the SDK's error with its request id; one away is "unavailable"."""
     async with client_of(server.url) as client:
         with pytest.raises(NotFoundError):
             await client.models.retrieve("opencode", "no-such-model")

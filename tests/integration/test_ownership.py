@@ -93,7 +93,7 @@ async def test_of_all_that_claim_at_once_one_wins(pods: Pods) -> None:
 
 
 async def test_a_dead_pods_session_is_taken_and_its_late_commit_is_refused(pods: Pods) -> None:
-    """The new owner appends; the old one's append touches no row and raises, and its subscribers hear of it."""
+    """The new owner appends; the old one's append touches no row and raises; its subscribers hear of it."""
     old, new = await pods("old"), await pods("new")
     session_id = await new_session(old.store)
     lost: list[str] = []
