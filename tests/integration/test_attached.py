@@ -196,7 +196,7 @@ async def test_a_restart_that_nobody_can_give(
 
 async def test_its_process_is_known(session: aiohttp.ClientSession) -> None:
     """The kernel says which process answers: its memory is looked at, and its end is noticed unasked."""
-    watch = Watch(session, free_port(), health_interval_seconds=3600.0)
+    watch = Watch(session, free_port(), health_interval_seconds=0.1)
     await watch.child.start()
     with platform_runs(watch.port, is_marked=True) as process:
         await watch.child.wait_ready(PATIENCE_SECONDS)
