@@ -3,8 +3,8 @@
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
 child's queue for a slow reader grows without bound, so reading never waits for a subscriber: callbacks are
-synchronous and must be cheap, and events without a subscriber, half of all bytes, are not even parsed. Readers of
-the bytes themselves are served by `feed`.
+synchronous and must be cheap, and events without a subscriber, half of all bytes, are not even parsed.
+Readers of the bytes themselves are served by `feed`.
 """
 
 from __future__ import annotations
