@@ -42,8 +42,8 @@ class Pod:
     sessions: Sequence[str]
 
     def opencode(self) -> psutil.Process:
-        """Return its opencode, the child that is no Python."""
-        children = psutil.Process(self.server.program.pid).children()
+        """Return its opencode: of all that the sidecar started, the largest."""
+        children = psutil.Process(self.server.program.pid).children(recursive=True)
         return max(children, key=lambda process: process.memory_info().rss)
 
 

@@ -97,13 +97,16 @@ class Mirror:
 
     async def run(self) -> None:
         """Store what no commit took, until cancelled: titles and sums that follow a turn's end."""
+        waited: set[str] = set()
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            await self.flush()
+            # Not what came just now: the turn's own commits take that, and would have to wait for this one.
+            await self.flush(waited.intersection(self._pending))
+            waited = set(self._pending)
 
-    async def flush(self) -> None:
-        """Store all that waits, of the sessions that are ours."""
-        for session_id in list(self._pending):
+    async def flush(self, session_ids: Iterable[str] | None = None) -> None:
+        """Store what waits, of these sessions or of all, if they are ours."""
+        for session_id in list(self._pending) if session_ids is None else session_ids:
             events = self.take(session_id)
             try:
                 condition, parameters = self._ownership.guard(session_id)
