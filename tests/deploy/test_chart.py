@@ -208,7 +208,7 @@ def test_several_replicas_share_the_database() -> None:
     objects = {item["kind"]: item for item in rendered(values)}
     (container,) = objects["StatefulSet"]["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item for item in container["env"]}
-    for name in ("DATABASE_URL", "SIDECAR_CLUSTER_KEY"):
+    for name in ("DATABASE_URL", "SIDECAR_CLUSTER_KEY", "SIDECAR_VAULT_KEY"):
         assert environment[name]["valueFrom"]["secretKeyRef"]["name"] == "database"
     (port,) = [item for item in container["ports"] if item["name"] == "peers"]
     assert environment["SIDECAR_CLUSTER_PORT"]["value"] == str(port["containerPort"])
