@@ -1,10 +1,10 @@
 """A gateway and an opencode in one, which stream as fast as they can: `python -m bench.flood PORT`.
 
 Real ones are slower: what the way from them to a reader costs would hide behind them. Like them it writes
-each event by itself. `POST /v1/chat/completions` answers `bytes` (a field of its body) of text in chunks of a
-word. `POST /flood {"bytes", "directory"}` sends that much of events of opencode, of that directory, to all
-open `/global/event` and `/event`; as opencode does, to each of them. The rest is what a sidecar asks that
-attaches itself.
+each event by itself. `POST /v1/chat/completions` answers as many chunks of a word as `events` in its body.
+`POST /flood {"events", "directory"}` sends so many events of opencode, of that directory, to all open
+`/global/event` and `/event`; as opencode does, to each of them. The rest is what a sidecar asks that attaches
+itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CHAT_WORD = chat_chunk({"content": " word"})
 class _Wanted:
     """What is to be sent to each reader."""
 
-    size: int
+    events: int
     directory: str
 
 
@@ -78,10 +78,10 @@ class Flood:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Stream one answer."""
-        size = (await request.json())["bytes"]
+        events = (await request.json())["events"]
         response = await _open(request)
         await response.write(chat_chunk({"role": "assistant", "content": ""}))
-        for _ in range(size // len(CHAT_WORD)):
+        for _ in range(events):
             await response.write(CHAT_WORD)
         await response.write(chat_chunk({}, "stop"))
         await response.write(b"data: [DONE]\n\n")
@@ -103,7 +103,7 @@ class Flood:
                     await response.write(opencode_event("server.heartbeat", directory=server))
                     continue
                 event = word_event(wanted.directory if is_global else None)
-                for _ in range(wanted.size // len(event)):
+                for _ in range(wanted.events):
                     await response.write(event)
         finally:
             self._readers.discard(queue)
@@ -112,7 +112,7 @@ class Flood:
         """Begin to send; answers how many readers there are."""
         body = await request.json()
         for queue in self._readers:
-            queue.put_nowait(_Wanted(body["bytes"], body["directory"]))
+            queue.put_nowait(_Wanted(body["events"], body["directory"]))
         return web.json_response(len(self._readers))
 
 

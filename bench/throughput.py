@@ -11,6 +11,7 @@ import aiohttp
 
 from bench.report import Row
 from bench.stats import percentile, ratio
+from sidecar.aiokit import END_OF_FRAME
 
 LEAST_SHARE = 0.85
 """Of the throughput without us."""
@@ -18,28 +19,37 @@ STREAM_BYTES = 50_000_000
 CLIENTS = (1, 32)
 
 OpenStream = Callable[[int], AbstractAsyncContextManager[aiohttp.ClientResponse]]
-"""Opens a stream that will have that many bytes."""
+"""Opens a stream that will have that many events."""
 Begin = Callable[[int], Awaitable[None]]
-"""Has that many bytes sent to each open stream, where opening one is not enough."""
+"""Has that many events sent to each open stream, where opening one is not enough."""
+_PATIENCE_SECONDS = 300.0
 
 
 async def compare(
     what: str,
     *,
+    event_bytes: int,
     ours: OpenStream,
     theirs: OpenStream,
     begin_ours: Begin | None = None,
     begin_theirs: Begin | None = None,
     quick: bool,
 ) -> list[Row]:
-    """Return a row for each number of clients, the two ways in turn."""
+    """Return a row for each number of clients, the two ways in turn. Events have that many bytes."""
     rows = []
     for clients in CLIENTS:
         size = STREAM_BYTES // (20 if quick else 1)
-        mine, others = [], []
+        mine: list[float] = []
+        others: list[float] = []
         for _ in range(2 if quick else 6):
-            others.append(await _rate(theirs, begin_theirs, size=size, clients=clients))
-            mine.append(await _rate(ours, begin_ours, size=size, clients=clients))
+            each = size // clients // event_bytes
+            for kept, open_stream, begin in (
+                (others, theirs, begin_theirs),
+                (mine, ours, begin_ours),
+            ):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    seconds = await _seconds(open_stream, begin, events=each, clients=clients)
+                kept.append(size / seconds)
         ours_rate, theirs_rate = percentile(mine[1:], 0.5), percentile(others[1:], 0.5)
         share = ratio(ours_rate, theirs_rate)
         rows.append(
@@ -54,29 +64,24 @@ async def compare(
     return rows
 
 
-async def _rate(
-    open_stream: OpenStream,
-    begin: Begin | None,
-    *,
-    size: int,
-    clients: int,
+async def _seconds(
+    open_stream: OpenStream, begin: Begin | None, *, events: int, clients: int
 ) -> float:
-    """Return bytes per second of `clients` streams that have `size` bytes together."""
-    each = size // clients
+    """Return how long `clients` streams take that have so many events each."""
     are_open = asyncio.Barrier(clients + 1)
 
     async def read() -> float:
-        async with open_stream(each) as response:
+        async with open_stream(events) as response:
             response.raise_for_status()
             if begin is not None:
                 await response.content.readany()  # server.connected
                 await are_open.wait()
-            left = int(each * 0.99)  # an event that is cut differs by some bytes on the two ways
+            left = int(events * 0.99)  # an end that comes in two pieces is not counted
             while left > 0:
                 data = await response.content.readany()
                 if not data:
-                    raise RuntimeError(f"the stream ended {left} bytes too early")
-                left -= len(data)
+                    raise RuntimeError(f"the stream ended {left} events too early")
+                left -= data.count(END_OF_FRAME)
             return time.perf_counter()
 
     began = time.perf_counter()
@@ -84,9 +89,8 @@ async def _rate(
     if begin is not None:
         await are_open.wait()
         began = time.perf_counter()
-        await begin(each)
-    ended = max(await asyncio.gather(*reading))
-    return size / (ended - began)
+        await begin(events)
+    return max(await asyncio.gather(*reading)) - began
 
 
 def _megabytes(rate: float) -> str:

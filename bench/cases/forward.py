@@ -13,6 +13,7 @@ import aiohttp
 
 from bench import throughput
 from bench.added import added_row
+from bench.flood import word_event
 from bench.processes import (
     RUNTIME_KEY,
     Program,
@@ -138,6 +139,7 @@ async def _streams(*, quick: bool) -> list[Row]:
         for path in ("/global/event", "/event"):
             rows += await throughput.compare(
                 f"GET {path}",
+                event_bytes=len(word_event(events_of if path == "/global/event" else None)),
                 ours=partial(_open, ours, path),
                 theirs=partial(_open, theirs, path),
                 begin_ours=partial(_begin, source, events_of),
@@ -148,13 +150,13 @@ async def _streams(*, quick: bool) -> list[Row]:
 
 
 def _open(
-    http: aiohttp.ClientSession, path: str, _size: int
+    http: aiohttp.ClientSession, path: str, _events: int
 ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     return http.get(path)
 
 
-async def _begin(source: aiohttp.ClientSession, directory: str, size: int) -> None:
-    async with source.post("/flood", json={"bytes": size, "directory": directory}) as response:
+async def _begin(source: aiohttp.ClientSession, directory: str, events: int) -> None:
+    async with source.post("/flood", json={"events": events, "directory": directory}) as response:
         response.raise_for_status()
 
 

@@ -13,6 +13,7 @@ import aiohttp
 
 from bench import throughput
 from bench.added import added_row
+from bench.flood import CHAT_WORD
 from bench.processes import (
     BASIC_MODEL,
     GATEWAY_KEY,
@@ -61,9 +62,9 @@ async def _streams(*, quick: bool) -> list[Row]:
     """A long answer of a program that streams faster than any gateway."""
 
     def stream(
-        http: aiohttp.ClientSession, url: str, size: int
+        http: aiohttp.ClientSession, url: str, events: int
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        body = {"model": BASIC_MODEL, "stream": True, "bytes": size}
+        body = {"model": BASIC_MODEL, "stream": True, "events": events}
         return http.post(f"{url}/chat/completions", json=body)
 
     with scratch() as directory:
@@ -75,6 +76,7 @@ async def _streams(*, quick: bool) -> list[Row]:
         ):
             return await throughput.compare(
                 "an answer in chunks of a word",
+                event_bytes=len(CHAT_WORD),
                 ours=partial(stream, through, relay_url),
                 theirs=partial(stream, straight, f"{models.url}/v1"),
                 quick=quick,

@@ -77,6 +77,29 @@ async def test_an_unknown_model_is_refused_before_the_child_sees_it(
     assert "openai/gpt-4o" in body["error"]["message"]
 
 
+async def test_a_sub_agents_model_is_looked_up(
+    http: aiohttp.ClientSession, gateway: DemoGateway
+) -> None:
+    """A part of a prompt may name one: refused as every other, or known to opencode when it is used."""
+    session = await post(http, "/session", {"title": "native"})
+    part = {"type": "subtask", "agent": "general", "description": "d", "prompt": "[[say: found]]"}
+
+    async def ask(model_id: str) -> tuple[int, str]:
+        model = {"providerID": "openai", "modelID": model_id}
+        own = {"providerID": "litellm", "modelID": "openai/gpt-4o"}
+        body = {"model": own, "parts": [{**part, "model": model}]}
+        async with http.post(f"/session/{session['id']}/message", json=body) as response:
+            return response.status, await response.text()
+
+    status, text = await ask("gpt-4oo")
+    assert status == 400
+    assert "openai/gpt-4o" in text
+    status, text = await ask("gpt-4o-mini")
+    assert status == 200, text
+    asked = [r.body["model"] for r in gateway.requests if r.path.endswith("/chat/completions")]
+    assert "openai/gpt-4o-mini" in asked
+
+
 async def test_events_of_opencode_stream_through(http: aiohttp.ClientSession) -> None:
     """The global feed is passed on frame by frame."""
     async with http.get("/global/event") as response, patience():

@@ -10,6 +10,7 @@ payload alone, of one directory.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ _HEADERS = {
 }
 _COMMENT = b": the child is away\n\n"
 _PAYLOAD = b'"payload":'
+_EVENT = re.compile(rb'\{(?:"id":"[^"\\]*",)?"type":"([^"\\]*)","properties":')
+_MOST_HEADS = 8
 
 _log = structlog.get_logger(__name__)
 
@@ -59,14 +62,14 @@ class EventStreams:
         """
         await self._wait_serving()
         response = web.StreamResponse(headers=_HEADERS | {"request-id": request_id})
+        of_directory = _OfDirectory(str(directory)) if directory is not None else None
         with self._feed.open(on_cut=partial(_cut, request)) as reader:
             await response.prepare(request)
             while True:
                 is_over = self._is_over()  # asked first: nothing comes after it
                 while frames := reader.take():
-                    if directory is not None:
-                        choose = partial(_of_directory, str(directory), frames)
-                        frames = await aside(len(frames), choose)
+                    if of_directory is not None:
+                        frames = await aside(len(frames), partial(of_directory.choose, frames))
                     if frames:
                         await response.write(frames)
                 if is_over:
@@ -82,30 +85,42 @@ def _cut(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _of_directory(directory: str, frames: bytes) -> bytes:
-    """Return what belongs to one directory, and what opencode says of itself, as `/event` has it."""
-    mark = json.dumps(directory, ensure_ascii=False).encode()
-    return b"".join(
-        _chosen(frame, directory, mark) for frame in frames.split(END_OF_FRAME) if frame
-    )
+class _OfDirectory:
+    """Chooses what belongs to one directory, and what opencode says of itself, as `/event` has it."""
 
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._mark = json.dumps(directory, ensure_ascii=False).encode()
+        self._heads: set[bytes] = set()
+        """What stood before the payload in frames that were read: of this directory, the payload last."""
 
-def _chosen(frame: bytes, directory: str, mark: bytes) -> bytes:
-    is_likely = mark in frame or b'"server.' in frame[:400]
-    if not (is_likely and frame.startswith(b"data:")):
-        return b""
-    try:
-        event = read_leniently(frame[5:])
-        payload, kind = event["payload"], event["payload"]["type"]
-    except (ValueError, KeyError, TypeError):
-        return b""
-    is_wanted = event.get("directory") == directory or str(kind).startswith("server.")
-    if kind == "sync" or not is_wanted:
-        return b""
-    *before, last = event
-    _, _, rest = frame.rstrip().partition(_PAYLOAD)
-    # Behind strings, in which its quotes would be escaped, the first mention of the name is the member.
-    if last == "payload" and rest and all(isinstance(event[name], str) for name in before):
-        return b"data: " + rest[:-1] + END_OF_FRAME
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode(errors="replace") + END_OF_FRAME
+    def choose(self, frames: bytes) -> bytes:
+        """Return those of the whole frames."""
+        return b"".join(map(self._chosen, frames.split(END_OF_FRAME)))
+
+    def _chosen(self, frame: bytes) -> bytes:
+        head, _, rest = frame.partition(_PAYLOAD)
+        if head in self._heads:
+            begins = _EVENT.match(rest)
+            if begins is not None and begins[1] != b"sync" and rest.endswith(b"}}"):
+                return b"data: " + rest[:-1] + END_OF_FRAME
+        is_likely = self._mark in frame or b'"server.' in frame[:400]
+        return self._read(frame, head, rest) if is_likely and frame.startswith(b"data:") else b""
+
+    def _read(self, frame: bytes, head: bytes, rest: bytes) -> bytes:
+        try:
+            event = read_leniently(frame[5:])
+            payload, kind = event["payload"], event["payload"]["type"]
+        except (ValueError, KeyError, TypeError):
+            return b""
+        is_own = event.get("directory") == self._directory
+        if kind == "sync" or not (is_own or str(kind).startswith("server.")):
+            return b""
+        *before, last = event
+        # Behind strings, in which its quotes would be escaped, the first mention of the name is the member.
+        if last == "payload" and all(isinstance(event[name], str) for name in before):
+            if is_own and len(self._heads) < _MOST_HEADS:
+                self._heads.add(head)
+            return b"data: " + rest.rstrip()[:-1] + END_OF_FRAME
+        text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+        return b"data: " + text.encode(errors="replace") + END_OF_FRAME
