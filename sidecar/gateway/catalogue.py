@@ -16,7 +16,15 @@ from typing import Any, Literal
 
 import structlog
 
-from sidecar.aiokit import Backoff, Callbacks, NextFlight, SingleFlight, TaskOwner, cancel_and_wait
+from sidecar.aiokit import (
+    Backoff,
+    Callbacks,
+    NextFlight,
+    SingleFlight,
+    TaskOwner,
+    aside,
+    cancel_and_wait,
+)
 from sidecar.config import GatewaySettings
 from sidecar.errors import (
     GatewayError,
@@ -44,6 +52,9 @@ ChangeCallback = Callable[["CatalogueSnapshot"], object]
 SourceFacts = dict[str, dict[str, Any]]
 
 _UNAVAILABLE_RETRY_SECONDS = 5.0
+
+_MODEL_BYTES = 500
+"""Of a model in a list, about: long lists are read in a thread."""
 
 _log = structlog.get_logger(__name__)
 
@@ -142,11 +153,13 @@ class Catalogue:
         if saved is not None:
             self._facts = {name: saved.facts.get(name, {}) for name in merge.SOURCES}
             self._saved = dict(self._facts)
-            self._publish(fetched_at=saved.fetched_at, origin="disk", failed={})
+            entries = self._merged(self._facts)
+            self._publish(entries, fetched_at=saved.fetched_at, origin="disk", failed={})
         elif self._settings.models:
             names = (n.removeprefix(f"{GATEWAY_PROVIDER}/") for n in self._settings.models)
             self._facts = {"models": {name: {} for name in names}}
-            self._publish(fetched_at=time.time(), origin="fallback", failed={})
+            entries = self._merged(self._facts)
+            self._publish(entries, fetched_at=time.time(), origin="fallback", failed={})
 
     def start(self) -> None:
         """Start the periodic refresh. Call `load` first to serve the cached list at once."""
@@ -272,8 +285,9 @@ class Catalogue:
             facts[name] = {model: facts[name][model] for model in models if model in facts[name]}
         self._log_sources(failed)
         self._log_skipped(skipped)
+        entries = await aside(_MODEL_BYTES * len(models), lambda: self._merged(facts))
         self._facts, self._skipped = facts, skipped
-        self._publish(fetched_at=time.time(), origin="gateway", failed=failed)
+        self._publish(entries, fetched_at=time.time(), origin="gateway", failed=failed)
         await self._save()
 
     def _check_empty(self, models: SourceFacts) -> None:
@@ -286,13 +300,21 @@ class Catalogue:
                 "the gateway lists no models", retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS
             )
 
-    def _publish(self, *, fetched_at: float, origin: Origin, failed: Mapping[str, str]) -> None:
-        models = self._facts.get("models", {})
+    def _merged(self, sources: Mapping[str, SourceFacts]) -> dict[str, CatalogueEntry]:
         layers = {
-            model: {name: facts[model] for name, facts in self._facts.items() if model in facts}
-            for model in models
+            model: {name: facts[model] for name, facts in sources.items() if model in facts}
+            for model in sources.get("models", {})
         }
-        entries = merge.merge(layers, self._rules)
+        return merge.merge(layers, self._rules)
+
+    def _publish(
+        self,
+        entries: dict[str, CatalogueEntry],
+        *,
+        fetched_at: float,
+        origin: Origin,
+        failed: Mapping[str, str],
+    ) -> None:
         old = self._snapshot
         has_changed = old is None or dict(old.entries) != entries
         generation = old.generation if old is not None else 0
@@ -363,4 +385,4 @@ async def _read(
     ask: Callable[[], Awaitable[Listing[Any]]], read: Callable[[list[Any]], SourceFacts]
 ) -> tuple[Listing[Any], SourceFacts]:
     listing = await ask()
-    return listing, read(listing.items)
+    return listing, await aside(_MODEL_BYTES * len(listing.items), lambda: read(listing.items))

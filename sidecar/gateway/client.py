@@ -9,6 +9,7 @@ import aiohttp
 from pydantic import BaseModel
 from yarl import URL
 
+from sidecar.aiokit import aside
 from sidecar.config import GatewaySettings
 from sidecar.errors import GatewayAuthenticationError, GatewayError, GatewayUnavailableError
 from sidecar.gateway.failures import classify
@@ -66,7 +67,7 @@ class GatewayClient:
         if last is not None and last[0] == digest:
             return last[1]
         try:
-            listing = read_items(kind, read_leniently(body))
+            listing = await aside(len(body), lambda: read_items(kind, read_leniently(body)))
         except ValueError:
             listing = None
         if listing is None:

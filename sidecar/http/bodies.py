@@ -25,6 +25,7 @@ from sidecar.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
 )
+from sidecar.http.connections import BoundedConnection
 from sidecar.http.queries import parse
 from sidecar.wire.json_shape import JsonShape, JsonTooComplexError, JsonTooDeepError
 from sidecar.wire.json_text import (
@@ -120,7 +121,7 @@ class _Body:
             return self.kept
         limit = self._bounds.content_bytes if has_content else self._bounds.plain_bytes
         self._take(self._request.content_length or 0, limit)
-        data = bytearray()
+        data, is_coded = bytearray(), hdrs.CONTENT_ENCODING in self._request.headers
         shape = JsonShape(max_values=self._bounds.values, max_depth=MAX_DEPTH)
         content, began = self._request.content, asyncio.get_running_loop().time()
         try:
@@ -133,10 +134,16 @@ class _Body:
                 self._take(len(data) + len(piece), limit)
                 shape.feed(piece)
                 data += piece
+                if is_coded:
+                    await asyncio.sleep(0)  # what unpacks to megabytes never lets us wait
         except TimeoutError as error:
             raise RequestTimeoutError(
                 f"the body did not come: after {len(data)} bytes the next were not sent in time"
             ) from error
+        except RequestTooLargeError:
+            if is_coded and isinstance(self._request.protocol, BoundedConnection):
+                self._request.protocol.leave_the_rest()
+            raise
         except JsonTooDeepError as error:
             raise InvalidRequestError(str(error)) from error
         except JsonTooComplexError as error:

@@ -1,7 +1,7 @@
 """Connections of a listener: how many, how long they may take to ask, how long they may take to read.
 
 aiohttp bounds none of this. Its hooks are methods of `RequestHandler`, the protocol of one connection; what
-is read of its private state is named in `_Connection`, and a test fails when that changes.
+is read of its private state is named in `BoundedConnection`, and a test fails when that changes.
 
 The rules:
 
@@ -121,7 +121,7 @@ class BoundedServer(web.Server):
         if self.open_connections >= self._room and self._idlest() is None:
             # Not a RequestHandler; asyncio asks for no more than a protocol.
             return cast("web.RequestHandler", self._refuse_connection())
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return BoundedConnection(self, loop=self._loop, **self._kwargs)
 
     @property
     def _room(self) -> int:
@@ -170,14 +170,14 @@ class BoundedServer(web.Server):
         if expected is not None and expected.strip().lower() != "100-continue":
             raise ExpectationFailedError("Expect: only 100-continue is understood")
 
-    def _idlest(self) -> _Connection | None:
+    def _idlest(self) -> BoundedConnection | None:
         """Return the connection to close for another one: the oldest that waits for its client."""
         open_ones = [
             connection
             for connection in self._connections
-            if isinstance(connection, _Connection) and connection not in self._evicted
+            if isinstance(connection, BoundedConnection) and connection not in self._evicted
         ]
-        for is_wanted in (_Connection.waits_for_request, _Connection.is_unused):
+        for is_wanted in (BoundedConnection.waits_for_request, BoundedConnection.is_unused):
             for connection in open_ones:
                 if is_wanted(connection):
                     return connection
@@ -194,7 +194,7 @@ class BoundedServer(web.Server):
     def _tick(self) -> None:
         now = self._loop.time()
         for connection, transport in list(self._connections.items()):
-            if isinstance(connection, _Connection) and connection not in self._evicted:
+            if isinstance(connection, BoundedConnection) and connection not in self._evicted:
                 ended_by = connection.check(now, transport, self.bounds)
                 if ended_by is not None:
                     self.ended[ended_by] += 1
@@ -202,8 +202,11 @@ class BoundedServer(web.Server):
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
 
-class _Connection(web.RequestHandler):
-    """One connection. Of aiohttp's own it reads `_messages`, `_waiter`, `_current_request`."""
+class BoundedConnection(web.RequestHandler):
+    """One connection.
+
+    Of aiohttp's own it reads `_messages`, `_waiter`, `_current_request`, and sets `_lingering_time`.
+    """
 
     __slots__ = ("_progress", "_reading_since", "_stalled_since", "_was_heard")
 
@@ -222,6 +225,10 @@ class _Connection(web.RequestHandler):
             self._was_heard = True
             if self._reading_since is None:
                 self._reading_since = self._loop.time()
+
+    def leave_the_rest(self) -> None:
+        """Do not read what is left of a refused body: unpacking it to throw it away would hold the loop."""
+        self._lingering_time = 0.0
 
     def waits_for_request(self) -> bool:
         """Whether it waits for the client to send one."""

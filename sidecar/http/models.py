@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 from pydantic import Field
 
+from sidecar.aiokit import aside
 from sidecar.errors import (
     GatewayError,
     GatewayUnavailableError,
@@ -39,6 +40,9 @@ OWN_RUNTIME = "opencode"
 _FIRST_LIST_SECONDS = 2.5
 """How long a caller waits for the very first list. Claude Code gives up after 3 s."""
 _RETRY_AFTER_SECONDS = 5.0
+
+_ITEM_BYTES = 500
+"""Of a model in a list, about: long lists are made in a thread."""
 
 _log = structlog.get_logger(__name__)
 
@@ -95,12 +99,17 @@ class ModelsApi:
             await self._refresh()
         snapshot = self._catalogue.snapshot or await self._first()
         if query == _EVERYTHING:
-            body, etag = self._whole_page(snapshot)
+            body, etag = await self._whole_page(snapshot)
             return self._answer(request, body, etag)
         # A gateway lists what can be called: all of it is active.
         has_active = not query.lifecycles or "active" in query.lifecycles
-        shown = query.of(snapshot.listed, _item_of(snapshot))
-        body = encode(shown if has_active else page((), _item_of(snapshot), has_more=False))
+        item_of = _item_of(snapshot)
+
+        def make() -> bytes:
+            shown = query.of(snapshot.listed, item_of)
+            return encode(shown if has_active else page((), item_of, has_more=False))
+
+        body = await aside(_ITEM_BYTES * len(snapshot.listed), make)
         return self._answer(request, body, etag_of(body))
 
     @declare.get(
@@ -154,11 +163,15 @@ class ModelsApi:
         except GatewayError as error:
             _log.info("refresh on demand failed", error=error.message)
 
-    def _whole_page(self, snapshot: CatalogueSnapshot) -> tuple[bytes, str]:
-        if self._whole is None or self._whole[0] != snapshot.generation:
-            body = encode(page(snapshot.listed, _item_of(snapshot), has_more=False))
-            self._whole = (snapshot.generation, body, etag_of(body))
-        return self._whole[1], self._whole[2]
+    async def _whole_page(self, snapshot: CatalogueSnapshot) -> tuple[bytes, str]:
+        whole = self._whole
+        if whole is None or whole[0] != snapshot.generation:
+            body = await aside(
+                _ITEM_BYTES * len(snapshot.listed),
+                lambda: encode(page(snapshot.listed, _item_of(snapshot), has_more=False)),
+            )
+            whole = self._whole = (snapshot.generation, body, etag_of(body))
+        return whole[1], whole[2]
 
     def _answer(self, request: web.Request, body: bytes, etag: str) -> web.Response:
         return conditional(request, body, etag, stale_seconds=self._catalogue.stale_seconds)

@@ -8,10 +8,12 @@ PAGE = (ROOT / "docs/reliability.md").read_text()
 
 
 def rows() -> list[list[str]]:
-    """Return the cells of all tables' rows, without their heads."""
-    lines = [line for line in PAGE.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in cells if row[0] != "Promise"]
+    """Return the cells of the rows of all tables of promises, without their heads."""
+    tables = re.findall(r"^\| Promise .*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    lines = [line for table in tables for line in table.splitlines()]
+    # A table that is cut in two by an empty line is no table any more.
+    assert len(lines) == len(re.findall(r"^\|.*`tests/.*\|$", PAGE, re.MULTILINE))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_each_promise_names_its_tests() -> None:
