@@ -13,6 +13,7 @@ in the sidecar's own image. Exit codes: 0 registered, 1 LAP refused or nobody an
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED = frozenset({"claude_managed_agents", "cursor", "gemini_antigravity"})
 """LAP's names for its built-in runtimes."""
+_PR_SET_DUMPABLE = 4
 _REQUEST_TIMEOUT_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _SHOWN_BODY_CHARACTERS = 300
@@ -152,6 +154,12 @@ def _send(
         return False, str(error) or type(error).__name__
 
 
+def close_to_same_user() -> None:
+    """Close this process, whose environment has keys, to others of its user (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def main() -> int:
     """Run as a job; return the exit code."""
 
@@ -167,4 +175,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    close_to_same_user()
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Logs: structlog, JSON lines in production, a readable console on a terminal.
 
-Everything on stdout is a log line. Secrets are masked here once more, by value, as the last step before
-rendering: whatever slipped into a message, a URL or a traceback does not get out.
+Everything on stdout is a log line. Secrets are masked here once more, by value and in URLs, as the last step
+before rendering: whatever slipped into a message or a traceback does not get out.
 """
 
 from __future__ import annotations
@@ -14,22 +14,16 @@ from typing import Any
 import structlog
 
 from sidecar.config import LogSettings
-from sidecar.masking import masked
-
-_MIN_SECRET_LENGTH = 6
-"""Shorter values would mask ordinary words."""
+from sidecar.masking import IN_USE, Mask, masked_urls
 
 
 class SecretMasker:
-    """A structlog processor that replaces known secrets in every string of an event."""
+    """A structlog processor that replaces secrets in every string of an event: those it is given, and those
+    that are in use.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = [secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH]
-
-    def add(self, secret: str) -> None:
-        """Mask this too from now on."""
-        if len(secret) >= _MIN_SECRET_LENGTH and secret not in self._secrets:
-            self._secrets.append(secret)
+        self._mask = Mask(secrets)
 
     def __call__(
         self, _logger: Any, _method: str, event: MutableMapping[str, Any]
@@ -40,9 +34,7 @@ class SecretMasker:
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = masked(value, secret)
-            return value
+            return masked_urls(IN_USE.text(self._mask.text(value)))
         if isinstance(value, dict):
             return {key: self._masked(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -50,8 +42,8 @@ class SecretMasker:
         return value
 
 
-def configure(settings: LogSettings, *, secrets: Iterable[str] = ()) -> SecretMasker:
-    """Set up structlog and the standard library's logging behind it; return the masker."""
+def configure(settings: LogSettings, *, secrets: Iterable[str] = ()) -> None:
+    """Set up structlog and the standard library's logging behind it."""
     masker = SecretMasker(secrets)
     is_console = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -84,4 +76,3 @@ def configure(settings: LogSettings, *, secrets: Iterable[str] = ()) -> SecretMa
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.WARNING))
-    return masker

@@ -14,6 +14,7 @@ from sidecar.app import RunningSidecar, running
 from sidecar.config import Settings
 from sidecar.errors import SettingsError
 from sidecar.loop_watch import WatchedLoop
+from sidecar.masking import masked_urls
 from sidecar.memory import keep_large_apart
 from sidecar.process_hardening import close_to_same_user
 from sidecar.process_limits import raise_descriptor_limit
@@ -30,7 +31,7 @@ def main() -> int:
     try:
         settings = Settings.load()
     except SettingsError as error:
-        print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
+        print(f"opencode-sidecar: {masked_urls(error.message)}", file=sys.stderr)  # noqa: T201  # for people
         return EXIT_SETTINGS
     logs.configure(settings.log, secrets=settings.secret_values())
     close_to_same_user()
@@ -42,7 +43,7 @@ def main() -> int:
         ) as runner:
             return runner.run(serve(settings))
     except SettingsError as error:
-        print(f"opencode-sidecar: {error.message}", file=sys.stderr)  # noqa: T201  # for people
+        print(f"opencode-sidecar: {masked_urls(error.message)}", file=sys.stderr)  # noqa: T201  # for people
         return EXIT_SETTINGS
 
 

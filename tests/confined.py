@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from sidecar.opencode.environment import find_binary
 from tests.harness import until_idle, user_message
@@ -36,6 +37,40 @@ class Installation:
     binary: Path
     python: Path
     is_other_user: bool
+    has_launcher: bool = False
+    """Whether the process that is started is not the sidecar but its parent."""
+
+    def serving(self, _data_dir: Path) -> list[str]:
+        """Return the command that serves."""
+        return [*self.command, "serve"]
+
+    def environment(self, data_dir: Path) -> dict[str, str]:
+        """Return the sidecar's environment, without settings that differ from test to test."""
+        return {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(data_dir),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": f"{self.root}:{self.root.parent / 'packages'}",
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "SIDECAR_ADMIN_PORT": "0",
+            "DATA_DIR": str(data_dir),
+            "SIDECAR_CHILD_BINARY": str(self.binary),
+            "SIDECAR_CONFINEMENT_READABLE": str(self.python.parents[1]),
+            "SIDECAR_LOG_FORMAT": "json",
+        }
+
+    def beside(self, _sidecar_pid: int) -> list[str]:
+        """Return what goes before a command that is to run beside the sidecar, as its user."""
+        return self.command[:-3] if self.is_other_user else []
+
+    def seen(self, path: Path, _data_dir: Path) -> str:
+        """Return a path as the sidecar and its agents see it."""
+        return str(path)
+
+    def seen_pid(self, pid: int) -> int:
+        """Return a process id as they see it."""
+        return pid
 
 
 def install(root: Path, user: str) -> Installation:
@@ -95,7 +130,14 @@ class Sessions:
     http: aiohttp.ClientSession
     data_dir: Path
     model: str
+    has_launcher: bool = False
     environment_id: str = ""
+
+    @property
+    def sidecar(self) -> psutil.Process:
+        """The sidecar's process."""
+        process = psutil.Process(self.process.process.pid)
+        return process.children()[0] if self.has_launcher else process
 
     def workspace(self, session_id: str) -> Path:
         """Return the session's directory."""
@@ -187,25 +229,10 @@ async def confined(
     data_dir.mkdir(mode=0o700, exist_ok=True)
     if installation.is_other_user:
         os.chown(data_dir, UID, UID)
-    environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": str(data_dir),
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": f"{installation.root}:{installation.root.parent / 'packages'}",
-        "HOST": "127.0.0.1",
-        "PORT": "0",
-        "SIDECAR_ADMIN_PORT": "0",
-        "DATA_DIR": str(data_dir),
-        "SIDECAR_CHILD_BINARY": str(installation.binary),
-        "SIDECAR_CONFINEMENT_READABLE": str(installation.python.parents[1]),
-        "SIDECAR_LOG_FORMAT": "json",
-        **settings,
-    }
     started = await asyncio.create_subprocess_exec(
-        *installation.command,
-        "serve",
+        *installation.serving(data_dir),
         cwd="/",
-        env=environment,
+        env=installation.environment(data_dir) | settings,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -213,15 +240,17 @@ async def confined(
     )
     process = SidecarProcess(started)
     try:
-        url = await process.url()
+        url = (await process.url()).replace("0.0.0.0", "127.0.0.1")
         key = settings.get("RUNTIME_API_KEY")
         headers = {"x-api-key": key} if key else {}
         async with aiohttp.ClientSession(url, headers=headers) as http:
             async with http.get("/v1/models") as response:
                 model = (await response.json())["data"][0]["id"]
             await process.logged("child ready", seconds=120)
-            yield Sessions(process, http, data_dir.resolve(), model)
+            yield Sessions(process, http, data_dir.resolve(), model, installation.has_launcher)
     finally:
         if started.returncode is None:
-            started.terminate()
+            sidecar = psutil.Process(started.pid)
+            for ended in sidecar.children() if installation.has_launcher else [sidecar]:
+                ended.terminate()
             await process.ended()

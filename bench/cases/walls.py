@@ -1,7 +1,8 @@
 """What confinement costs: a turn with a command, and one without, in sidecars that differ in it alone.
 
-Two opencodes that are started alike differ by some percent for as long as they live, so several pairs are
-measured, each in random order, and the ratios of the pairs are averaged.
+Two opencodes that are started alike differ by some percent for as long as they live, and which was started
+first may matter. So several pairs are measured; in every second one the other side is started first, the
+turns are in random order, and the ratios of the pairs are averaged.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _PROMPTS = {
 }
 _MOST_TIMES = {"a turn with a command": 1.10, "a turn without tools": 1.03}
 """1.00 is what is meant; the rest is what this machine cannot tell apart."""
-_PAIRS = 5
+_PAIRS = 6
+"""An even number: each side is started first as often as the other."""
 _ROUNDS = 20
 _WARM_UP_ROUNDS = 4
 
@@ -39,7 +41,10 @@ _Times = dict[str, dict[str, list[float]]]
 
 async def measure(*, quick: bool) -> list[Row]:
     """Run the same turns on both sides of each pair."""
-    pairs = [await _pair(rounds=3 if quick else _ROUNDS) for _ in range(1 if quick else _PAIRS)]
+    pairs = []
+    for number in range(2 if quick else _PAIRS):
+        order = list(_SIDES)[:: 1 if number % 2 == 0 else -1]
+        pairs.append(await _pair(order, rounds=3 if quick else _ROUNDS))
     return [_row(what, pairs) for what in _PROMPTS]
 
 
@@ -56,15 +61,15 @@ def _row(what: str, pairs: list[_Times]) -> Row:
     )
 
 
-async def _pair(*, rounds: int) -> _Times:
+async def _pair(order: list[str], *, rounds: int) -> _Times:
     times: _Times = {what: {side: [] for side in _SIDES} for what in _PROMPTS}
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(scratch())
         models = await stack.enter_async_context(gateway(directory))
         sessions: dict[str, tuple[SidecarClient, str]] = {}
-        for side, settings in _SIDES.items():
+        for side in order:
             server = await stack.enter_async_context(
-                _sidecar(_made(directory / side), models.url, settings)
+                _sidecar(_made(directory / side), models.url, _SIDES[side])
             )
             client = await stack.enter_async_context(sidecar_client(server.url))
             sessions[side] = client, await client.new_session(await client.new_agent())

@@ -13,6 +13,7 @@ from rich.table import Table
 from sidecar.commands import output
 from sidecar.commands.gateway import load_settings
 from sidecar.config import Settings, SettingsGroup, env_name, is_secret, meanings
+from sidecar.masking import masked_urls
 from sidecar.settings_table import markdown_table
 
 _MASK = "***"
@@ -96,7 +97,7 @@ def _plain(value: Any) -> Any:
         return list(value)
     if value is None or isinstance(value, bool | int | float | dict):
         return value
-    return output.without_password(str(value))
+    return masked_urls(str(value))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

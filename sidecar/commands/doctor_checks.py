@@ -15,12 +15,12 @@ from typing import Literal
 
 import aiohttp
 
-from sidecar.commands.output import without_password
 from sidecar.config import Settings
 from sidecar.errors import ChildError, SettingsError
 from sidecar.listening import url_of
+from sidecar.masking import masked_urls
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.confinement import Surroundings, prepare
+from sidecar.opencode.confinement import Surroundings, open_services, prepare
 from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, find_binary
 
 Status = Literal["ok", "warning", "failure"]
@@ -132,7 +132,7 @@ async def _ripgrep(settings: Settings) -> Finding:
 
 async def _attached(settings: Settings) -> Finding:
     child = settings.child
-    url = without_password(child.url or "")
+    url = masked_urls(child.url or "")
     password = child.password.get_secret_value() if child.password else ""
     async with aiohttp.ClientSession() as session:
         client = ChildClient(
@@ -309,8 +309,16 @@ def _confinement(settings: Settings) -> Finding:
             )
         except SettingsError as error:
             return failure(error.message, fix)
-    if found.lacks:
-        return warning("; ".join(found.lacks), fix)
+    if settings.child.url is not None:
+        found = found.in_other_container()
+    lacks = list(found.lacks)
+    if found.is_on and (services := open_services(os.environ)):
+        lacks.append(
+            f"agents can use {', '.join(services)}, which start programs or sign with keys outside of "
+            "every wall: run the sidecar where they are not"
+        )
+    if lacks:
+        return warning("; ".join(lacks), fix)
     return ok("agents are confined to their sessions (Landlock, all of it)")
 
 

@@ -11,12 +11,12 @@ from yarl import URL
 
 from sidecar.commands.doctor_checks import Check, Finding, failure, ok, warning
 from sidecar.commands.gateway import GatewayAccess, read_catalogue
-from sidecar.commands.output import without_password
 from sidecar.config import Settings
 from sidecar.errors import GatewayAuthenticationError, SidecarError
 from sidecar.gateway.catalogue import CatalogueSnapshot
 from sidecar.gateway.failures import classify
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
+from sidecar.masking import masked_urls
 from sidecar.naming import GATEWAY_PROVIDER
 from sidecar.proxies import Proxies
 from sidecar.wire.litellm import Listing
@@ -68,7 +68,7 @@ class GatewayChecks:
         return entry.id if entry else next(iter(self.snapshot.listed), None)
 
     async def _proxy(self) -> Finding:
-        url = without_password(self._access.url)
+        url = masked_urls(self._access.url)
         way = Proxies.from_environment().describe(URL(self._access.url))
         return ok(f"{url} is reached {way}; loopback and opencode always directly")
 
@@ -78,7 +78,7 @@ class GatewayChecks:
                 "no LITELLM_BASE_URL: the embedded DEMO gateway with scripted answers is used",
                 "set LITELLM_BASE_URL and LITELLM_API_KEY to your LiteLLM gateway's",
             )
-        url = without_password(self._access.url)
+        url = masked_urls(self._access.url)
         try:
             models = (await self._client.list_models()).items
         except GatewayAuthenticationError as error:

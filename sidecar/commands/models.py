@@ -17,6 +17,7 @@ from sidecar.commands.model_table import Row, print_hidden, print_listed
 from sidecar.config import RuntimesSettings, env_name
 from sidecar.errors import SidecarError
 from sidecar.http.runtime_models import NOT_CONFIGURED
+from sidecar.masking import masked_urls
 from sidecar.sdk import (
     AsyncClient,
     AuthenticationError,
@@ -131,11 +132,7 @@ async def _add_gateway(listing: Listing) -> None:
         snapshot = await read_catalogue(access, settings)
     shown = [Row.of_entry(snapshot.entries[model_id]) for model_id in snapshot.listed]
     hidden = sorted((e for e in snapshot.entries.values() if not e.listed), key=lambda e: e.id)
-    source = (
-        "the demo gateway"
-        if access.is_demo
-        else f"the gateway {output.without_password(access.url)}"
-    )
+    source = "the demo gateway" if access.is_demo else f"the gateway {masked_urls(access.url)}"
     listing.add(OWN, source, [*shown, *map(Row.of_entry, hidden)])
     if access.is_demo:
         listing.remarks.append(

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from sidecar.masking import Mask, masked_urls
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 """Something that was looked for is wrong: a check failed, the turn failed, one of several lists failed."""
@@ -28,8 +30,6 @@ _PIPE_WIDTH = 400
 _SHORTEST_SECRET = 4
 """Shorter ones would mask ordinary words."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-_USERINFO = re.compile(r"://[^/@\s]+@")
 
 
 class CommandError(Exception):
@@ -72,10 +72,11 @@ def finish(command: Callable[[], int], *, as_json: bool) -> None:
     try:
         code = command()
     except CommandError as error:
+        message = masked_urls(error.message)
         if as_json:
-            print_json({"error": {"message": error.message, "exit_code": error.exit_code}})
+            print_json({"error": {"message": message, "exit_code": error.exit_code}})
         else:
-            typer.echo(f"opencode-sidecar: {error.message}", err=True)
+            typer.echo(f"opencode-sidecar: {message}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
@@ -87,22 +88,14 @@ def harmless(text: str) -> str:
     return _CONTROL.sub("", text.replace("\r\n", "\n"))
 
 
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown: what stands before an `@` is a name and a password."""
-    return _USERINFO.sub("://***@", url)
-
-
 class Masker:
-    """Replaces secrets, by value, in whatever is about to be shown."""
+    """Replaces secrets, by value and in URLs, in whatever is about to be shown."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        kept = {s for s in secrets if len(s) >= _SHORTEST_SECRET}
-        self._secrets = sorted(kept, key=len, reverse=True)
+        self._mask = Mask(secrets, shortest=_SHORTEST_SECRET)
 
     def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return masked_urls(self._mask.text(text))
 
 
 def quiet_logs(*, is_verbose: bool) -> None:

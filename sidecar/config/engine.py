@@ -196,6 +196,9 @@ class ConfinementSettings(SettingsGroup):
     """Largest file that an agent's command may write, bytes."""
     max_open_files: Annotated[int, Field(ge=64)] = 65_536
     """Files that one process of an agent may have open, within the limit that the sidecar itself has."""
+    terminals: bool = False
+    """Let commands make pseudo-terminals (`script`, `tmux`, `expect`). They can then read and write all
+    terminals of this user as well: that of `make run`, of `kubectl exec -it`."""
 
 
 class TurnSettings(SettingsGroup):

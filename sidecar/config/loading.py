@@ -37,6 +37,7 @@ from sidecar.config.listeners import (
     TracingSettings,
 )
 from sidecar.errors import SettingsError
+from sidecar.masking import passwords_in
 from sidecar.wire.problems import problems_of
 
 _PREFIX = "SIDECAR_"
@@ -146,10 +147,16 @@ class Settings(BaseModel):
         return [Path(os.environ[name]) for name in names if os.environ.get(name)]
 
     def secret_values(self) -> list[str]:
-        """Return every secret in clear, for masking logs and terminal output."""
-        groups = (getattr(self, name) for name, _ in _groups())
-        values = (getattr(group, name) for group in groups for name in type(group).model_fields)
-        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        """Return every secret in clear, for masking logs and terminal output.
+
+        Also the passwords in URLs, which may be secrets themselves, and in those of proxies.
+        """
+        groups = [getattr(self, name) for name, _ in _groups()]
+        values = [getattr(group, name) for group in groups for name in type(group).model_fields]
+        secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        urls = [*secrets, *(value for value in values if isinstance(value, str))]
+        urls += [f"http://{v}" for n, v in os.environ.items() if n.lower().endswith("_proxy")]
+        return [*secrets, *(password for url in urls for password in passwords_in(url))]
 
 
 def _read(group: type[SettingsGroup]) -> SettingsGroup:

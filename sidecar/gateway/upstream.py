@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sidecar.masking import masked, masked_urls
+
 EXCERPT_CHARS = 256
 
 _KEY_LIKE = re.compile(r"\b(sk|pk|key|Bearer)([-_ ])[A-Za-z0-9_\-.]{6,}")
@@ -26,6 +28,6 @@ def excerpt(body: bytes | str, api_key: str | None) -> str:
     """Return the beginning of a foreign body, on one line, with keys masked."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     if api_key:
-        text = text.replace(api_key, "***")
-    text = _KEY_LIKE.sub(r"\1\2***", " ".join(text.split()))
+        text = masked(text, api_key)
+    text = _KEY_LIKE.sub(r"\1\2***", masked_urls(" ".join(text.split())))
     return text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}..."

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from sidecar.aiokit import aside
 from sidecar.errors import MethodNotAllowedError, SidecarError
 from sidecar.managed.common.pagination import Envelope
+from sidecar.masking import masked_urls
 from sidecar.wire.json_writing import write_json
 
 _NATIVE_ERRORS = {400: "BadRequest", 404: "NotFoundError"}
@@ -43,7 +44,8 @@ def error_response(
 
     With `is_native` it has `name` and `data.message` beside, which opencode's own clients read.
     """
-    body: dict[str, Any] = {"type": error.type, "message": error.message}
+    message = masked_urls(error.message)
+    body: dict[str, Any] = {"type": error.type, "message": message}
     if error.error_code:
         body["details"] = {"error_code": error.error_code}
     headers: dict[str, str] = {}
@@ -56,7 +58,7 @@ def error_response(
     envelope = {"type": "error", "error": body, "request_id": request_id}
     if is_native:
         name = _NATIVE_ERRORS.get(error.status, type(error).__name__)
-        envelope |= {"name": name, "data": {"message": error.message}}
+        envelope |= {"name": name, "data": {"message": message}}
         if error.status == 401:
             headers[hdrs.WWW_AUTHENTICATE] = 'Basic realm="opencode-sidecar", charset="UTF-8"'
     return json_response(envelope, status=error.status, headers=headers)

@@ -41,13 +41,13 @@ _MORE = (
 _DEVICES = (
     "/dev/full",
     "/dev/null",
-    "/dev/ptmx",
-    "/dev/pts",
     "/dev/random",
     "/dev/tty",
     "/dev/urandom",
     "/dev/zero",
 )
+_TERMINALS = ("/dev/ptmx", "/dev/pts")
+"""Among them are those of other people: of `make run`, of `kubectl exec -it`."""
 _PREFIX_PARTS = (
     "bin",
     "include",
@@ -68,8 +68,16 @@ _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS")
 _MAX_SPLIT = 1000
 _ELSEWHERE = (
     f"opencode is started by another container: it is confined if its command line begins with what "
-    f"`opencode-sidecar child-env` prints as {CONFINED_BY_VARIABLE}"
+    f"`opencode-sidecar child-env` prints as {CONFINED_BY_VARIABLE}. Without a shared process namespace "
+    "the sidecar cannot see whether it is, and what a session leaves behind ends with opencode, not with the "
+    "session"
 )
+_SERVICES = (
+    *("/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock", "/run/crio/crio.sock"),
+    *("/run/containerd/containerd.sock", "{run}/docker.sock", "{run}/podman/podman.sock"),
+    *("{run}/bus", "{run}/systemd/private"),
+)
+"""Sockets of services that start programs for whoever may connect; `{run}` is the user's own directory."""
 
 _log = structlog.get_logger(__name__)
 
@@ -151,7 +159,24 @@ def prepare(settings: ConfinementSettings, around: Surroundings) -> Confinement:
         raise SettingsError(f"SIDECAR_CONFINEMENT=required: {'; '.join(found.lacks)}")
     if found.lacks:
         _log.warning("confinement is not complete", level=found.level, lacks=found.lacks)
+    if services := open_services(around.environ):
+        _log.warning("agents can use services of this user outside of the walls", sockets=services)
     return found
+
+
+def open_services(
+    environ: Mapping[str, str], services: Sequence[str] = _SERVICES
+) -> tuple[str, ...]:
+    """Return the sockets of services outside that agents can use as well: Landlock does not know them.
+
+    They start programs (Docker, a user's systemd) or sign with keys (an ssh agent), outside of every wall.
+    """
+    run = f"/run/user/{os.getuid()}"
+    paths = [path.format(run=run) for path in services]
+    agent = environ.get("SSH_AUTH_SOCK")
+    found = [Path(path) for path in (*paths, *([agent] if agent else []))]
+    usable = [path.resolve() for path in found if path.is_socket() and os.access(path, os.W_OK)]
+    return tuple(dict.fromkeys(map(str, usable)))
 
 
 def _install(settings: ConfinementSettings, around: Surroundings) -> tuple[str, ...]:
@@ -230,6 +255,7 @@ def _opencode_rules(around: Surroundings, shell: Path) -> Iterator[str]:
         yield f"read {around.binary.resolve()}"
         yield f"read {PLUGIN_FILE.parent}"
     yield f"read {files.root}"  # not its files: a rule is about an inode, and the config is replaced
+    yield from (f"device {path}" for path in _TERMINALS)
     own = (files.cwd, files.home, files.tmp, files.keepers, files.private, *files.xdg_directories())
     for path in (*own, around.workspaces_dir):
         yield f"write {path}"
@@ -245,6 +271,8 @@ def _session_rules(settings: ConfinementSettings, around: Surroundings) -> Itera
     for shell in (*_found(_SHELLS, around), Path("/bin/bash"), Path("/bin/sh")):
         yield f"shell {shell}"
     yield from (f"unset {name}" for name in files.own_variables())
+    if settings.terminals:
+        yield from (f"device {path}" for path in _TERMINALS)
     yield f"processes {settings.max_processes}"
     yield f"limit user_processes {settings.max_user_processes}"
     yield f"limit file_bytes {settings.max_file_bytes}"

@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -67,6 +68,7 @@ struct path_rule { uint64_t access; int32_t parent; } __attribute__((packed));
 #define MAX_RULES 4096
 #define IDLE_MS 60000
 #define WATCH_MS 250
+#define DRAIN_MS 2000
 #define CANNOT_RUN 126
 
 struct rule { const char *keyword, *value; };
@@ -614,6 +616,33 @@ static const char *real_program(const char *name)
     die("%s is not installed", name);
 }
 
+/* Whether opencode may learn that it is in a repository: it then writes an id into `<common directory>/opencode`,
+ * through whatever link its agent has put there. */
+static int is_plain_repository(void)
+{
+    struct stat status;
+    if (lstat(".git", &status) || !S_ISDIR(status.st_mode) || !lstat(".git/commondir", &status)) return 0;
+    return lstat(".git/opencode", &status) || S_ISREG(status.st_mode);
+}
+
+/* Whether all that was written to the pipe or socket of `fd` has been read. */
+static int is_drained(int fd)
+{
+    struct stat status;
+    struct pollfd end = {fd, 0, 0};
+    int left = 0;
+    if (fstat(fd, &status) || poll(&end, 1, 0) < 0 || end.revents & (POLLERR | POLLHUP)) return 1; /* no reader */
+    if (S_ISFIFO(status.st_mode)) return ioctl(fd, FIONREAD, &left) || !left;
+    return !S_ISSOCK(status.st_mode) || ioctl(fd, TIOCOUTQ, &left) || !left;
+}
+
+/* opencode stops reading a command's output when we exit: what is still in the pipe would be lost. Bounded,
+ * because a process that was left behind may go on writing. */
+static void await_reader(void)
+{
+    for (int waited = 0; waited < DRAIN_MS && !(is_drained(1) && is_drained(2)); waited++) usleep(1000);
+}
+
 static int run(const char *name, char **argv)
 {
     const char *rules_path = getenv("SIDECAR_SHELL_RULES"), *given = getenv("SIDECAR_SESSION_DIRECTORY");
@@ -623,6 +652,8 @@ static int run(const char *name, char **argv)
     load(rules_path);
     const char *workspaces = rule("workspaces");
     int is_shell = !strcmp(name, "bash") || !strcmp(name, "sh");
+    for (char **a = argv + 1; !strcmp(name, "git") && *a; a++)
+        if (!strcmp(*a, "--git-common-dir") && !is_plain_repository()) die("not shown to opencode as a repository");
     /* opencode's own directory belongs to no session: git asks there what it is. */
     char *session = session_of(is_shell && given ? given : ".", workspaces);
     if (!session) session = strdup(".none");
@@ -652,6 +683,7 @@ static int run(const char *name, char **argv)
         errno = 0;
         die("the session's processes were ended");
     }
+    await_reader();
     /* As a shell does. opencode does not notice a command that ends by a signal: it waits for its time limit. */
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

@@ -24,6 +24,7 @@ from sidecar.wire.fields import (
     refused,
 )
 from sidecar.wire.tools import McpServers, Tools
+from sidecar.wire.urls import check_no_secret
 
 MAX_INITIAL_EVENTS = 50
 MAX_EVENTS_PER_SEND = 1000
@@ -262,11 +263,19 @@ GitToken = Annotated[
 ]
 
 
+def _check_repository_url(url: str) -> str:
+    return check_no_secret(url, place="a token goes into authorization_token")
+
+
 class GithubRepository(Body):
     """A repository cloned into the session's directory; the token is write-only."""
 
     type: Literal["github_repository"]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
+    url: Annotated[
+        str,
+        StringConstraints(pattern=r"^https?://\S+$", max_length=2048),
+        AfterValidator(_check_repository_url),
+    ]
     authorization_token: GitToken | None = None
     checkout: Annotated[
         Annotated[BranchCheckout | CommitCheckout, Field(discriminator="type")] | None, LeftOut

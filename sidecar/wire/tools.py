@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from sidecar.wire.fields import Body, Items, LeftOut, or_default, refused
+from sidecar.wire.urls import check_no_secret
 
 MAX_TOOLS = 256
 MAX_MCP_SERVERS = 20
@@ -176,13 +177,22 @@ class CustomTool(Body):
 Tool = Annotated[AgentToolset | McpToolset | CustomTool, Field(discriminator="type")]
 
 
+def _check_server_url(url: str) -> str:
+    place = "a token goes into a vault, as a credential of type static_bearer for this URL"
+    return check_no_secret(url, place=place)
+
+
 class McpServer(Body):
     """A remote MCP server over streamable HTTP or SSE."""
 
     type: Annotated[Literal["url"], or_default("url")] = "url"
     """The only kind there is; clients leave it out."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$", max_length=2048)]
+    url: Annotated[
+        str,
+        StringConstraints(pattern=r"^https?://\S+$", max_length=2048),
+        AfterValidator(_check_server_url),
+    ]
 
 
 Tools = Annotated[Items[Tool], Field(max_length=MAX_TOOLS)]

@@ -14,6 +14,7 @@ from yarl import URL
 
 from sidecar.wire.fields import Body, LeftOut, Metadata, MetadataPatch, check_token
 from sidecar.wire.problems import shown
+from sidecar.wire.urls import check_no_secret
 
 AUTH_TYPES = ("static_bearer", "environment_variable")
 
@@ -50,9 +51,7 @@ def _check_url(value: str) -> str:
         is_good = False
     if not is_good or any(character.isspace() for character in value):
         raise ValueError("must be an http:// or https:// URL")
-    if url.user is not None or url.password is not None:
-        raise ValueError("must not hold a user or password; the token goes into its own field")
-    return value
+    return check_no_secret(value, place="the token goes into its own field")
 
 
 def _check_name(value: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy import built_image
 from tests.deploy.image import Image, build
 
 
@@ -19,3 +20,10 @@ def image() -> Iterator[Image]:
     root.chmod(0o755)
     yield build(root)
     shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def built() -> Iterator[built_image.Built]:
+    """Build the Dockerfile itself, and unpack the image."""
+    with built_image.build() as made:
+        yield made

@@ -11,14 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
 
+from tests.deploy.built_image import BUILD_SECONDS, ENTER, Built
 from tests.deploy.container import Container, run_turn, tool_output, until_healthy
 from tests.deploy.image import ROOT
 from tests.harness import text_of
@@ -27,41 +27,7 @@ from tests.waiting import PATIENCE_SECONDS
 
 SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 KEY = "runtime-key-of-the-built-image"
-_UNSHARE = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child")
-_ENTER = (*_UNSHARE, str(Path(__file__).with_name("root.sh")))
-"""Followed by the root, the directory for /data, and the command."""
-_BUILD_SECONDS = 1500
-pytestmark = pytest.mark.timeout(_BUILD_SECONDS + 300)
-
-
-class Built:
-    """An unpacked image and its configuration."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "rootfs"
-        self.config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The image's own variables, and nothing of this machine."""
-        return dict(pair.split("=", 1) for pair in self.config["Env"])
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
-    """Build and unpack it, in a folder that the image's user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="built-image-"))
-    folder.chmod(0o755)
-    command = [ROOT / "tools" / "build_image.sh", folder]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield Built(folder)
-    # Nothing was mounted here: the tests mount in namespaces of their own.
-    mounts = Path("/proc/self/mounts").read_text()
-    assert str(folder) not in mounts
-    shutil.rmtree(folder)
+pytestmark = pytest.mark.timeout(BUILD_SECONDS + 300)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -74,7 +40,7 @@ async def running(built: Built) -> AsyncIterator[Container]:
     log_file = data.with_suffix(".log")
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *_ENTER,
+            *ENTER,
             str(built.root),
             str(data),
             *command,
@@ -125,7 +91,7 @@ def test_the_locked_opencode_is_in_it(built: Built, tmp_path: Path) -> None:
     pinned = json.loads((ROOT / "deploy/opencode/package.json").read_text())["dependencies"]
     os.chown(tmp_path, 10001, 10001)
     environment = {"HOME": "/tmp", "PATH": SEARCH_PATH}
-    command = [*_ENTER, built.root, tmp_path, built.environment["SIDECAR_CHILD_BINARY"]]
+    command = [*ENTER, built.root, tmp_path, built.environment["SIDECAR_CHILD_BINARY"]]
     done = subprocess.run(
         [*command, "--version"], capture_output=True, text=True, check=True, env=environment
     )

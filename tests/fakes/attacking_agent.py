@@ -7,10 +7,14 @@ the task. Who planted the secrets looks for them in there.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
+import itertools
 import json
+import mmap
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -23,7 +27,15 @@ from pathlib import Path
 BOUND = 2_000_000
 LIBC = ctypes.CDLL(None, use_errno=True)
 PTRACE_SEIZE = 0x4206
-LOOPBACKS = ("127.0.0.1", "127.0.0.2", "localhost", "::1", "::ffff:127.0.0.1", "0.0.0.0")
+SYS_MEMFD_CREATE = {"x86_64": 319, "aarch64": 279}.get(os.uname().machine, -1)
+SYS_IO_URING_SETUP = 425
+SYS_IO_URING_ENTER = 426
+LOOPBACKS = (
+    *("127.0.0.1", "127.0.0.2", "127.1", "0", "0.0.0.0", "0x7f000001", "2130706433", "0177.0.0.1"),
+    *("localhost", "localhost.localdomain", "ip6-localhost", "::1", "::", "::ffff:127.0.0.1"),
+    "::ffff:7f00:1",
+)
+"""This machine under many names; its own and those of its interfaces are added."""
 PATHS = (
     "/v1/sessions",
     "/v1/vaults",
@@ -59,6 +71,14 @@ class Agent:
             pass
         finally:
             os.close(descriptor)
+
+    def shut(self, name: str, attempt: Callable[[], object]) -> None:
+        """Note the act if it succeeds, whatever else it raises."""
+        try:
+            attempt()
+        except Exception:
+            return
+        self.acts.append(name)
 
     def act(self, name: str, attempt: Callable[[], object]) -> None:
         """Note the act if it succeeds."""
@@ -163,6 +183,8 @@ class Agent:
                     self.read(f"/proc/{pid}/{kind}/{entry}")
             for path in self.task["files"]:
                 self.read(f"/proc/{pid}/root{path}")
+            self.read(f"/proc/{pid}/cwd/secret.key")
+            self.read(f"/proc/{pid}/cwd/diary.txt")
             if pid in self.task["processes"]:
                 self.at_process(pid)
 
@@ -172,6 +194,8 @@ class Agent:
         self.act(f"pidfd {pid}", lambda: self.by_pidfd(pid))
         if not self.task["is_harmless"] and LIBC.ptrace(PTRACE_SEIZE, pid, 0, 0) == 0:
             self.acts.append(f"ptrace {pid}")
+        self.act(f"stop {pid}", lambda: self.stop(pid))
+        self.act(f"namespace of {pid}", lambda: os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY))
         buffer = ctypes.create_string_buffer(4096)
         local = struct.pack("PN", ctypes.addressof(buffer), 4096)
         for line in self.maps(pid):
@@ -182,6 +206,11 @@ class Agent:
 
     def by_pidfd(self, pid: int) -> None:
         signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGWINCH)
+
+    def stop(self, pid: int) -> None:
+        """Stop it, and at once let it go on."""
+        os.kill(pid, signal.SIGSTOP if not self.task["is_harmless"] else 0)
+        os.kill(pid, signal.SIGCONT)
 
     @staticmethod
     def maps(pid: int) -> list[str]:
@@ -197,8 +226,10 @@ class Agent:
     def ports(self) -> None:
         """Everything that listens on the loopback, without a key and under all its names."""
         for port in sorted(set(self.listening())):
-            for host in LOOPBACKS:
-                for path in PATHS:
+            for path in PATHS:
+                self.ask("127.0.0.1", port, path)
+            for host in dict.fromkeys((*LOOPBACKS, socket.gethostname(), *self.addresses())):
+                for path in PATHS[:2]:
                     self.ask(host, port, path)
 
     def ask(self, host: str, port: int, path: str) -> None:
@@ -211,6 +242,19 @@ class Agent:
             pass
         finally:
             connection.close()
+
+    @staticmethod
+    def addresses() -> Iterator[str]:
+        """This machine's own addresses, link-local ones with their interface."""
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/net/if_inet6").read_text().splitlines():
+                digits, *_, name = line.split()
+                yield socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)) + f"%{name}"
+        with contextlib.suppress(OSError):
+            lines = Path("/proc/net/fib_trie").read_text().splitlines()
+            for before, line in itertools.pairwise(lines):
+                if "host LOCAL" in line:
+                    yield before.split()[-1]
 
     def listening(self) -> Iterator[int]:
         wanted = {int(port) for port in self.task["ports"]}
@@ -255,6 +299,107 @@ class Agent:
             except OSError:
                 pass
 
+    def terminals(self) -> None:
+        """What is typed at a terminal of this user; nothing is pushed into it where that would do harm."""
+        for path in self.task["terminals"]:
+            self.read(path)
+            self.act(f"open {path}", lambda p=path: os.close(os.open(p, os.O_WRONLY | os.O_NOCTTY)))
+
+    def abstract_sockets(self) -> None:
+        """Every abstract socket of this machine that is not ours."""
+        names = {
+            line.split(maxsplit=7)[7]
+            for line in Path("/proc/net/unix").read_text().splitlines()[1:]
+            if " @" in line
+        }
+        for name in names:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(3)
+                try:
+                    connection.connect("\0" + name[1:])
+                    self.take(f"abstract socket {name}", connection.recv(BOUND))
+                except OSError:
+                    continue
+
+    def other_calls(self) -> None:
+        """The same files by other system calls, and by programs that are in no file."""
+        program = Path(shutil.which("cat") or "/bin/cat").read_bytes()
+        for path in self.task["files"]:
+            self.by_ring(path)
+            name = LIBC.syscall(SYS_MEMFD_CREATE, b"cat", 0)
+            if name >= 0:
+                os.write(name, program)
+                self.run([f"/proc/{os.getpid()}/fd/{name}", path])
+                os.close(name)
+            if not self.task["is_harmless"]:
+                handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + b"\0" * 128)
+                mount = ctypes.c_int()
+                if LIBC.name_to_handle_at(-100, path.encode(), handle, ctypes.byref(mount), 0) == 0:
+                    folder = os.open(self.here, os.O_RDONLY)
+                    opened = LIBC.open_by_handle_at(folder, handle, os.O_RDONLY)
+                    os.close(folder)
+                    if opened >= 0:
+                        self.take(f"handle of {path}", os.read(opened, BOUND))
+                        os.close(opened)
+
+    def by_ring(self, path: str) -> None:
+        """Open and read with io_uring, as the kernel's thread could do it."""
+        parameters = ctypes.create_string_buffer(120)
+        ring = LIBC.syscall(SYS_IO_URING_SETUP, 4, parameters)
+        if ring < 0:
+            return
+        try:
+            offsets = struct.unpack_from("10I", parameters.raw, 40)
+            completions = struct.unpack_from("10I", parameters.raw, 80)
+            size = max(offsets[6] + 4 * 4, completions[5] + 8 * 16) + 4096
+            queue = mmap.mmap(ring, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            entries = mmap.mmap(
+                ring, 4 * 64, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=0x10000000
+            )
+            name = ctypes.create_string_buffer(path.encode())
+            opening = struct.pack(
+                "BBHiQQIIQ", 18, 0x10, 0, -100, 0, ctypes.addressof(name), 0, 0, 1
+            )
+            entries[: len(opening)] = opening
+            struct.pack_into("I", queue, offsets[6], 0)
+            struct.pack_into(
+                "I", queue, offsets[1], struct.unpack_from("I", queue, offsets[1])[0] + 1
+            )
+            LIBC.syscall(SYS_IO_URING_ENTER, ring, 1, 1, 1, None, 0)
+            result = struct.unpack_from("i", queue, completions[5] + 8)[0]
+            if result >= 0:
+                self.take(f"io_uring {path}", os.read(result, BOUND))
+                os.close(result)
+        except (OSError, ValueError, struct.error):
+            pass
+        finally:
+            os.close(ring)
+
+    def cores(self) -> None:
+        """A crash leaves no image of memory behind, and the bound on that cannot be raised."""
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        self.shut("raise RLIMIT_CORE", lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited))
+        subprocess.run(
+            ["sh", "-c", "ulimit -c unlimited; kill -SEGV $$"], cwd=self.here, check=False
+        )
+        if list(self.here.glob("core*")):
+            self.acts.append("core dump")
+
+    def schedules(self) -> None:
+        """Programs that others would start for us: cron, at, a user's systemd."""
+        if self.task["is_harmless"]:
+            return
+        (self.here / "tab").write_text(f"* * * * * touch {self.here}/started\n")
+        for command in (
+            ["crontab", str(self.here / "tab")],
+            ["at", "-f", str(self.here / "tab"), "now"],
+        ):
+            if shutil.which(command[0]) is None:
+                continue
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+            if done.returncode == 0:
+                self.acts.append(command[0])
+
     def run(self, command: list[str]) -> bytes:
         if shutil.which(command[0]) is None:
             return b""
@@ -276,7 +421,10 @@ class Agent:
 def main(task: str) -> None:
     agent = Agent(Path(task).resolve())
     agent.take("own environment", json.dumps(dict(os.environ)).encode())
-    for step in (agent.files, agent.mounts, agent.sockets, agent.processes, agent.ports):
+    for step in (
+        *(agent.files, agent.mounts, agent.sockets, agent.processes, agent.ports),
+        *(agent.terminals, agent.abstract_sockets, agent.other_calls, agent.cores, agent.schedules),
+    ):
         step()
     agent.close()
 

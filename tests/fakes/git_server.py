@@ -3,6 +3,7 @@
 /public/<name>.git      anyone
 /private/<name>.git     Basic auth with the token as password, else 401
 /forbidden/<name>.git   403 for everyone
+/telltale/<name>.git    403 with the token that it was sent, in many shapes
 /silent/<name>.git      never answers
 """
 
@@ -14,6 +15,8 @@ import subprocess
 from pathlib import Path
 
 from aiohttp import web
+
+from tests.fakes.echoes import shapes_of
 
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "Tester",
@@ -91,6 +94,9 @@ class GitServer:
         kind = request.match_info["kind"]
         if kind == "silent":
             await asyncio.Event().wait()
+        if kind == "telltale":
+            token = base64.b64decode(sent.removeprefix("Basic ")).decode().rpartition(":")[2]
+            return web.Response(status=403, text="\n".join(shapes_of(token)))
         if kind == "forbidden":
             return web.Response(status=403, text="you may not")
         if kind == "private" and sent != f"Basic {self._basic}":

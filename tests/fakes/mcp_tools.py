@@ -2,7 +2,8 @@
 
 Prints the port it listens on. With TOKEN every request needs it as a Bearer token, else 401. Tools:
 `echo` gives its text back, `fail` raises, `picture` returns an image, `headers` the names and values
-of the request's `authorization` header, `slow` waits.
+of the request's `authorization` header, `echo_token` the token in it in other shapes (as an error with
+`is_error`), `slow` waits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
+from echoes import shapes_of  # beside this program
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -47,6 +49,15 @@ def picture() -> Image:
 def headers(ctx: Context) -> str:
     """Return the authorization header that the caller sent."""
     return str((ctx.headers or {}).get("authorization", "none"))
+
+
+@server.tool()
+def echo_token(ctx: Context, is_error: bool = False) -> str:
+    """Return the token that the caller sent, in many shapes."""
+    sent = str((ctx.headers or {}).get("authorization", "none")).removeprefix("Bearer ")
+    if is_error:
+        raise ToolError("\n".join(shapes_of(sent)))
+    return "\n".join(shapes_of(sent))
 
 
 @server.tool()

@@ -19,7 +19,7 @@ from sidecar.ids import new_id
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import open_secret_box
 from sidecar.managed.workspaces.git import Git
-from sidecar.managed.workspaces.repositories import Plan, Repositories
+from sidecar.managed.workspaces.repositories import Plan, Repositories, staging_of
 from sidecar.store.interface import Store
 from sidecar.wire.sessions import GithubRepository
 from tests.fakes.git_server import GitServer, git, make_repository
@@ -261,6 +261,37 @@ async def test_files_of_the_agent_are_never_overwritten(bench: Bench) -> None:
     assert not (bench.data_dir / "app").exists()
 
 
+@pytest.mark.parametrize("what", ["link", "files", "file"])
+async def test_what_an_agent_does_while_git_works_leads_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A process of an earlier turn may be at work: the clone is made elsewhere and moved through no link."""
+    repositories = await bench.repositories()
+    url = f"{bench.server.url}/public/app.git"
+    await bench.store(repositories, {"url": url, "mount_path": "/workspace/libs/app"})
+    clone = repositories._git.clone
+
+    async def clone_meanwhile(url: str, target: Path, **options: Any) -> None:
+        assert not target.is_relative_to(bench.directory)
+        await clone(url, target, **options)
+        place = bench.directory / "libs"
+        if what == "link":
+            place.symlink_to(bench.data_dir)
+        elif what == "file":
+            place.write_text("mine")
+        else:
+            (place / "app").mkdir(parents=True)
+            (place / "app" / "work").write_text("mine")
+
+    monkeypatch.setattr(repositories._git, "clone", clone_meanwhile)
+    (failure,) = await repositories.materialise(bench.session_id, bench.directory)
+    assert failure.type == "repository_clone_error"
+    assert ("other files" if what == "files" else "no directory") in failure.message
+    assert not (bench.data_dir / "app").exists()
+    assert not list(bench.directory.rglob("README.md"))
+    assert not staging_of(bench.directory).exists()
+
+
 async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> None:
     """The machine's own git configuration has no say: git sees none of our environment."""
     hooks = tmp_path / "hooks"
@@ -286,7 +317,6 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "wanted",
     [
-        [{"url": "https://user:pw@host/app.git"}],
         [{"url": "https://host/app", "mount_path": "/workspace"}],
         [{"url": "https://host/app", "mount_path": "/workspace/../x"}],
         [{"url": "https://host/app", "mount_path": "/workspace/x/.git"}],
@@ -299,9 +329,8 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
     ],
 )
 async def test_bad_resources_are_refused(bench: Bench, wanted: list[dict[str, Any]]) -> None:
-    """Credentials in the URL, and mount paths that leave the session or collide, answer 400."""
+    """Mount paths that leave the session or collide, answer 400."""
     repositories = await bench.repositories()
     with pytest.raises(InvalidRequestError) as caught:
         await bench.store(repositories, *wanted)
     assert caught.value.field == "resources"
-    assert "pw" not in caught.value.message

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sidecar.commands.output import Masker, harmless, without_password
+from sidecar.commands.output import Masker, harmless
 from sidecar.commands.run import Result
 from sidecar.commands.run_view import JsonView, TerminalView
 
@@ -144,12 +144,6 @@ def test_secrets_are_masked_longest_first() -> None:
     mask = Masker(["secret", "secret-longer", "", "abc"])
 
     assert mask("x secret-longer secret abc") == "x *** *** abc"
-
-
-def test_a_url_is_shown_without_its_password() -> None:
-    """Everything before the @ goes, ports and paths stay."""
-    assert without_password("http://u:p@h:1/v1") == "http://***@h:1/v1"
-    assert without_password("http://h:1/a@b") == "http://h:1/a@b"
 
 
 def test_harmless_keeps_text() -> None:

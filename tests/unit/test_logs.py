@@ -1,5 +1,6 @@
 """Logs: secrets are masked in whatever form a line takes."""
 
+import base64
 import logging
 
 import pytest
@@ -7,8 +8,10 @@ import structlog
 
 from sidecar import logs
 from sidecar.config import LogSettings
+from sidecar.masking import IN_USE
 
 SECRET = "sk-secret-of-the-gateway"
+USED = "token-that-was-decrypted"
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +40,18 @@ def test_a_traceback_shows_no_secret(form: str, capsys: pytest.CaptureFixture[st
     written = capsys.readouterr().out
     assert written.count("RuntimeError: refused: Bearer ***") == 2
     assert SECRET not in written
+
+
+def test_secrets_in_urls_and_in_use_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever put them into an entry: also in lists, and in base64."""
+    logs.configure(LogSettings(format="json"), secrets=[SECRET])
+    IN_USE.add(USED)
+    basic = base64.b64encode(f"anybody:{USED}".encode()).decode()
+    structlog.get_logger("test").warning(
+        "refused", urls=["https://u:pw@host/x?token=abc"], said={"header": f"Basic {basic}"}
+    )
+    logging.getLogger("library").warning("GET https://host/x?X-Amz-Signature=abc&b=2")
+    written = capsys.readouterr().out
+    assert "https://***@host/x?token=***" in written
+    assert "https://host/x?X-Amz-Signature=***&b=2" in written
+    assert basic not in written

@@ -8,6 +8,7 @@ import pytest
 import structlog.testing
 
 from sidecar.errors import SettingsError
+from sidecar.masking import Mask
 from sidecar.opencode.child_log import mask, relogger
 from sidecar.opencode.environment import (
     PLUGIN_FILE,
@@ -133,4 +134,4 @@ def test_child_lines_are_logged_with_level_and_without_secrets() -> None:
         ("info", "child"),
     ]
     assert logs[0]["line"] == kept[0] == "level=INFO message=hello *** ***"
-    assert mask("Bearer abc.def sk-1234567890", ()) == "Bearer *** ***"
+    assert mask("Bearer abc.def sk-1234567890", Mask()) == "Bearer *** ***"

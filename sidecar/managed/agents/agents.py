@@ -72,6 +72,7 @@ class Agents:
         return {
             **snapshot,
             "tools": self.offered(snapshot["tools"]),
+            "mcp_servers": toolsets.shown_servers(snapshot["mcp_servers"]),
             "metadata": agent.body["metadata"],
             "created_at": agent.created_at,
             "updated_at": agent.updated_at,

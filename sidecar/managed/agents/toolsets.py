@@ -7,6 +7,7 @@ from typing import Any
 
 from sidecar.errors import InvalidRequestError
 from sidecar.managed.turns.tool_plan import BUILT_IN, WEB_SEARCH
+from sidecar.masking import masked_urls
 from sidecar.wire.tools import AgentToolset, CustomTool, Tool, ToolDefaults
 
 
@@ -93,3 +94,8 @@ def _refuse_repeats(names: Sequence[str], field: str, kind: str) -> None:
             raise InvalidRequestError(
                 f"{field}: {kind} {name!r} appears more than once", field=field
             )
+
+
+def shown_servers(servers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return an agent's `mcp_servers` as they are answered: URLs of older versions may hold secrets."""
+    return [{**server, "url": masked_urls(server["url"])} for server in servers]

@@ -38,6 +38,12 @@ class McpServers:
         self._tool_server_url = tool_server_url
         self._bearers_for = bearers_for
 
+    async def tokens_of(self, record: SessionRecord) -> list[str]:
+        """Return the tokens that the session's servers are sent."""
+        servers = record.agent["mcp_servers"]
+        bearers = await self._bearers_for(record.body["vault_ids"]) if servers else {}
+        return [bearers[server["url"]] for server in servers if server["url"] in bearers]
+
     async def entries(self, record: SessionRecord) -> dict[str, dict[str, Any]]:
         """Return opencode's MCP config by server key."""
         plan = ToolPlan(record.agent["tools"], record.agent["mcp_servers"])

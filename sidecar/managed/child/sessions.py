@@ -10,6 +10,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,8 @@ from sidecar.managed.turns.inputs import Violation
 from sidecar.managed.turns.state import PACKAGES, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.managed.workspaces.packages import Packages
-from sidecar.managed.workspaces.repositories import Repositories
+from sidecar.managed.workspaces.repositories import Repositories, staging_of
+from sidecar.masking import IN_USE, Mask
 from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.boot import Boot, Loss
 from sidecar.opencode.child import Child
@@ -57,6 +59,7 @@ class ChildSession:
         session_id: str,
         end_processes: EndProcesses,
         watch: PermissionWatch,
+        mask: Mask,
         preamble: str = "",
     ) -> None:
         self._watch = watch
@@ -65,6 +68,7 @@ class ChildSession:
         self._end_processes = end_processes
         self._directory = directory
         self.session_id = session_id
+        self._mask = mask
 
     async def prompt(
         self,
@@ -108,7 +112,7 @@ class ChildSession:
 
     async def messages(self) -> list[dict[str, Any]]:
         """Return the newest messages, oldest first, to repair a gap in the events."""
-        return await self._client.messages(self.session_id, limit=50)
+        return self._mask.json(await self._client.messages(self.session_id, limit=50))
 
     async def reply_permission(
         self, permission_id: str, reply: Literal["once", "reject"], message: str | None = None
@@ -195,9 +199,12 @@ class ChildSessions:
         return self._workspaces_dir / session_id
 
     def directories(self, session_id: str) -> list[Path]:
-        """Return all directories of the session: its own, and what its commands have for themselves."""
+        """Return all directories of the session: its own first, what its commands have for themselves, and
+        where its repositories are cloned.
+        """
+        own = self.directory(session_id)
         beside = [self._private_dir / session_id] if self._private_dir is not None else []
-        return [self.directory(session_id), *beside]
+        return [own, *beside, staging_of(own)]
 
     async def prepare_directory(self, record: SessionRecord) -> list[Failure]:
         """Restore or clone what the session's directory lacks; return what could not be cloned.
@@ -243,10 +250,16 @@ class ChildSessions:
         model = ModelRef.parse(record.model_ref)
         gateway_model = model.model_id if model.provider == GATEWAY_PROVIDER else None
 
+        mask = await self._mask_of(record)
+
         async def connect(client: ChildClient) -> None:
             for key, entry in (await self._mcp_servers.entries(record)).items():
-                statuses = await client.add_mcp(directory, key, entry)
-                self._mcp_servers.check(record, key, statuses)
+                try:
+                    statuses = await client.add_mcp(directory, key, entry)
+                except ChildError as error:
+                    error.message = mask.text(error.message)
+                    raise
+                self._mcp_servers.check(record, key, mask.json(statuses))
 
         async with self._instances.use(directory, gateway_model, on_loaded=connect) as boot:
             client, preamble = boot.client, ""
@@ -262,7 +275,7 @@ class ChildSessions:
                 preamble += self._archives.preamble(record.id)
 
             def watched(event: ChildEvent) -> None:
-                sink(event)
+                sink(replace(event, properties=mask.json(event.properties)) if mask else event)
                 if (alarm := self.watch.alarm_of(event)) is not None:
                     sink(alarm)
                 if _is_tool_end(event):
@@ -279,11 +292,23 @@ class ChildSessions:
                     session_id=session_id,
                     end_processes=self._end_processes,
                     watch=self.watch,
+                    mask=mask,
                     preamble=preamble,
                 )
             finally:
                 lost()
                 unsubscribe()
+
+    async def _mask_of(self, record: SessionRecord) -> Mask:
+        """Return what replaces the session's tokens where a server, or a file of it, says them again.
+
+        Variables of vaults are not among them: the agent may show what it was given.
+        """
+        tokens = await self._mcp_servers.tokens_of(record)
+        if record.body["resources"]:
+            tokens += await self._repositories.tokens_of(record.id)
+        IN_USE.add(*tokens)
+        return Mask(tokens)
 
     async def abort(self, record: SessionRecord) -> None:
         """Have the child stop what it may be doing for the session, if it is there."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sidecar.managed.agents.toolsets import shown_servers
 from sidecar.managed.common import timestamps
 from sidecar.managed.turns.event_builders import session_usage
 from sidecar.managed.turns.state import SessionRecord
+from sidecar.masking import masked_urls
 
 
 def session_to_api(record: SessionRecord) -> dict[str, Any]:
@@ -15,11 +17,11 @@ def session_to_api(record: SessionRecord) -> dict[str, Any]:
         "id": record.id,
         "type": "session",
         "status": record.status,
-        "agent": record.agent,
+        "agent": _agent(record),
         "environment_id": record.environment_id,
         "title": record.body["title"],
         "metadata": record.body["metadata"],
-        "resources": record.body["resources"],
+        "resources": [shown_resource(item) for item in record.body["resources"]],
         "vault_ids": record.body["vault_ids"],
         "outcome_evaluations": [],
         "stats": _stats(record),
@@ -34,7 +36,7 @@ def session_to_api(record: SessionRecord) -> dict[str, Any]:
 
 def thread_to_api(record: SessionRecord) -> dict[str, Any]:
     """Return the primary thread, which has the session's state."""
-    agent = {key: value for key, value in record.agent.items() if key != "multiagent"}
+    agent = {key: value for key, value in _agent(record).items() if key != "multiagent"}
     return {
         "id": record.thread_id,
         "type": "session_thread",
@@ -48,6 +50,15 @@ def thread_to_api(record: SessionRecord) -> dict[str, Any]:
         "updated_at": record.updated_at,
         "archived_at": record.archived_at,
     }
+
+
+def shown_resource(resource: dict[str, Any]) -> dict[str, Any]:
+    """Return a resource as it is answered: a URL that an older version stored may hold a secret."""
+    return {**resource, "url": masked_urls(resource["url"])}
+
+
+def _agent(record: SessionRecord) -> dict[str, Any]:
+    return {**record.agent, "mcp_servers": shown_servers(record.agent["mcp_servers"])}
 
 
 def _stats(record: SessionRecord) -> dict[str, float]:

@@ -9,6 +9,7 @@ from sidecar.errors import InvalidRequestError, NotFoundError
 from sidecar.managed.common import timestamps
 from sidecar.managed.sessions.actor import SessionActor
 from sidecar.managed.sessions.engine import SessionEngine
+from sidecar.managed.sessions.representation import shown_resource
 from sidecar.managed.sessions.table import save_body
 from sidecar.managed.turns.state import SessionRecord
 from sidecar.managed.workspaces.repositories import Repositories
@@ -30,12 +31,11 @@ class Resources:
     async def list(self, session_id: str) -> list[dict[str, Any]]:
         """Return all, in the order of their creation. Raises NotFoundError."""
         record = await self._engine.record(session_id)
-        resources: list[dict[str, Any]] = record.body["resources"]
-        return resources
+        return [shown_resource(item) for item in record.body["resources"]]
 
     async def get(self, session_id: str, resource_id: str) -> dict[str, Any]:
         """Return one. Raises NotFoundError."""
-        return _find(await self._engine.record(session_id), resource_id)
+        return shown_resource(_find(await self._engine.record(session_id), resource_id))
 
     async def set_token(self, session_id: str, resource_id: str, token: str) -> dict[str, Any]:
         """Replace the token; a clone that failed for the old one is tried again at the next turn."""
@@ -51,7 +51,7 @@ class Resources:
                 )
 
             await _store(actor, {resource_id: updated}, write)
-            return updated
+            return shown_resource(updated)
 
     async def delete(self, session_id: str, resource_id: str) -> None:
         """Forget the resource and its token. The files stay: they may hold the agent's work."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sidecar.errors import SidecarError
 from sidecar.managed.events.event import Draft
+from sidecar.masking import masked_urls
 from sidecar.model_requests import RequestFailure
 from sidecar.wire.objects.events import FailureType
 
@@ -34,9 +35,9 @@ class Failure:
         """Make the `session.error` event."""
         error = {
             "type": self.type,
-            "message": self.message,
+            "message": masked_urls(self.message),
             "retry_status": {"type": self.retry_status},
-            **dict(self.extra),
+            **{name: text and masked_urls(text) for name, text in self.extra},
         }
         return Draft("session.error", {"error": error})
 

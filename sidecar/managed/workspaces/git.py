@@ -24,7 +24,7 @@ from yarl import URL
 
 from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
-from sidecar.masking import masked
+from sidecar.masking import IN_USE, masked
 from sidecar.opencode.environment import INHERITED
 from sidecar.processes.process import guarded
 from sidecar.wire.objects.events import FailureType
@@ -96,6 +96,7 @@ class Git:
         """
         begin = f".{target.name}.cloning-"
         work = target.with_name(begin + secrets.token_hex(4))
+        IN_USE.add(*([token] if token else []))
         async with self._slots:
             try:
                 await asyncio.to_thread(_make_room, target.parent, begin)

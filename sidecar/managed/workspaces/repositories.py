@@ -3,13 +3,21 @@
 A repository that cannot be cloned does not end the session: each turn tries again and reports it to the
 client, as the official SDK documents for the repository errors. What an agent then does to its copy is
 its own business: a clone happens once.
+
+git is not confined, and a process that an earlier turn left behind may be at work in the session's directory:
+it could change the configuration of a clone that is being made, or lead it elsewhere by a link. So a clone is
+made beside the sessions' directories, where no agent may write, and moved in when it is complete.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,6 +38,9 @@ from sidecar.wire.sessions import GithubRepository
 HOSTED_ROOT = "/workspace"
 """Where the hosted API mounts repositories. Here the session's directory takes its place."""
 
+_STAGING = ".cloning"
+_LEADS_OUT = "the mount path leads through a link, or through what is no directory"
+_IS_TAKEN = "the mount path holds other files already"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 _log = structlog.get_logger(__name__)
@@ -89,6 +100,18 @@ class Repositories:
         """Return the token's stored form."""
         return self._secret_box.encrypt(token, bound_to=resource_id) if token is not None else None
 
+    async def tokens_of(self, session_id: str) -> list[str]:
+        """Return the session's tokens; those that cannot be decrypted are left out."""
+        query = (
+            "SELECT id, secret FROM session_resources WHERE session_id = ? AND secret IS NOT NULL"
+        )
+        rows = await self._database.read(lambda c: c.execute(query, (session_id,)).fetchall())
+        tokens = []
+        for row in rows:
+            with contextlib.suppress(DecryptionError):  # cloning reports it
+                tokens.append(self._secret_box.decrypt(row["secret"], bound_to=row["id"]))
+        return tokens
+
     async def materialise(self, session_id: str, directory: Path) -> list[Failure]:
         """Clone what is not there yet into the session's directory; return what failed.
 
@@ -130,7 +153,16 @@ class Repositories:
         await asyncio.to_thread(_check_target, target, directory)
         wanted = resource["checkout"] or {}
         checkout = Checkout(branch=wanted.get("name"), commit=wanted.get("sha"))
-        await self._git.clone(resource["url"], target, checkout=checkout, token=token)
+        staging = staging_of(directory)
+        await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)  # of a killed sidecar
+        try:
+            made = staging / "made"
+            await self._git.clone(resource["url"], made, checkout=checkout, token=token)
+            await asyncio.to_thread(
+                _move_in, made, directory, relative_path(resource["mount_path"])
+            )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
         _log.info("repository cloned", resource=resource["id"], directory=str(target))
 
     async def _mark_done(self, resource_id: str) -> None:
@@ -141,6 +173,11 @@ class Repositories:
             )
 
         await self._database.write(write)
+
+
+def staging_of(directory: Path) -> Path:
+    """Return where the clones of the session with that directory are made, on the same file system."""
+    return directory.parent / _STAGING / directory.name
 
 
 def relative_path(mount_path: str, number: int = 0) -> PurePosixPath:
@@ -174,13 +211,12 @@ def _claim(path: PurePosixPath, number: int, taken: dict[PurePosixPath, int]) ->
 def _check_url(text: str, number: int) -> None:
     try:
         url = URL(text)
-        is_good = bool(url.host) and url.user is None and url.password is None
+        is_good = bool(url.host)
     except ValueError:
         is_good = False
     if not is_good:
         raise InvalidRequestError(
-            f"resources.{number}.url: must be an http(s) URL without user and password; a token goes "
-            "into authorization_token",
+            f"resources.{number}.url: must be an http(s) URL with a host",
             field="resources",
         )
 
@@ -191,11 +227,36 @@ def _repository_name(url: str) -> str:
 
 
 def _check_target(target: Path, directory: Path) -> None:
-    """Refuse a place that the agent has taken, or led elsewhere by a symbolic link."""
+    """Refuse, before anything is cloned, a place that the agent has taken or led elsewhere by a link."""
     if not target.parent.resolve().is_relative_to(directory.resolve()):
-        raise CloneError("repository_clone_error", "the mount path leads out of the session")
+        raise CloneError("repository_clone_error", _LEADS_OUT)
     if target.is_symlink() or (target.exists() and (target.is_file() or any(target.iterdir()))):
-        raise CloneError("repository_clone_error", "the mount path holds other files already")
+        raise CloneError("repository_clone_error", _IS_TAKEN)
+
+
+def _move_in(made: Path, directory: Path, path: PurePosixPath) -> None:
+    """Move a clone to its place below the directory. No link is followed: an agent could have put it there
+    since the place was checked.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        parent = os.open(directory, flags)
+        try:
+            for step in path.parts[:-1]:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(step, dir_fd=parent)
+                parent, left = os.open(step, flags, dir_fd=parent), parent
+                os.close(left)
+            os.rename(made, path.name, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+    except OSError as error:
+        text = f"the clone cannot be stored: {error.strerror}"
+        if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+            text = _LEADS_OUT
+        elif error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+            text = _IS_TAKEN
+        raise CloneError("repository_clone_error", text) from error
 
 
 def _missing(connection: Connection, session_id: str) -> list[Row]:

@@ -9,6 +9,11 @@
 //
 // Files: opencode compares paths with the session's directory before it follows links. When agents are confined,
 // paths are resolved here before its file tools run, and refused where they lead out of what is the session's.
+// What is written here for a session goes through no link either: its own directories are its agent's.
+//
+// Code: opencode 1.18.33 has a second reader of configuration, which does not know
+// OPENCODE_DISABLE_PROJECT_CONFIG. It imports plug-ins that a workspace names or holds, and packages that it
+// names, into this process. So nothing is loaded here but opencode itself and what lies beside this file.
 
 import fs from "node:fs"
 import http from "node:http"
@@ -19,7 +24,25 @@ const NOT_FOR_SHELLS = ["OPENCODE_SERVER_PASSWORD", "SIDECAR_RELAY_TOKEN"]
 const READABLE = ["/bin", "/etc", "/lib", "/lib64", "/opt", "/sbin", "/usr"]
 const READERS = new Set(["glob", "grep", "list", "read"])
 const PATH_ARGUMENTS = ["filePath", "path", "workdir"]
+const INSTRUCTIONS = ["AGENTS.md", "CLAUDE.md", "CONTEXT.md"]
 const PATCHED_FILE = /^\*\*\* (?:Add File|Update File|Delete File|Move to): (.+)$/gm
+
+if (globalThis.Bun) {
+  const own = [path.dirname(import.meta.path), path.dirname(fs.realpathSync(import.meta.path))]
+  const allowed = ["/$bunfs/", ...own.map((folder) => folder + path.sep)].map(escaped)
+  Bun.plugin({
+    name: "nothing of a workspace is loaded",
+    setup(build) {
+      build.onLoad({ filter: new RegExp(`^(?!${allowed.join("|")})`) }, ({ path: named }) => {
+        throw new Error(`${named} is not loaded: it is no part of opencode`)
+      })
+    },
+  })
+}
+
+function escaped(text) {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
+}
 
 export default async ({ directory }) => {
   const walls = wallsOf(directory)
@@ -33,7 +56,11 @@ export default async ({ directory }) => {
       output.env.SIDECAR_SESSION_DIRECTORY = directory
     },
     "tool.execute.before": async ({ tool }, { args }) => {
-      if (walls) for (const named of pathsOf(args)) check(walls, directory, tool, named)
+      if (!walls) return
+      for (const named of pathsOf(args)) {
+        check(walls, directory, tool, named)
+        if (READERS.has(tool)) checkInstructions(walls, directory, named)
+      }
     },
     "tool.execute.after": async (_input, output) => {
       if (walls && output?.metadata?.outputPath) moveIn(walls, output)
@@ -58,7 +85,7 @@ function wallsOf(directory) {
   const own = name ? path.join(value("private"), name) : path.join(value("private"), ".none")
   const home = path.join(own, "home")
   const tmp = path.join(own, "tmp")
-  for (const made of [home, tmp]) fs.mkdirSync(made, { recursive: true, mode: 0o700 })
+  for (const made of [home, tmp]) if (!isLink(made)) fs.mkdirSync(made, { recursive: true, mode: 0o700 })
   // The directory that opencode recommends for temporary files is the same for all sessions.
   return { own, tmp, shared: path.join(value("tmp"), "opencode") }
 }
@@ -75,8 +102,23 @@ function pathsOf(args) {
 function check(walls, directory, tool, named) {
   const target = real(path.resolve(directory, named))
   const allowed = [real(directory), real(walls.own), ...(READERS.has(tool) ? READABLE.map(real) : [])]
-  if (allowed.some((place) => target === place || target.startsWith(place + path.sep))) return
-  throw new Error(`${named} is outside of this session's directory (${directory}) and of ${walls.tmp}`)
+  if (!allowed.some((place) => isIn(place, target))) {
+    throw new Error(`${named} is outside of this session's directory (${directory}) and of ${walls.tmp}`)
+  }
+  // A named pipe would hold one of the few threads that read files for all sessions.
+  if (isSpecial(target)) throw new Error(`${named} is neither a file nor a directory`)
+}
+
+// With a file, opencode reads such files of the directories above it, and follows their links.
+function checkInstructions(walls, directory, named) {
+  const start = path.dirname(path.resolve(directory, named))
+  for (let folder = start; isIn(directory, folder); folder = path.dirname(folder)) {
+    for (const name of INSTRUCTIONS) check(walls, directory, "read", path.join(folder, name))
+  }
+}
+
+function isIn(place, target) {
+  return target === place || target.startsWith(place + path.sep)
 }
 
 // Where a path leads, all links followed; what is not there yet is added to what is.
@@ -95,12 +137,22 @@ function isLink(text) {
   return fs.lstatSync(text, { throwIfNoEntry: false })?.isSymbolicLink() ?? false
 }
 
+function isSpecial(target) {
+  try {
+    const found = fs.statSync(target)
+    return !found.isFile() && !found.isDirectory()
+  } catch {
+    return false // it is not there, or opencode finds the same error
+  }
+}
+
 // opencode keeps the full text of long output in one directory for all sessions, which none may read.
 function moveIn(walls, output) {
   const saved = output.metadata.outputPath
   const own = path.join(walls.tmp, path.basename(saved))
   try {
-    fs.copyFileSync(saved, own)
+    if (isLink(walls.tmp)) return
+    fs.copyFileSync(saved, own, fs.constants.COPYFILE_EXCL)
     fs.rmSync(saved)
   } catch {
     return // it stays where it is; the path in the output then cannot be read

@@ -63,6 +63,8 @@ async def test_a_body_that_is_no_json_object(
         ({"tools": [{"type": "agent_toolset_20260401"}, BASH_OFF]}, "more than once"),
         ({"mcp_servers": [{"type": "url", "name": "x", "url": "ftp://x"}]}, "url"),
         ({"mcp_servers": [{"type": "url", "name": "x", "url": "http://x"}]}, "mcp_toolset"),
+        ({"mcp_servers": [{"name": "x", "url": "https://u:pw@x/"}]}, "a user or password"),
+        ({"mcp_servers": [{"name": "x", "url": "https://x/?apiKey=1"}]}, "parameter 'apiKey'"),
         ({"metadata": {"k": 1}}, "metadata"),
         ({"metadata": {"k": None}}, "metadata"),
         ({"metadata": {str(n): "v" for n in range(17)}}, "16"),
