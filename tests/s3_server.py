@@ -13,10 +13,11 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.waiting import until
+
 ACCESS_KEY = "access-key-of-the-tests"
 SECRET_KEY = "secret-key-of-the-tests"
 BUCKET = "bucket"
-_ANSWER_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,14 @@ async def s3_server(directory: Path) -> AsyncIterator[S3Server]:
 
 
 async def _answers(url: str, process: asyncio.subprocess.Process) -> None:
-    async with asyncio.timeout(_ANSWER_SECONDS), aiohttp.ClientSession() as http:
-        while True:
+    async with aiohttp.ClientSession() as http:
+
+        async def is_up() -> bool:
             assert process.returncode is None, "the S3 server ended"
             try:
                 async with http.get(url):
-                    return
+                    return True
             except aiohttp.ClientError:
-                await asyncio.sleep(0.05)
+                return False
+
+        await until(is_up)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.harness import http_client, text_of
 from tests.postgres import PostgresCluster
 from tests.raw_client import RawClient, plain
 from tests.s3_server import s3_server
+from tests.waiting import until
 
 _MAKE = "[[bash: mkdir -p src && printf one > src/file && chmod 750 src && ln -s src/file link]]"
 
@@ -104,9 +104,7 @@ async def test_a_cut_turn_loses_its_own_files_only_and_says_so(bed: Bed) -> None
         async with client.stream(session) as reader:
             await client.send(session, "[[bash: echo cut > src/cut; sleep 60]]")
             await reader.until("agent.tool_use")
-            async with asyncio.timeout(60):
-                while not (owner.data_dir / "workspaces" / session / "src" / "cut").exists():
-                    await asyncio.sleep(0.05)
+            await until((owner.data_dir / "workspaces" / session / "src" / "cut").exists)
             await bed.kill(owner)
             await reader.until("session.status_idle", seconds=120)
             (error,) = plain(reader.seen, "session.error")
@@ -148,6 +146,4 @@ async def test_archives_are_deleted_with_the_session(bed: Bed) -> None:
         assert len(archives(bed, session)) == 1
         async with http.delete(f"/v1/sessions/{session}") as response:
             assert response.status == 200
-        async with asyncio.timeout(60):
-            while archives(bed, session):
-                await asyncio.sleep(0.05)
+        await until(lambda: not archives(bed, session))

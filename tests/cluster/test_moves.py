@@ -14,6 +14,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.event_rules import check_events
 from tests.harness import RUNTIME_KEY, http_client, text_of, types_of, user_message
 from tests.postgres import PostgresCluster
 from tests.raw_client import TOOLSET, RawClient, plain
+from tests.waiting import patience, until
 
 LOAD = int(os.environ.get("CLUSTER_LOAD", "4"))
 """Sessions that run turns meanwhile."""
@@ -121,18 +123,17 @@ class Load:
             await self._answer(
                 client, "POST", path, {"events": [user_message(f"[[slow: 5x0.1 {number}]]")]}
             )
-            async with asyncio.timeout(120):
-                while True:
-                    events = (await self._answer(client, "GET", path))["data"]
-                    if types_of(events).count("session.status_idle") == number:
-                        break
-                    await asyncio.sleep(0.1)
+            await until(partial(self._has_ended, client, path, number))
             self.turns += 1
+
+    async def _has_ended(self, client: RawClient, path: str, number: int) -> bool:
+        events = (await self._answer(client, "GET", path))["data"]
+        return types_of(events).count("session.status_idle") == number
 
     @staticmethod
     async def _answer(client: RawClient, method: str, path: str, body: Any = None) -> Any:
         """Return an answer as an SDK does: a 503 is asked again."""
-        async with asyncio.timeout(60):
+        async with patience():
             while True:
                 async with client.http.request(method, path, json=body) as response:
                     if response.status == 503:
@@ -145,9 +146,7 @@ class Load:
     async def more(self, turns: int) -> None:
         """Wait for that many turns from now."""
         wanted = self.turns + turns
-        async with asyncio.timeout(240):
-            while self.turns < wanted:
-                await asyncio.sleep(0.05)
+        await until(lambda: self.turns >= wanted)
 
 
 async def stop(bed: Bed, pod: Pod) -> None:
@@ -255,17 +254,16 @@ async def test_an_answer_that_is_lost_between_pods(pair: Bed, *, owner_dies: boo
         await client.turn(session, "[[say: one]]")
         before_owner.cut_next(f"POST /peer/v1/sessions/{session}/events".encode())
         sending = asyncio.create_task(client.send(session, "[[say: two]]"))
-        async with asyncio.timeout(60):
-            while not before_owner.cuts:
-                await asyncio.sleep(0.001)
+        await until(lambda: before_owner.cuts)
         if owner_dies:
             await pair.kill(owner)
         (accepted,) = await sending
-        async with asyncio.timeout(120):
-            while text_of(await client.events(session)) != "onetwo":
-                await asyncio.sleep(0.1)
-            while await client.status(session) != "idle":
-                await asyncio.sleep(0.1)
+
+        async def is_over() -> bool:
+            events = await client.events(session)
+            return text_of(events) == "onetwo" and types_of(events)[-1] == "session.status_idle"
+
+        await until(is_over)
         events = await client.events(session)
     check_events(events)
     assert text_of(events) == "onetwo"

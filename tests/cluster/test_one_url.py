@@ -31,6 +31,7 @@ from tests.event_rules import check_events
 from tests.harness import http_client, types_of, user_message
 from tests.lap_client import HEADERS, Lap, shown
 from tests.raw_client import RawClient
+from tests.waiting import patience
 
 SESSIONS = int(os.environ.get("CLUSTER_SESSIONS", "9"))
 TURNS = int(os.environ.get("CLUSTER_TURNS", "2"))
@@ -84,7 +85,7 @@ async def test_laps_readers(bed: Bed) -> None:
             assert await channel.drain() == drained
         third = await lap.new_session()
         await lap.raw.send(third, "[[say: quick]]")
-        async with asyncio.timeout(60):
+        async with patience():
             while await lap.raw.status(third) != "idle":
                 await asyncio.sleep(0.05)
         async with lap.stream(third) as late:

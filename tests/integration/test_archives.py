@@ -9,7 +9,6 @@ import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -27,6 +26,7 @@ from sidecar.store.postgres import PostgresStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
+from tests.waiting import until
 
 
 class FailingObjects:
@@ -309,9 +309,7 @@ async def test_archives_go_with_their_session(
     sweeping = asyncio.create_task(b.archives.run())
     b.archives.sweep_soon()
     try:
-        async with asyncio.timeout(30):
-            while await _rows(a.store) != [other]:
-                await asyncio.sleep(0.02)
+        await until(lambda: _has_rows(a.store, [other]))
     finally:
         sweeping.cancel()
     assert len(bucket(tmp_path)) == 1
@@ -332,7 +330,6 @@ async def test_an_archive_of_many_parts(settings: ArchiveSettings, tmp_path: Pat
     assert await objects.names_under("sesn_x") == []
 
 
-async def _rows(store: PostgresStore) -> list[Any]:
-    return await store.read(
-        lambda connection: [row[0] for row in connection.execute("SELECT session_id FROM archives")]
-    )
+async def _has_rows(store: PostgresStore, wanted: list[str]) -> bool:
+    query = "SELECT session_id FROM archives"
+    return wanted == await store.read(lambda c: [row[0] for row in c.execute(query)])

@@ -95,14 +95,16 @@ class SessionArchives:
     # -- before a turn ------------------------------------------------------------------------------
 
     async def restore(self, session_id: str) -> bool:
-        """See that the session's files are here; return whether the directory was made anew.
+        """See that the session's files are here; return whether the directory is another than it was.
 
         Raises TurnFailedError when they cannot be had, and StoreError.
         """
         directory = self._workspaces_dir / session_id
-        if self._ownership.has_files(session_id) and (
-            session_id in self._fingerprints or await asyncio.to_thread(directory.is_dir)
-        ):
+        is_moved = not self._ownership.has_files(session_id)
+        if not is_moved and session_id in self._fingerprints:
+            return False
+        has_directory = await asyncio.to_thread(directory.is_dir)
+        if not is_moved and has_directory:
             return False
         self._ownership.note_files_missing(session_id)
         archive = await self._database.read(lambda connection: _select(connection, session_id))
@@ -118,15 +120,17 @@ class SessionArchives:
                     f"the session's files cannot be restored: {_text(error)}; send the message again later",
                 )
             ) from error
-        await self._database.write(
-            lambda connection: self._ownership.set_home(connection, session_id)
-        )
+        if is_moved:
+            await self._database.write(
+                lambda connection: self._ownership.set_home(connection, session_id)
+            )
         self._ownership.note_files_here(session_id)
         if archive.is_behind:
             self._behind.add(session_id)
-        self.restored += archive.name is not None
-        _log.info("files restored", session=session_id, is_behind=archive.is_behind)
-        return True
+        if archive.name is not None:
+            self.restored += 1
+            _log.info("files restored", session=session_id, is_behind=archive.is_behind)
+        return has_directory or archive.name is not None
 
     def preamble(self, session_id: str) -> str:
         """Return what the model has to know of the restored files; empty when they are complete."""
