@@ -77,6 +77,56 @@ async def test_an_unknown_model_is_refused_before_the_child_sees_it(
     assert "openai/gpt-4o" in body["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///proc/self/environ",
+        "FILE:///etc/passwd",
+        "fi\nle:///etc/passwd",
+        " file:///etc/passwd",
+        "file:/etc/passwd",
+        "file:\\\\etc\\passwd",
+        "file://localhost/etc/passwd",
+        "file:///%65tc/passwd",
+        "file:///{root}/native/../../../opencode/opencode.json",
+    ],
+)
+async def test_a_file_outside_the_workspaces_is_not_attached(
+    http: aiohttp.ClientSession, sidecar: RunningSidecar, url: str
+) -> None:
+    """opencode would read its own environment for a prompt, keys and all."""
+    async with http.get("/path") as response:
+        root = Path((await response.json())["directory"]).parent
+    session = (await post(http, "/session", {"title": "native"}))["id"]
+    part = {"type": "file", "mime": "text/plain", "url": url.replace("/{root}", str(root))}
+    body = {"parts": [{"type": "text", "text": "hi"}, part]}
+    async with http.post(f"/session/{session}/message", json=body) as response:
+        refused = await response.json()
+    assert (response.status, refused["error"]["type"]) == (403, "permission_error"), refused
+    assert refused["error"]["message"].startswith("parts.1.url: only files below")
+    command = {"command": "init", "arguments": "see @/proc/self/environ"}
+    async with http.post(f"/session/{session}/command", json=command) as response:
+        assert response.status == 403
+    async with http.get(f"/session/{session}/message") as response:
+        assert sidecar.relay.token not in await response.text()
+
+
+async def test_a_file_of_the_workspace_is_attached(
+    http: aiohttp.ClientSession, gateway: DemoGateway
+) -> None:
+    """The model is shown it."""
+    async with http.get("/path") as response:
+        directory = Path((await response.json())["directory"])
+    (directory / "notes.txt").write_text("what the notes say")
+    session = (await post(http, "/session", {"title": "native"}))["id"]
+    url = (directory / "notes.txt").as_uri()
+    part = {"type": "file", "mime": "text/plain", "url": url, "filename": "notes.txt"}
+    model = {"providerID": "litellm", "modelID": "openai/gpt-4o"}
+    body = {"model": model, "parts": [{"type": "text", "text": "[[say: read]]"}, part]}
+    await post(http, f"/session/{session}/message", body)
+    assert "what the notes say" in json.dumps(gateway.requests[-1].body)
+
+
 async def test_a_sub_agents_model_is_looked_up(
     http: aiohttp.ClientSession, gateway: DemoGateway
 ) -> None:

@@ -23,6 +23,7 @@ from sidecar.http import declare
 from sidecar.http.bodies import read_body
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.native import rules
+from sidecar.http.native.attachments import check_files
 from sidecar.http.native.guard import ManagedSessions
 from sidecar.http.native.models import NamedModels
 from sidecar.http.native.providers import ProviderAnswers
@@ -207,6 +208,7 @@ class NativeApi:
             )
             if rules.is_prompt(method, path) or path == "/session":
                 named = document or {}
+                await asyncio.to_thread(check_files, named, self._root)
                 model_ids, is_edited = await self._models.qualify(named, session)
                 if is_edited:
                     body = await aside(len(body or b""), lambda: write_json(named).encode())
