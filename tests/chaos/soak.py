@@ -11,6 +11,7 @@ import asyncio
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from tests.chaos.storm_site import KEY, site_in
 from tests.chaos.tally import TURN, Tally
 from tests.harness import http_client
 from tests.raw_client import RawClient
+from tests.waiting import until
 
 _SESSIONS = 10
 _LARGE = "x" * 1_000_000
@@ -89,6 +91,7 @@ async def soak(root: Path, *, rounds: int) -> Soak:
                 await raw.send(session, _LARGE)
                 await raw.events(session)
                 await raw.interrupt(session)
+            await until(partial(_is_idle, raw, session))
             await raw.call("DELETE", f"/v1/sessions/{session}")
 
         for _ in range(rounds):
@@ -98,6 +101,10 @@ async def soak(root: Path, *, rounds: int) -> Soak:
                 Use(target.resident_bytes(), target.descriptors(), process.num_threads())
             )
     return result
+
+
+async def _is_idle(raw: RawClient, session: str) -> bool:
+    return await raw.status(session) == "idle"
 
 
 def main() -> int:
