@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sidecar.app import RunningSidecar
-from tests.fakes.gateway_scripted import Answer, Request, ScriptedGateway
+from tests.fakes.gateway_scripted import (
+    Answer,
+    Request,
+    ScriptedGateway,
+    chat_text,
+    messages_text,
+)
+from tests.harness import http_client, make_settings, sidecar_for
 from tests.raw_client import RawClient, plain
 from tests.waiting import PATIENCE_SECONDS
 
@@ -42,12 +51,36 @@ class World:
         return await self.raw.turn(session, mark, seconds=seconds), asked
 
 
+@asynccontextmanager
+async def scripted_gateway() -> AsyncIterator[ScriptedGateway]:
+    """A gateway that answers each session as its `World.turn` says."""
+    gateway = ScriptedGateway(by_mark)
+    await gateway.start()
+    yield gateway
+    await gateway.close()
+
+
+@asynccontextmanager
+async def open_world(
+    gateway: ScriptedGateway, directory: Path, /, **settings: Any
+) -> AsyncIterator[World]:
+    """A sidecar over that gateway, with the real opencode; `settings` are groups of settings."""
+    made = make_settings(directory, gateway.url, **settings)
+    async with sidecar_for(made) as sidecar, http_client(sidecar.url) as http:
+        yield World(gateway, sidecar, RawClient(http))
+
+
 replies: dict[str, Callable[[Request], Answer]] = {}
 
 
 def by_mark(request: Request) -> Answer:
+    """Answer as the session's test says. What names no session is a compaction, which gets its summary."""
     text = json.dumps(request.body)
-    return next(reply for mark, reply in replies.items() if mark in text)(request)
+    reply = next((reply for mark, reply in replies.items() if mark in text), None)
+    if reply is not None:
+        return reply(request)
+    is_messages = request.path.endswith("/messages")
+    return (messages_text if is_messages else chat_text)("a summary")
 
 
 def error_of(events: list[dict[str, Any]]) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class GatewaySettings(SettingsGroup):
     """Bound for a model call's response headers, seconds. Reasoning models think before they answer."""
     idle_timeout_seconds: Seconds = 300.0
     """Bound for silence inside a streamed model answer, seconds."""
+    first_event_seconds: Annotated[float, Field(ge=0, le=280)] = 120.0
+    """How long an answer's headers may wait for its first event, seconds from the request on: an error that
+    comes before it is answered with its HTTP status. opencode waits 300 s for headers. 0: do not wait."""
     repair_streams: bool = True
     """Repair streamed answers that the AI SDK inside opencode cannot read (docs/gateways.md). Off: every
     event passes as it came."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-
-import aiohttp
 
 from sidecar.aiokit import SilenceBound
 from sidecar.gateway.streams.facts import Wire
@@ -38,17 +36,17 @@ class Beginning:
 
 
 async def read_beginning(
-    content: aiohttp.StreamReader, wire: Wire, *, silence_seconds: float
+    read: Callable[[], Awaitable[bytes]], wire: Wire, *, silence_seconds: float
 ) -> Beginning:
-    """Read until it is clear what the body is.
+    """Read until it is clear what the body is; `read` returns the next bytes, none at the end.
 
-    Raises TimeoutError after that silence, aiohttp.ClientError, and FrameTooLongError.
+    Raises TimeoutError after that silence, FrameTooLongError, and what `read` raises.
     """
     data = bytearray()
     is_json = False
     async with SilenceBound(silence_seconds) as bound:
         while is_json or looks_like_events(bytes(data)) is None:
-            reading = bound.wait(content.readany())
+            reading = bound.wait(read())
             chunk = await (or_silence(reading) if is_json and is_whole(data) else reading)
             if not chunk:
                 break

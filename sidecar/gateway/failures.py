@@ -1,10 +1,13 @@
-"""Failures of model requests: what kind they are, and how they are reported to the child. Pure."""
+"""Failures of model requests: what kind they are, and how they are reported to the child."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from sidecar.gateway.error_answers import error_body
+from sidecar.gateway.error_status import named_status, status_of
+from sidecar.gateway.streams.facts import error_in
 from sidecar.gateway.streams.frames import write_frame
 from sidecar.gateway.streams.messages import NO_MESSAGE
 from sidecar.model_requests import FailureKind
@@ -20,34 +23,14 @@ _BY_STATUS: dict[int, FailureKind] = {
     504: "timeout",
     529: "overloaded",
 }
-_BY_TYPE: dict[str, FailureKind] = {
-    "authentication_error": "authentication",
-    "no_db_connection": "authentication",  # LiteLLM without database: 400 for an unknown key
-    "billing_error": "billing",
-    "rate_limit_error": "rate_limited",
-    "overloaded_error": "overloaded",
-    "timeout_error": "timeout",
-}
-_STATUS: dict[FailureKind, int] = {
-    "authentication": 401,
-    "billing": 402,
-    "rate_limited": 429,
-    "overloaded": 503,
-    "timeout": 504,
-}
-_ANTHROPIC_TYPE = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    404: "not_found_error",
-}
 
 
 def classify(status: int, body: bytes | str) -> FailureKind:
     """Return the kind of an HTTP error; the body says more than the status where it is known."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
-    by_type = _BY_TYPE.get(str(_error_of(text).get("type")))
-    if by_type is not None:
-        return by_type
+    named = _BY_STATUS.get(named_status(error_of(text) or {}) or 0)
+    if named is not None:
+        return named
     if status in {400, 429} and any(mark in text.lower() for mark in _BILLING_MARKS):
         return "billing"
     return _BY_STATUS.get(status, "failed")
@@ -55,27 +38,24 @@ def classify(status: int, body: bytes | str) -> FailureKind:
 
 def classify_event(error: dict[str, Any]) -> FailureKind:
     """Return the kind of an error event inside a stream with status 200."""
-    code = str(error.get("code") or "")
-    status = int(code) if code.isdecimal() else 500
-    return classify(status, json.dumps({"error": error}))
+    return _BY_STATUS.get(status_of(error), "failed")
 
 
-def classify_answer(body: bytes) -> tuple[FailureKind, int]:
-    """Return the kind of an answer that is none although its status is 200, and the status it should have.
-
-    Its kind is `not_sse` when it is not a known error.
-    """
-    kind = classify(400, body)
-    return ("not_sse", 502) if kind == "failed" else (kind, _STATUS[kind])
-
-
-def error_body(path: str, status: int, message: str) -> bytes:
-    """Return an error in the format of the route: Anthropic's for messages, else OpenAI's."""
-    if path.startswith("messages"):
-        error = {"type": _ANTHROPIC_TYPE.get(status, "api_error"), "message": message}
-        return json.dumps({"type": "error", "error": error}).encode()
-    error = {"type": "relay_error", "message": message, "code": str(status)}
-    return json.dumps({"error": error}).encode()
+def error_of(body: bytes | str) -> dict[str, Any] | None:
+    """Return the error of a JSON body that is nothing else, None for any other body."""
+    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, list) and len(value) == 1:  # Gemini's
+        value = value[0]
+    if not isinstance(value, dict):
+        return None
+    error = value.get("error")
+    if error:
+        return error if isinstance(error, dict) else {"message": str(error)}
+    return error_in(value, "")
 
 
 def error_event(path: str, message: str, *, is_final: bool = False) -> bytes:
@@ -93,12 +73,3 @@ def error_event(path: str, message: str, *, is_final: bool = False) -> bytes:
         head += write_frame(NO_MESSAGE, is_named=True) if is_final else b""
         head += b"event: error\n"
     return head + b"data: " + error_body(path, status, message) + b"\n\n"
-
-
-def _error_of(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    error = value.get("error") if isinstance(value, dict) else None
-    return error if isinstance(error, dict) else {}

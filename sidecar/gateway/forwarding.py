@@ -10,43 +10,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from functools import partial
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 from yarl import URL
 
 from sidecar.aiokit import SMALL_BYTES, SilenceBound, aside, in_pieces
 from sidecar.config import GatewaySettings
-from sidecar.gateway.beginnings import Beginning, or_silence, read_beginning
 from sidecar.gateway.call import Call
-from sidecar.gateway.failures import (
-    classify,
-    classify_answer,
-    classify_event,
-    error_body,
-    error_event,
-)
+from sidecar.gateway.error_answers import error_answer
+from sidecar.gateway.error_status import is_too_long, named_status
+from sidecar.gateway.event_answers import ERROR_CHARS, EVENT_STREAM, EventAnswer
+from sidecar.gateway.failures import classify, classify_event, error_of
 from sidecar.gateway.headers import for_child, for_gateway
 from sidecar.gateway.redirects import RedirectError, next_url
-from sidecar.gateway.streams.answer import AnswerStream
 from sidecar.gateway.streams.facts import AnswerFacts
-from sidecar.gateway.streams.frames import FrameTooLongError
 from sidecar.gateway.upstream import api_root, excerpt
-from sidecar.model_requests import FailureKind, RequestFailure
+from sidecar.model_requests import (
+    FailureKind,
+    RequestFailure,
+    is_final,
+    without_retry_words,
+)
 from sidecar.proxies import Proxies
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
 
-_EVENT_STREAM = "text/event-stream"
-_KEPT_ERROR_BYTES = 4096
+_MAX_ERROR_BYTES = 64 * 1024
+"""Of an error's body; what is longer is cut."""
 _KEPT_ANSWER_BYTES = 8 * 1024 * 1024
 """A whole answer up to this size is read for its usage."""
 _READ_BUFFER_BYTES = 256 * 1024
 _KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn, under LiteLLM, closes an idle connection: a POST that meets the
 closing connection would be lost."""
-_CLEAN_END_SECONDS = 0.1
-"""How long the end of the body may take after the end of the answer, for the connection to be kept."""
 
 
 class Forwarder:
@@ -122,24 +119,15 @@ class Forwarder:
     async def _pass(
         self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
     ) -> web.StreamResponse:
-        is_labelled = upstream.content_type == _EVENT_STREAM
-        is_stream = is_labelled or await aside(len(call.body), lambda: call.wants_stream)
-        if not (upstream.ok and is_stream):
+        if not upstream.ok:
+            return await self._pass_error(upstream, call)
+        is_labelled = upstream.content_type == EVENT_STREAM
+        if not (is_labelled or await aside(len(call.body), lambda: call.wants_stream)):
             return await self._pass_whole(request, upstream, call)
-        call.is_streamed = True
-        if is_labelled:
-            return await self._pass_events(request, upstream, call)
-        beginning = Beginning()
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, FrameTooLongError):
-            beginning = await self._beginning(upstream, call)
-        if beginning.is_answer:
-            return await self._pass_events(request, upstream, call, beginning)
-        # opencode would wait for events until its own bound.
-        label = upstream.headers.get(hdrs.CONTENT_TYPE, "no content type")
-        text = excerpt(beginning.data, self._api_key) or "(nothing)"
-        message = f"the gateway answered a streaming request with {label}: {text}"
-        kind, status = classify_answer(beginning.data)
-        return self._fail(call, status, kind, message)
+        answer = EventAnswer(
+            settings=self._settings, api_key=self._api_key, upstream=upstream, call=call
+        )
+        return await answer.pass_on(request)
 
     async def _ask(self, request: web.Request, url: URL, call: Call) -> aiohttp.ClientResponse:
         """Send the request, and send it again where the same host redirects it."""
@@ -168,105 +156,48 @@ class Forwarder:
             url = next_url(url, upstream.status, upstream.headers.get(hdrs.LOCATION), redirects)
             redirects += 1
 
-    async def _beginning(self, upstream: aiohttp.ClientResponse, call: Call) -> Beginning:
-        silence = self._settings.idle_timeout_seconds
-        return await read_beginning(upstream.content, call.wire, silence_seconds=silence)
+    # -- errors ---------------------------------------------------------------------------------------
 
-    # -- event streams ------------------------------------------------------------------------------
-
-    async def _pass_events(
-        self,
-        request: web.Request,
-        upstream: aiohttp.ClientResponse,
-        call: Call,
-        beginning: Beginning | None = None,
-    ) -> web.StreamResponse:
-        stream = AnswerStream(call.wire, is_repaired=self._settings.repair_streams)
-        call.status, call.facts = upstream.status, stream.facts
-        response = self._response(upstream)
-        if upstream.content_type != _EVENT_STREAM:
-            response.headers[hdrs.CONTENT_TYPE] = f"{_EVENT_STREAM}; charset=utf-8"
-        await response.prepare(request)
-        try:
-            beginning = beginning or await self._beginning(upstream, call)
-            if beginning.events is not None:  # only the repairs make the usual events of it
-                stream = AnswerStream(call.wire, is_repaired=True)
-                call.facts = stream.facts
-            chunk = beginning.events or beginning.data
-            await self._pass_frames(upstream, call, stream, response, chunk)
-        except TimeoutError:
-            message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
-            call.failure = RequestFailure("timeout", message)
-        except FrameTooLongError:
-            call.failure = RequestFailure("failed", "an event of the gateway is too large")
-        except aiohttp.ClientConnectionResetError:
-            raise  # the child's side: only writing raises it
-        except aiohttp.ClientError as error:
-            if stream.missing is not None:
-                text = excerpt(str(error), self._api_key)
-                message = f"the gateway dropped the connection: {text}"
-                call.failure = RequestFailure("failed", message)
-                _abort(request)
-        else:
-            call.failure = self._incomplete(upstream, stream)
-        finally:
-            call.repaired_frames = stream.repaired_frames
-        if call.failure is not None:
-            is_final = call.failure.kind == "wrong_format"
-            await response.write(error_event(call.path, call.failure.message, is_final=is_final))
-        with contextlib.suppress(ConnectionError):
-            await response.write_eof()
-        if stream.facts.is_over:
-            with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(_CLEAN_END_SECONDS):
-                    await upstream.content.readany()
-        return response
-
-    async def _pass_frames(
-        self,
-        upstream: aiohttp.ClientResponse,
-        call: Call,
-        stream: AnswerStream,
-        response: web.StreamResponse,
-        chunk: bytes,
-    ) -> None:
-        """Pass on the chunk and what follows until the answer or the body is over."""
-        async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
-            while chunk:
-                call.note_first_byte()
-                size = stream.held_bytes + len(chunk)
-                if passed := await aside(size, partial(stream.feed, chunk)):
-                    await response.write(passed)
-                if stream.facts.is_over or stream.fault is not None:
-                    return
-                reading = bound.wait(upstream.content.readany())
-                chunk = await (or_silence(reading) if stream.has_terminal_mark else reading)
-        if rest := stream.end():
-            await response.write(rest)
-
-    def _incomplete(
-        self, upstream: aiohttp.ClientResponse, stream: AnswerStream
-    ) -> RequestFailure | None:
-        """Return the failure of a stream that ended cleanly and too early, or that is not an answer.
-
-        opencode decides by the words of the message whether it tries again.
-        """
-        if stream.fault is not None:
-            return RequestFailure(stream.fault.kind, excerpt(stream.fault.message, self._api_key))
-        if stream.missing is None:
-            return None
-        if not stream.is_event_stream:
-            text = excerpt(stream.beginning, self._api_key)
-            label = upstream.headers.get(hdrs.CONTENT_TYPE)
-            kind, _ = classify_answer(stream.beginning)
-            return RequestFailure(
-                kind, f"the gateway sent no events as {label}, connection lost: {text}"
-            )
-        return RequestFailure(
-            "incomplete",
-            "connection lost: the gateway ended the answer before it was complete "
-            f"(without {stream.missing})",
+    async def _pass_error(self, upstream: aiohttp.ClientResponse, call: Call) -> web.StreamResponse:
+        """Answer with the gateway's error; in other words where opencode would draw wrong conclusions."""
+        body = await self._error_body(upstream)
+        error = error_of(body) or {"message": body.decode("utf-8", "replace")}
+        message = excerpt(str(error.get("message") or error), self._api_key, chars=ERROR_CHARS)
+        call.note_first_byte()
+        call.status = upstream.status
+        named = named_status(error)
+        if upstream.status == 500 and named is not None and is_final(named):
+            call.status = named  # some gateways say 500 of everything
+        call.failure = RequestFailure(classify(call.status, body), excerpt(message, self._api_key))
+        headers = self._headers(upstream)
+        answer = error_answer(
+            call.path,
+            call.status,
+            message,
+            error=error,
+            headers=headers,
+            max_retry_after_seconds=self._settings.max_retry_after_seconds,
         )
+        text = body.decode("utf-8", "replace")
+        is_misread = is_final(call.status) and (
+            without_retry_words(text) != text or is_too_long(error)
+        )
+        if is_misread or call.status != upstream.status:
+            return answer
+        if (pause := answer.headers.get(hdrs.RETRY_AFTER)) is not None:
+            headers[hdrs.RETRY_AFTER] = pause
+        return web.Response(status=call.status, reason=upstream.reason, headers=headers, body=body)
+
+    async def _error_body(self, upstream: aiohttp.ClientResponse) -> bytes:
+        """Return the beginning of an error's body, which is all of any that is one."""
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
+                while len(body) <= _MAX_ERROR_BYTES and (
+                    chunk := await bound.wait(upstream.content.readany())
+                ):
+                    body += chunk
+        return bytes(body[:_MAX_ERROR_BYTES])
 
     # -- whole answers ------------------------------------------------------------------------------
 
@@ -274,18 +205,19 @@ class Forwarder:
         self, request: web.Request, upstream: aiohttp.ClientResponse, call: Call
     ) -> web.StreamResponse:
         call.status = upstream.status
-        response = self._response(upstream)
+        response = web.StreamResponse(
+            status=upstream.status, reason=upstream.reason, headers=self._headers(upstream)
+        )
         if hdrs.CONTENT_ENCODING not in upstream.headers:
             response.content_length = upstream.content_length
         await response.prepare(request)
         kept = bytearray()
-        limit = _KEPT_ANSWER_BYTES if upstream.ok else _KEPT_ERROR_BYTES
         try:
             async with SilenceBound(self._settings.idle_timeout_seconds) as bound:
                 while chunk := await bound.wait(upstream.content.readany()):
                     call.note_first_byte()
                     await response.write(chunk)
-                    if len(kept) <= limit:
+                    if len(kept) <= _KEPT_ANSWER_BYTES:
                         kept += chunk
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
@@ -297,35 +229,21 @@ class Forwarder:
             text = excerpt(str(error), self._api_key)
             call.failure = RequestFailure("failed", f"the gateway dropped the connection: {text}")
             _abort(request)
-        if not upstream.ok:
-            if call.failure is None:
-                kind = classify(upstream.status, bytes(kept))
-                call.failure = RequestFailure(kind, excerpt(bytes(kept), self._api_key))
-        elif len(kept) <= limit:
+        if len(kept) <= _KEPT_ANSWER_BYTES:
             call.facts = await aside(len(kept), lambda: _facts_of(call, bytes(kept)))
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
 
-    def _response(self, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-        headers = for_child(
+    def _headers(self, upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
+        return for_child(
             upstream.headers, max_retry_after_seconds=self._settings.max_retry_after_seconds
         )
-        headers.pop(
-            hdrs.CONTENT_ENCODING, None
-        )  # what reaches us compressed all the same is unpacked
-        return web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
 
     def _fail(self, call: Call, status: int, kind: FailureKind, message: str) -> web.Response:
         call.status = status
         call.failure = RequestFailure(kind, message)
-        return failed_answer(call.path, status, message)
-
-
-def failed_answer(path: str, status: int, message: str) -> web.Response:
-    """Make an error answer in the format of the route."""
-    body = error_body(path, status, message)
-    return web.Response(body=body, status=status, content_type="application/json")
+        return error_answer(call.path, status, message)
 
 
 def _facts_of(call: Call, body: bytes) -> AnswerFacts:

@@ -31,7 +31,8 @@ LEADING_AWAY = frozenset(
 )
 """With these a client could be led past the relay, or be recognised elsewhere."""
 _PAUSES = {"retry-after": 1, "retry-after-ms": 1000}
-STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server"}
+STRIPPED_FROM_ANSWER = _HOP_BY_HOP | LEADING_AWAY | {"date", "server", "content-encoding"}
+"""`content-encoding`: what reaches us compressed, although we ask for nothing of the kind, is unpacked."""
 
 
 def for_gateway(

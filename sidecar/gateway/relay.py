@@ -19,7 +19,8 @@ from aiohttp import hdrs, web
 from sidecar.aiokit import aside
 from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
-from sidecar.gateway.forwarding import Forwarder, failed_answer
+from sidecar.gateway.error_answers import error_answer
+from sidecar.gateway.forwarding import Forwarder
 from sidecar.gateway.model_ids import with_gateway_id
 from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.gateway.request_guard import RequestGuard
@@ -131,15 +132,15 @@ class Relay:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
         if not self._has_token(request):
-            return failed_answer(path, 401, "the relay's token is missing or of an earlier boot")
+            return error_answer(path, 401, "the relay's token is missing or of an earlier boot")
         if path not in FORWARDED_PATHS:
-            return failed_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
+            return error_answer(path, 404, f"the relay does not forward /v1/{path[:80]}")
         body = bytearray()
         # `request.read()` would hold it several times.
         while piece := await request.content.readany():
             body += piece
             if len(body) > _BODY_LIMIT_BYTES:
-                return failed_answer(path, 413, f"a request may have {_BODY_LIMIT_BYTES} bytes")
+                return error_answer(path, 413, f"a request may have {_BODY_LIMIT_BYTES} bytes")
         self.bytes_taken += len(body)
         call, model = await aside(len(body), lambda: _read(path, body))
         try:
@@ -169,7 +170,7 @@ class Relay:
         try:
             if refusal is not None:
                 call.status, call.failure = _REFUSED_STATUS, refusal
-                return failed_answer(call.path, _REFUSED_STATUS, _REFUSED_TEXT)
+                return error_answer(call.path, _REFUSED_STATUS, _REFUSED_TEXT)
             return await self._forwarder.forward(request, call)
         except (asyncio.CancelledError, ConnectionError):
             # The child leaves as soon as it has read an error: then that is why it failed.

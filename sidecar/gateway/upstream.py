@@ -24,10 +24,10 @@ def key_headers(api_key: str | None, *, is_messages: bool = False) -> dict[str, 
     return headers | {"x-api-key": api_key} if is_messages else headers
 
 
-def excerpt(body: bytes | str, api_key: str | None) -> str:
+def excerpt(body: bytes | str, api_key: str | None, *, chars: int = EXCERPT_CHARS) -> str:
     """Return the beginning of a foreign body, on one line, with keys masked."""
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     if api_key:
         text = masked(text, api_key)
     text = _KEY_LIKE.sub(r"\1\2***", masked_urls(" ".join(text.split())))
-    return text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]}..."
+    return text if len(text) <= chars else f"{text[:chars]}..."

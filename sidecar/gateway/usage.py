@@ -11,6 +11,7 @@ from typing import Any
 
 from sidecar.model_requests import Usage
 from sidecar.wire.model_bounds import MAX_TOKENS
+from sidecar.wire.scalars import read_number
 
 
 def larger(old: Usage | None, new: Usage) -> Usage:
@@ -34,16 +35,24 @@ def read_usage(raw: dict[str, Any]) -> Usage:
     return Usage(fresh, output, created, read)
 
 
-def is_count(value: object) -> bool:
-    """Whether a value may be a number of tokens. By a huge one opencode would begin to compact."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return 0 <= value <= MAX_TOKENS
+def read_count(value: object) -> int | float | None:
+    """Return a number of tokens, None for what is none. By a huge one opencode would begin to compact."""
+    number = read_number(value)
+    return number if number is not None and 0 <= number <= MAX_TOKENS else None
+
+
+def repaired_counts(usage: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts of a usage object that have to be written in another form, or as null."""
+    counts = {name: read_count(value) for name, value in usage.items() if name.endswith("_tokens")}
+    return {
+        name: count
+        for name, count in counts.items()
+        if usage[name] is not None and (count is None or isinstance(usage[name], str))
+    }
 
 
 def _count(holder: Any, name: str) -> int:
-    value = _get(holder, name)
-    return int(value) if is_count(value) else 0
+    return int(read_count(_get(holder, name)) or 0)
 
 
 def _get(holder: Any, name: str) -> Any:

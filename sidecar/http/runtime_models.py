@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from aiohttp import web
 from pydantic import SecretStr, ValidationError
 
 from sidecar import sdk
-from sidecar.aiokit import SingleFlight, TaskOwner
+from sidecar.aiokit import NextFlight, SingleFlight, TaskOwner
 from sidecar.config import RuntimesSettings, env_name
 from sidecar.errors import (
     InvalidRequestError,
@@ -42,6 +42,8 @@ _LONGEST_WAIT_SECONDS = 25.0
 _STALE_WAIT_SECONDS = 2.5
 """For a fresh list when an older one is at hand. Claude Code gives up after 3 s."""
 _RETRY_AFTER_SECONDS = 5.0
+_MISS_PAUSE_SECONDS = 2.0
+"""Shortest time between two reads for ids that the list does not have."""
 _POLICY = sdk.RequestPolicy(request_timeout_seconds=10.0, max_retries=1)
 
 _log = structlog.get_logger(__name__)
@@ -72,6 +74,10 @@ class _Kept:
     @property
     def age_seconds(self) -> float:
         return max(0.0, time.time() - self.fetched_at)
+
+    def find(self, model_id: str) -> sdk.ModelInfo | None:
+        """Return a model of the list, None when it is not there."""
+        return next((model for model in self.page if model.id == model_id), None)
 
 
 class RuntimeModels:
@@ -129,10 +135,12 @@ class RuntimeModels:
         return conditional(request, body, etag_of(body), stale_seconds=stale_seconds)
 
     async def retrieve(self, request: web.Request, runtime: str, model_id: str) -> web.Response:
-        """Answer `GET /v1/models/{id}?runtime=` from the list. Raises NotFoundError and as `list`."""
+        """Answer `GET /v1/models/{id}?runtime=` from the list. An id is refused only by a list that was read
+        after the request came. Raises NotFoundError and as `list`."""
         kept_list = self._list_of(runtime)
-        kept = await kept_list.get(is_refresh=False)
-        model = next((model for model in kept.page if model.id == model_id), None)
+        model = (await kept_list.get(is_refresh=False)).find(model_id)
+        if model is None:
+            model = (await kept_list.get_next()).find(model_id)
         if model is None:
             raise NotFoundError(f"model: {model_id[:200]!r} is not listed by {runtime}")
         body = encode(model.model_dump(mode="json"))
@@ -177,6 +185,12 @@ class _CachedList:
         self._kept = self._load()
         self._last_error: SidecarError | None = None
         self._flight = SingleFlight(tasks, f"models of {runtime}", self._refresh)
+        self._next_flight = NextFlight(
+            tasks,
+            f"models of {runtime} after a miss",
+            self._flight,
+            pause_seconds=_MISS_PAUSE_SECONDS,
+        )
 
     @property
     def stale_seconds(self) -> float | None:
@@ -195,18 +209,32 @@ class _CachedList:
         if held is not None and not is_refresh and held.age_seconds <= self._refresh_seconds:
             return held
         wait = _LONGEST_WAIT_SECONDS if held is None or is_refresh else _STALE_WAIT_SECONDS
-        try:
-            async with asyncio.timeout(wait):
-                error = await self._flight()
-        except TimeoutError:  # the read goes on for the next caller
-            error = RuntimeListUnavailableError(
-                f"{self._runtime}: no list of models within {wait:g} s",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
+        error = await self._bounded(self._flight, wait)
         if self._kept is not None:
             return self._kept
         assert error is not None
         raise error
+
+    async def get_next(self) -> _Kept:
+        """Return a list that is read from now on, by a read that all callers share. Raises as `get`."""
+        error = await self._bounded(self._next_flight, _LONGEST_WAIT_SECONDS)
+        if error is not None:
+            raise error
+        assert self._kept is not None
+        return self._kept
+
+    async def _bounded(
+        self, flight: Callable[[], Awaitable[SidecarError | None]], seconds: float
+    ) -> SidecarError | None:
+        """Wait for a read of the list; return what went wrong."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await flight()
+        except TimeoutError:  # the read goes on for the next caller
+            return RuntimeListUnavailableError(
+                f"{self._runtime}: no list of models within {seconds:g} s",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
 
     async def _refresh(self) -> SidecarError | None:
         """Read the list; return what went wrong rather than raise it, for many may wait."""

@@ -23,6 +23,7 @@ from pydantic import (
 from sidecar.sdk.capabilities import ModelCapabilities
 from sidecar.sdk.errors import MissingKeyError, ModelsError
 from sidecar.wire.model_bounds import MAX_TOKENS
+from sidecar.wire.scalars import read_whole
 
 UNKNOWN_DATE = datetime(1970, 1, 1, tzinfo=UTC)
 """The epoch, which the Anthropic API itself uses for an unknown release date."""
@@ -41,7 +42,15 @@ def _known_date(value: datetime) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_refuse_bool)]
+def _whole(value: object) -> object:
+    """Read a number of tokens in any of the forms that gateways use."""
+    number = read_whole(value)
+    if number is None:
+        raise ValueError("is no whole number")
+    return number
+
+
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 Moment = Annotated[datetime, BeforeValidator(_refuse_bool), AfterValidator(_known_date)]
 
 

@@ -16,6 +16,7 @@ from sidecar.sdk.paging import Fetched, Walked, walk
 from sidecar.sdk.runtime import path_segment
 from sidecar.sdk.transport import Upstream
 from sidecar.wire.litellm import LITELLM_CREATED
+from sidecar.wire.scalars import read_flag, read_whole
 
 
 async def walk_anthropic(
@@ -29,7 +30,7 @@ async def walk_anthropic(
             query["after_id"] = cursor
         body = await upstream.get_json("/v1/models", query=query, headers=headers)
         items = data_of(upstream.runtime, body)
-        is_last = body.get("has_more") is not True or not items
+        is_last = read_flag(body.get("has_more")) is not True or not items
         return Fetched(items, None if is_last else body.get("last_id"))
 
     return await walk(fetch, max_pages=upstream.policy.max_pages, runtime=upstream.runtime)
@@ -65,7 +66,7 @@ def read_item(item: Any, *, runtime: str) -> ModelInfo | None:
     fields = dict(item)
     if fields.get("created_at") is None:
         created = fields.get("created")
-        fields["created_at"] = None if created == LITELLM_CREATED else created
+        fields["created_at"] = None if read_whole(created) == LITELLM_CREATED else created
     if fields.get("max_tokens") is None:
         fields["max_tokens"] = fields.get("max_output_tokens")
     return ModelInfo.read(fields, runtime=runtime, raw=item)

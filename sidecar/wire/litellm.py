@@ -1,14 +1,15 @@
 """What LiteLLM says about its models, read item by item: an odd field or item costs only itself.
 
 Shapes measured on LiteLLM 1.106.2: `GET /v1/models` (OpenAI's, or Anthropic's page), LAP's variant of it,
-`GET /model_group/info`, `GET /v1/model/info`. Numbers may come as floats; unknown fields are ignored. What
-cannot be read is reported as a `Skip`, so that an operator can see why a limit or a model is missing.
+`GET /model_group/info`, `GET /v1/model/info`. Numbers and flags are read by `sidecar.wire.scalars`; unknown
+fields are ignored. What cannot be read is reported as a `Skip`, so that an operator can see why a limit or a
+model is missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from sidecar.wire.model_bounds import MAX_NAME_CHARS, MAX_TOKENS, MAX_USD_PER_TOKEN
 from sidecar.wire.problems import kind_of, problems_of
+from sidecar.wire.scalars import read_flag, read_number
 
 LITELLM_CREATED = 1677610602
 """LiteLLM answers this constant for every model, so it says nothing."""
@@ -25,6 +27,8 @@ LITELLM_CREATED = 1677610602
 PLACEHOLDERS = frozenset({"all-team-models", "no-default-models", "all-proxy-models"})
 """What LiteLLM lists for a key's or a team's permissions; none of them is a model."""
 
+_FIRST_MILLISECONDS = 1e11
+"""As seconds it is the year 5138, as milliseconds 1973: from here on a moment is in milliseconds."""
 _SHOWN_CHARS = 80
 _NAMED_SKIPS = 200
 """How many skips of one list are named; all are counted."""
@@ -60,14 +64,9 @@ def _odd(value: object, wanted: str) -> ValueError:
     return ValueError(f"{cut} is not {wanted}")
 
 
-def _number(value: object, wanted: str) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise _odd(value, wanted)
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise _odd(value, wanted) from None
-    if not math.isfinite(number):
+def _number(value: object, wanted: str) -> int | float:
+    number = read_number(value)
+    if number is None:
         raise _odd(value, wanted)
     return number
 
@@ -88,9 +87,10 @@ def _price(value: object) -> float | None:
 
 
 def _flag(value: object) -> bool | None:
-    if not isinstance(value, bool):
+    flag = read_flag(value)
+    if flag is None:
         raise _odd(value, "true or false")
-    return value
+    return flag
 
 
 def _text(value: object) -> str | None:
@@ -108,7 +108,7 @@ def _texts(value: object) -> list[str] | None:
 
 
 def _created_at(value: object) -> str | None:
-    """RFC 3339 in UTC from what a list says: a date, or seconds since the epoch.
+    """RFC 3339 in UTC from what a list says: a date, or seconds or milliseconds since the epoch.
 
     The epoch and what lies before it (Go's zero time is 0001-01-01) say that the date is not known.
     """
@@ -121,10 +121,12 @@ def _created_at(value: object) -> str | None:
 def _moment(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
+            with contextlib.suppress(ValueError):  # before numbers: 20250801 is a date
+                moment = datetime.fromisoformat(value.strip())
+                return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        if (number := read_number(value)) is not None:
+            seconds = number / 1000 if number >= _FIRST_MILLISECONDS else number
+            return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         pass
     raise _odd(value, "a date")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import RunningSidecar
 from tests.fakes.gateway_scripted import (
     CHAT_MODEL,
     CLAUDE_MODEL,
@@ -24,9 +23,17 @@ from tests.fakes.gateway_scripted import (
     named_sse,
     sse,
 )
-from tests.harness import http_client, make_settings, sidecar_for, text_of
-from tests.raw_client import RawClient, plain
-from tests.scripted_world import World, bash, by_mark, call, error_of, is_second
+from tests.harness import http_client, text_of
+from tests.raw_client import plain
+from tests.scripted_world import (
+    World,
+    bash,
+    call,
+    error_of,
+    is_second,
+    open_world,
+    scripted_gateway,
+)
 
 STOP = {"type": "message_stop"}
 TEXT = {"type": "text", "text": "hello"}
@@ -42,7 +49,7 @@ BROKEN = {
     "chat": (CHAT_MODEL, chat_text("half", None, done=False)),
     "chat with [DONE]": (CHAT_MODEL, chat_text("half", None)),
     "empty": (CHAT_MODEL, Answer()),
-    "JSON labelled as events": (CHAT_MODEL, Answer([b'{"detail":"oh"}'])),
+    "JSON labelled as events": (CHAT_MODEL, Answer([b'{"state":"oh"}'])),
     "messages": (CLAUDE_MODEL, Answer([named_sse(*message_events(TEXT, stop=None))])),
     "messages with a reason": (CLAUDE_MODEL, Answer([named_sse(*message_events(TEXT))])),
 }
@@ -67,63 +74,43 @@ REDIRECT = Answer(status=307, headers=[("location", f"{ELSEWHERE}?token=hidden")
 
 @pytest.fixture(scope="module")
 async def gateway() -> AsyncIterator[ScriptedGateway]:
-    gateway = ScriptedGateway(by_mark)
-    await gateway.start()
-    yield gateway
-    await gateway.close()
+    async with scripted_gateway() as gateway:
+        yield gateway
 
 
 @pytest.fixture(scope="module")
-async def own(
+async def world(
     gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningSidecar]:
-    settings = make_settings(tmp_path_factory.mktemp("streams"), gateway.url)
-    async with sidecar_for(settings) as running:
-        yield running
+) -> AsyncIterator[World]:
+    async with open_world(gateway, tmp_path_factory.mktemp("streams")) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")
-async def guarded(
+async def guarded_world(
     gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[RunningSidecar]:
+) -> AsyncIterator[World]:
     """Streams pass as they come, and turns are short."""
-    settings = make_settings(
+    async with open_world(
+        gateway,
         tmp_path_factory.mktemp("guarded"),
-        gateway.url,
         gateway={"repair_streams": False},
         turn={"max_requests_without_progress": 4, "max_model_requests": 8},
-    )
-    async with sidecar_for(settings) as running:
-        yield running
-
-
-@pytest.fixture
-async def world(gateway: ScriptedGateway, own: RunningSidecar) -> AsyncIterator[World]:
-    async with http_client(own.url) as http:
-        yield World(gateway, own, RawClient(http))
-
-
-@pytest.fixture
-async def guarded_world(gateway: ScriptedGateway, guarded: RunningSidecar) -> AsyncIterator[World]:
-    async with http_client(guarded.url) as http:
-        yield World(gateway, guarded, RawClient(http))
+    ) as world:
+        yield world
 
 
 Failed = dict[str, tuple[list[dict[str, Any]], int]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def failing(
-    gateway: ScriptedGateway, own: RunningSidecar
-) -> AsyncIterator[asyncio.Task[Failed]]:
+async def failing(world: World) -> AsyncIterator[asyncio.Task[Failed]]:
     """The turns that fail, beside each other and the other tests: opencode takes a minute to give up."""
 
     async def run() -> Failed:
-        async with http_client(own.url) as http:
-            world = World(gateway, own, RawClient(http))
-            cases = {**BROKEN, **ERRORS, "redirect": (CHAT_MODEL, REDIRECT)}
-            turns = (world.turn(*case, seconds=350) for case in cases.values())
-            return dict(zip(cases, await asyncio.gather(*turns), strict=True))
+        cases = {**BROKEN, **ERRORS, "redirect": (CHAT_MODEL, REDIRECT)}
+        turns = (world.turn(*case, seconds=350) for case in cases.values())
+        return dict(zip(cases, await asyncio.gather(*turns), strict=True))
 
     task = asyncio.create_task(run())
     yield task

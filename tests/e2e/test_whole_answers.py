@@ -13,7 +13,6 @@ from tests.fakes.gateway_scripted import (
     CLAUDE_MODEL,
     SSE,
     Answer,
-    ScriptedGateway,
     chat_text,
     chunk,
     json_answer,
@@ -25,9 +24,16 @@ from tests.fakes.gateway_scripted import (
     whole_message,
     whole_response,
 )
-from tests.harness import http_client, make_settings, sidecar_for, text_of
-from tests.raw_client import RawClient, plain
-from tests.scripted_world import World, bash, by_mark, error_of, is_second
+from tests.harness import text_of
+from tests.raw_client import plain
+from tests.scripted_world import (
+    World,
+    bash,
+    error_of,
+    is_second,
+    open_world,
+    scripted_gateway,
+)
 
 LABELS = ["application/json", SSE, "text/plain", None]
 STOP = {"type": "message_stop"}
@@ -35,20 +41,12 @@ THOUGHT = {"role": "assistant", "reasoning_content": "hm"}
 
 
 @pytest.fixture(scope="module")
-async def gateway() -> AsyncIterator[ScriptedGateway]:
-    gateway = ScriptedGateway(by_mark)
-    await gateway.start()
-    yield gateway
-    await gateway.close()
-
-
-@pytest.fixture(scope="module")
-async def world(
-    gateway: ScriptedGateway, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[World]:
-    settings = make_settings(tmp_path_factory.mktemp("whole"), gateway.url)
-    async with sidecar_for(settings) as sidecar, http_client(sidecar.url) as http:
-        yield World(gateway, sidecar, RawClient(http))
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with (
+        scripted_gateway() as gateway,
+        open_world(gateway, tmp_path_factory.mktemp("whole")) as world,
+    ):
+        yield world
 
 
 def body(value: Any, label: str | None, *, stays_open: bool = False) -> Answer:

@@ -31,7 +31,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back: `chunks` one by one, each flushed, then the body's clean end.
+    """What is sent back: `chunks` one by one, each flushed, those `later` ones once `gate` is set, then the
+    body's clean end.
 
     `stays_open` keeps the connection instead of ending the body, until the client leaves; `is_dropped`
     resets it in the middle of the body. `content_type` None sends none.
@@ -43,6 +44,8 @@ class Answer:
     headers: Sequence[tuple[str, str]] = ()
     stays_open: bool = False
     is_dropped: bool = False
+    gate: asyncio.Event | None = None
+    later: Sequence[bytes] = ()
 
 
 Reply = Callable[[Request], Answer | Awaitable[Answer]]
@@ -119,15 +122,23 @@ async def _send(writer: asyncio.StreamWriter, answer: Answer) -> None:
         head.append(f"content-type: {answer.content_type}")
     head += [f"{name}: {value}" for name, value in answer.headers]
     writer.write("\r\n".join(head).encode("latin-1") + b"\r\n\r\n")
-    for chunk_ in answer.chunks:
-        writer.write(b"%x\r\n%s\r\n" % (len(chunk_), chunk_))
-        await writer.drain()
-        await asyncio.sleep(0)  # lets the other side read: each chunk is a packet of its own
+    await writer.drain()
+    await _send_chunks(writer, answer.chunks)
+    if answer.gate is not None:
+        await answer.gate.wait()
+        await _send_chunks(writer, answer.later)
     if answer.is_dropped:
         writer.transport.abort()
     elif not answer.stays_open:
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+
+async def _send_chunks(writer: asyncio.StreamWriter, chunks: Sequence[bytes]) -> None:
+    for chunk_ in chunks:
+        writer.write(b"%x\r\n%s\r\n" % (len(chunk_), chunk_))
+        await writer.drain()
+        await asyncio.sleep(0)  # lets the other side read: each chunk is a packet of its own
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

@@ -24,8 +24,11 @@ from tests.fakes.gateway_scripted import (
     Answer,
     ScriptedGateway,
     chat_text,
+    chunk,
     json_answer,
+    message_events,
     named_sse,
+    sse,
 )
 from tests.waiting import patience
 
@@ -179,9 +182,9 @@ async def test_an_answer_is_over_before_its_connection(
 @pytest.mark.parametrize(
     ("path", "begun", "event"),
     [
-        ("chat/completions", b"data: {}\n\n", None),
-        ("messages", named_sse({"type": "ping"}), "error"),
-        ("responses", named_sse({"type": "response.created", "response": {}}), "error"),
+        ("chat/completions", sse(chunk({"content": "x"})), None),
+        ("messages", named_sse(*message_events({"type": "text", "text": "x"})), "error"),
+        ("responses", named_sse({"type": "response.output_text.delta", "delta": "x"}), "error"),
     ],
 )
 async def test_a_cut_stream_ends_with_an_error_of_its_format(

@@ -172,11 +172,12 @@ async def test_one_model_by_id(serve: ServeFake, make_server: MakeServer) -> Non
     fake = CursorApi()
     server = await make_server(**cursor_settings(await serve(fake), fake))
     status, model, _ = await server.get("/v1/models/gpt-5.2?runtime=cursor")
+    asked = len(fake.requests)
     missing, body, _ = await server.get("/v1/models/gpt-9?runtime=cursor")
 
     assert (status, model["id"], model["runtime"]) == (200, "gpt-5.2", "cursor")
     assert (missing, body["error"]["type"]) == (404, "not_found_error")
-    assert len(fake.requests) == 1
+    assert asked == 1
 
 
 async def test_the_last_good_list_is_served_with_its_age(
@@ -234,6 +235,31 @@ async def test_refresh_on_demand(serve: ServeFake, make_server: MakeServer) -> N
     _, page, _ = await server.get("/v1/models?runtime=cursor&refresh=true")
 
     assert [m["id"] for m in page["data"]] == ["brand-new"]
+
+
+async def test_an_id_is_refused_only_by_a_list_that_is_read_then(
+    serve: ServeFake, make_server: MakeServer
+) -> None:
+    """A model that is newer than the list is found; callers that miss share the reads; one that the runtime
+    has not is a 404, and while the runtime cannot be read, no answer about it is given."""
+    fake = CursorApi()
+    server = await make_server(**cursor_settings(await serve(fake), fake))
+    await server.get("/v1/models?runtime=cursor")
+    assert fake.items is not None
+    fake.items.append("brand-new")
+    status, model, _ = await server.get("/v1/models/brand-new?runtime=cursor")
+    assert (status, model["id"]) == (200, "brand-new")
+
+    asked = len(fake.requests)
+    answers = await asyncio.gather(
+        *(server.get(f"/v1/models/none-{n}?runtime=cursor") for n in range(10))
+    )
+    assert {status for status, _, _ in answers} == {404}
+    assert len(fake.requests) - asked < 10
+
+    fake.faults.extend([Fault(500)] * 4)
+    status, _, _ = await server.get("/v1/models/none?runtime=cursor")
+    assert status == 503
 
 
 async def test_an_unchanged_list_is_not_sent_again(

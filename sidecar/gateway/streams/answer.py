@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sidecar.gateway.error_status import is_too_long, status_of
 from sidecar.gateway.streams.chat import ChatRepair
 from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire, error_in, interruption
-from sidecar.gateway.streams.formats import describe_mismatch, format_of
+from sidecar.gateway.streams.formats import describe_mismatch, format_of, is_preamble
 from sidecar.gateway.streams.frames import (
     Frame,
     FrameSplitter,
@@ -23,6 +24,7 @@ from sidecar.gateway.streams.frames import (
 from sidecar.gateway.streams.messages import MessagesRepair
 from sidecar.gateway.streams.responses import ResponsesRepair
 from sidecar.gateway.streams.text_runs import TextRun, text_run
+from sidecar.model_requests import is_final, without_retry_words
 
 _KEPT_BEGINNING_BYTES = 512
 _SHOWN_BYTES = 200
@@ -54,7 +56,9 @@ class AnswerStream:
         self.facts = AnswerFacts(wire)
         self.repaired_frames = 0
         self.beginning = b""
-        """Of what was received, for the message about a body that is not an event stream."""
+        """Of what was received, for the message about a body that is no event stream."""
+        self.has_begun = False
+        """Whether anything of the answer itself was received: a stream may live long before that."""
         self.fault: Fault | None = None
         """Why the answer is broken although the stream goes on; nothing more is passed on then."""
         self._run: TextRun | None = None
@@ -154,7 +158,14 @@ class AnswerStream:
         if frame.kind == "done":
             self.facts.see_done()
         elif frame.value is not None:
-            self.facts.see(frame.value)
+            self._see_object(frame.value)
+        else:
+            self.has_begun |= frame.kind == "deep"
+
+    def _see_object(self, value: dict[str, Any]) -> None:
+        self.facts.see(value)
+        if not self.has_begun and self.facts.error is None:
+            self.has_begun = not is_preamble(self._wire, value)
 
     def _repaired(self, frame: Frame) -> bytes | None:
         """Return what to send in place of a frame, None to send it as it came."""
@@ -177,13 +188,25 @@ class AnswerStream:
                 {"type": "error", "error": error} if self._wire == "messages" else {"error": error}
             )
         values = self._repair.repair(value, frame.event) if self._repair is not None else None
-        if values is None and value is frame.value and frame.is_strict:
+        is_as_it_came = values is None and value is frame.value and _calm(value) is value
+        if is_as_it_came and frame.is_strict:
             return None
         values = [value] if values is None else values
         for value in values:
-            self.facts.see(value)
+            self._see_object(value)
         is_named = self._wire in {"messages", "responses"} and all("type" in v for v in values)
-        return b"".join(write_frame(value, is_named=is_named) for value in values)
+        return b"".join(write_frame(_calm(value), is_named=is_named) for value in values)
+
+
+def _calm(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an error that trying again does not mend, in words for which opencode does not try again."""
+    error = value.get("error")
+    if value.get("type") == "error" and not error:  # the Responses API's has no `error` inside
+        error = value
+    if not isinstance(error, dict) or not is_final(status_of(error)) or is_too_long(error):
+        return value
+    calm = {n: without_retry_words(v) if isinstance(v, str) else v for n, v in error.items()}
+    return calm if error is value else {**value, "error": calm}
 
 
 def _repair_of(wire: Wire) -> Repair | None:

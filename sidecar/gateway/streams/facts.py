@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sidecar.gateway.usage import larger, read_usage
 from sidecar.model_requests import Usage
+from sidecar.wire.scalars import read_whole
 
 Wire = Literal["chat", "messages", "responses", "other"]
 
@@ -61,11 +62,18 @@ _INTERRUPTIONS = frozenset(
     }
 )
 """Reasons of OpenRouter, vLLM, SGLang, DeepSeek, GLM and Gemini that say: this is not the whole answer."""
+_NO_REASONS = frozenset({"", "null", "none", "undefined", "unspecified"})
+"""Of DashScope, Python and JavaScript programs, and Gemini, while the answer goes on."""
 
 
 def plain_reason(reason: str) -> str:
     """Return a reason in the spelling of OpenAI and Anthropic: `MAX_TOKENS`, `tool-calls`."""
     return reason.strip().lower().replace("-", "_").removeprefix("finish_reason_")
+
+
+def is_reason(reason: object) -> bool:
+    """Whether a field says why the answer ended. Some gateways write "not yet" as a text."""
+    return isinstance(reason, str) and plain_reason(reason) not in _NO_REASONS
 
 
 def interruption(wire: Wire, value: dict[str, Any]) -> str | None:
@@ -174,15 +182,15 @@ class AnswerFacts:
             delta = _get(choice, "delta") or _get(choice, "message")
             fragments = _get(delta, "tool_calls") or _get(delta, "function_call") or []
             for place, each in enumerate(fragments if isinstance(fragments, list) else [fragments]):
-                index = _get(each, "index")
-                self._calls.add(index if isinstance(index, int) else place)
-            if reason := _get(choice, "finish_reason"):
+                index = read_whole(_get(each, "index"))
+                self._calls.add(place if index is None else index)
+            if is_reason(reason := _get(choice, "finish_reason")):
                 self.reason = str(reason)
                 self.has_mark = True
 
     def _messages(self, value: dict[str, Any]) -> None:
         reason = value.get("stop_reason") or _get(value.get("delta"), "stop_reason")
-        if reason:
+        if is_reason(reason):
             self.reason = str(reason)
         block = value.get("content_block")
         blocks = value.get("content") or _get(value.get("message"), "content")

@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.gateway.streams.facts import FILTERS, LIMITS, plain_reason
+from sidecar.gateway.streams.facts import FILTERS, LIMITS, is_reason, plain_reason
 from sidecar.gateway.streams.tool_calls import new_call_id
-from sidecar.gateway.streams.whole import message_events
-from sidecar.gateway.usage import is_count
+from sidecar.gateway.streams.whole_messages import WholeMessages
+from sidecar.gateway.usage import read_count, repaired_counts
+from sidecar.wire.scalars import read_whole
 
 _BLOCKS = frozenset(
     {
@@ -91,8 +92,11 @@ class MessagesRepair:
         self._call_ids: set[str] = set()
         self._held: list[dict[str, Any]] = []
         """Text of `message_start`, for the case that no block follows."""
+        self._has_blocks = False
         self._has_call = False
         self._has_reason = False
+        self._has_whole = False
+        self._whole = WholeMessages()
         self._repairs: dict[str, Callable[[dict[str, Any]], list[dict[str, Any]] | None]] = {
             "message_start": self._message_start,
             "content_block_start": self._block_start,
@@ -116,11 +120,13 @@ class MessagesRepair:
         return [value] if repaired is None and is_untyped else repaired
 
     def _message(self, value: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """A whole message in one event."""
+        """A whole message in one event, or what was written so far."""
         if not isinstance(value.get("content"), list):
             return []
+        has_blocks = self._has_blocks and not self._has_whole
+        self._has_whole = True
         events: list[dict[str, Any]] = []
-        for event in message_events(value):
+        for event in self._whole.events(value, has_blocks=has_blocks):
             repaired = self._repairs[event["type"]](event)
             events += [event] if repaired is None else repaired
         return events
@@ -148,7 +154,7 @@ class MessagesRepair:
         content = message.get("content")
         blocks = [b for b in content if _type(b) == "tool_use"] if isinstance(content, list) else []
         usage, has_odd = _counted(usage)
-        has_input = is_count(usage.get("input_tokens")) and not has_odd
+        has_input = read_count(usage.get("input_tokens")) is not None and not has_odd
         self._has_call |= bool(blocks)
         self._held = [b for b in content if _type(b) == "text"] if isinstance(content, list) else []
         if has_input and (content is None or blocks == content):
@@ -166,6 +172,7 @@ class MessagesRepair:
         closing = self._close([index]) if index in self._open else []
         self._dropped.discard(index)
         self._open.append(index)
+        self._has_blocks = True
         self._held = []
         wanted = {**_DEFAULTS.get(kind, {}), **{k: v for k, v in block.items() if v is not None}}
         if kind == "tool_use":
@@ -210,6 +217,7 @@ class MessagesRepair:
         if kind not in _OPENING:
             return []
         self._open.append(index)
+        self._has_blocks = True
         self._held = []
         start = {"type": "content_block_start", "index": index, "content_block": _OPENING[kind]}
         return [start, {**value, "index": index}]
@@ -227,11 +235,11 @@ class MessagesRepair:
         delta = delta if isinstance(delta, dict) else {}
         usage = usage if isinstance(usage, dict) else {}
         reason = delta.get("stop_reason")
-        wanted = self._reason(reason) if isinstance(reason, str) and reason else None
+        wanted = self._reason(str(reason)) if is_reason(reason) else None
         closing = [*self._kept_text(), *self._close(list(self._open))] if wanted else []
         self._has_reason |= wanted is not None
         usage, has_odd = _counted(usage)
-        has_output = is_count(usage.get("output_tokens")) and not has_odd
+        has_output = read_count(usage.get("output_tokens")) is not None and not has_odd
         if has_output and not closing and wanted == reason and delta is value.get("delta"):
             return None
         usage = {**usage, "output_tokens": usage.get("output_tokens") or 0}
@@ -274,11 +282,13 @@ def _type(holder: object) -> str:
 
 
 def _counted(usage: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return the usage without counts that are none, and whether there were any."""
-    odd = {
-        n for n, v in usage.items() if n.endswith("_tokens") and v is not None and not is_count(v)
-    }
-    return ({n: v for n, v in usage.items() if n not in odd}, True) if odd else (usage, False)
+    """Return the usage with its counts as numbers and without those that are none, and whether that changed
+    it."""
+    repaired = repaired_counts(usage)
+    if not repaired:
+        return usage, False
+    counts = {**usage, **repaired}
+    return {n: v for n, v in counts.items() if v is not None or n not in repaired}, True
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -292,5 +302,4 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _index(value: dict[str, Any]) -> int:
-    index = value.get("index")
-    return index if isinstance(index, int) and not isinstance(index, bool) else 0
+    return read_whole(value.get("index")) or 0

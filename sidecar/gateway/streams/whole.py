@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sidecar.gateway.streams.facts import Wire
+from sidecar.gateway.streams.facts import Wire, is_reason
 from sidecar.gateway.streams.formats import format_of
 from sidecar.gateway.streams.frames import DONE, write_frame
 
@@ -35,7 +35,7 @@ def stream_of(wire: Wire, body: bytes) -> bytes | None:
     objects = _objects(body)
     if objects is None or not all(format_of(each) and not each.get("error") for each in objects):
         return None
-    if wire == "chat" and len(objects) == 1 and format_of(objects[0]) == "chat":
+    if len(objects) == 1 and format_of(objects[0]) == wire:
         _end(objects[0])
     frames = [write_frame(each, is_named=False) for each in objects]
     return b"".join([*frames, b"data: " + DONE + b"\n\n"] if wire == "chat" else frames)
@@ -48,20 +48,6 @@ def is_whole(body: bytes | bytearray) -> bool:
         and body.rstrip().endswith((b"}", b"]"))
         and _objects(body) is not None
     )
-
-
-def message_events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a whole message; its blocks begin with all that they have."""
-    usage = message.get("usage")
-    begun = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
-    yield {"type": "message_start", "message": begun}
-    for index, block in enumerate(message["content"]):
-        yield {"type": "content_block_start", "index": index, "content_block": block}
-        yield {"type": "content_block_stop", "index": index}
-    if message.get("stop_reason"):
-        delta = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
-        yield {"type": "message_delta", "delta": delta, "usage": usage}
-    yield {"type": "message_stop"}
 
 
 def response_events(response: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -103,13 +89,17 @@ def _texts(parts: object, *fields: str) -> Iterator[tuple[int, str]]:
             yield place, text
 
 
-def _end(completion: dict[str, Any]) -> None:
-    """Give a whole chat completion the reason that it lacks: unlike a stream, it cannot have been cut."""
-    for choice in completion["choices"]:
+def _end(whole: dict[str, Any]) -> None:
+    """Give a whole answer the reason that it lacks: unlike a stream, it cannot have been cut."""
+    choices = whole.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and not choice.get("finish_reason"):
+        if isinstance(message, dict) and not is_reason(choice.get("finish_reason")):
             has_calls = message.get("tool_calls") or message.get("function_call")
             choice["finish_reason"] = "tool_calls" if has_calls else "stop"
+    if whole.get("type") == "message" and not is_reason(whole.get("stop_reason")):
+        kinds = [block.get("type") for block in whole["content"] if isinstance(block, dict)]
+        whole["stop_reason"] = "tool_use" if "tool_use" in kinds else "end_turn"
 
 
 def _objects(body: bytes | bytearray) -> list[dict[str, Any]] | None:

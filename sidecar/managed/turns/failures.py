@@ -14,7 +14,7 @@ from typing import Any, Literal
 from sidecar.errors import SidecarError
 from sidecar.managed.events.event import Draft
 from sidecar.masking import masked_urls
-from sidecar.model_requests import RequestFailure
+from sidecar.model_requests import RequestFailure, as_it_was
 from sidecar.wire.objects.events import FailureType
 
 _MODEL_NOT_FOUND = re.compile(r"Model not found: (?P<ref>\S+?)\.(?: |$)")
@@ -99,7 +99,7 @@ def from_child(error: Mapping[str, Any]) -> Failure:
     """Classify the error object of opencode's `session.error`."""
     name = str(error.get("name") or "UnknownError")
     data = error.get("data") or {}
-    message = str(data.get("message") or name)[:_MESSAGE_CHARS]
+    message = as_it_was(str(data.get("message") or name))[:_MESSAGE_CHARS]
     status = data.get("statusCode")
     if name == "APIError":
         where = f" (status {status})" if status else ""
