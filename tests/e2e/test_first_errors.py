@@ -150,7 +150,11 @@ async def test_a_prompt_that_is_too_long_is_compacted(
         return failing(model, error) if form == "event" else json_answer({"error": error}, 400)
 
     events, _ = await world.turn(model, reply)
-    print(asked, [e["type"] for e in events], plain(events, "session.error"))
+    assert asked == 2
+    assert text_of(events) == "hello"
+    assert len(plain(events, "agent.thread_context_compacted")) == 1
+    assert not plain(events, "session.error")
+    assert events[-1]["stop_reason"] == {"type": "end_turn"}
 
 
 async def test_a_long_prefill_is_an_answer(tmp_path: Path, world: World) -> None:

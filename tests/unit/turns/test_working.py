@@ -117,6 +117,33 @@ def test_an_error_of_opencode_ends_the_turn_with_its_type(error: dict[str, Any],
     assert finish.outcome.failure.type == kind
 
 
+@pytest.mark.parametrize("is_summary_refused", [False, True])
+def test_too_long_a_prompt_is_mended_by_a_compaction(is_summary_refused: bool) -> None:
+    """opencode reports the error, compacts, and goes on; a summary that is too long itself ends the turn."""
+    error = {"name": "ContextOverflowError", "data": {"message": "long"}}
+    failed = {"error": error} if is_summary_refused else {}
+    summary = {
+        "id": "msg_2",
+        "role": "assistant",
+        "summary": True,
+        "time": {"completed": 2},
+        **failed,
+    }
+    play = (
+        Playbook.working()
+        >> child("session.error", error=error)
+        >> [
+            child("message.updated", info=summary),
+            assistant("msg_3"),
+            text("hello", message="msg_3"),
+            idle(),
+        ]
+    )
+    *_, finish = play._unnamed
+    assert isinstance(finish, Finish)
+    assert (finish.outcome.failure is not None) == is_summary_refused
+
+
 def test_silence_is_no_end_while_opencode_is_busy() -> None:
     """It is asked after `watchdog_seconds`, and again after as long; any input starts the time anew."""
     play = Playbook.working() >> after(29) >> busy() >> after(29) >> after(1.1) << ReadTruth()
