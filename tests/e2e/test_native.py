@@ -186,6 +186,16 @@ async def test_what_leaks_or_disturbs_is_not_forwarded(
     assert sidecar.supervisor.boot == boot
 
 
+async def test_head_is_get_without_a_body(http: aiohttp.ClientSession) -> None:
+    """On opencode's routes, too, which itself answers it with 500."""
+    async with http.get("/path") as got, http.head("/path") as headed:
+        assert (headed.status, await headed.read()) == (200, b"")
+        assert headed.headers["content-type"] == got.headers["content-type"]
+        assert headed.headers["content-length"] == got.headers["content-length"]
+    async with http.get("/path") as response:
+        assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

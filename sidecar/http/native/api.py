@@ -148,7 +148,9 @@ class NativeApi:
         prepared = self._prepared(client, method, path, directories, body)
         async with prepared as (client, body):
             upstream = await client.forward(
-                method,
+                hdrs.METH_GET
+                if method == hdrs.METH_HEAD
+                else method,  # opencode answers HEAD with 500
                 path,
                 query=request.rel_url.raw_query_string,
                 headers=_picked(request.headers, REQUEST_HEADERS)
@@ -253,13 +255,15 @@ async def _pass_on(request: web.Request, upstream: aiohttp.ClientResponse) -> we
     status, headers = upstream.status, _picked(upstream.headers, RESPONSE_HEADERS)
     headers["request-id"] = request[REQUEST_ID]
     size = upstream.content_length
-    if size is not None and size <= _SMALL_BYTES and request.method != hdrs.METH_HEAD:
+    if size is not None and size <= _SMALL_BYTES:
         try:
             return web.Response(body=await upstream.read(), status=status, headers=headers)
         except aiohttp.ClientError as error:
             raise ChildError("opencode's answer broke off") from error
     response = web.StreamResponse(status=status, headers=headers)
     await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
     try:
         async for chunk in upstream.content.iter_any():
             await response.write(chunk)

@@ -153,7 +153,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _with_head(methods: Iterable[str]) -> frozenset[str]:
-    """opencode answers HEAD where it answers GET, and does not declare it."""
+    """HEAD is answered where GET is."""
     declared = frozenset(methods)
     return declared | {"HEAD"} if "GET" in declared else declared
 
