@@ -20,6 +20,8 @@ KEY = "key-in-the-environment-of-a-command"
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 PROGRAMS = (IMAGE / "image" / "healthcheck.py", IMAGE / "register.py")
 
+_TRIES = 30
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 
@@ -61,11 +63,17 @@ async def what_others_see(installation: Installation, *command: str) -> dict[str
     return seen
 
 
-def check(seen: dict[str, object]) -> None:
-    """See that it was closed at last, and that its arguments are harmless at all times."""
-    assert seen["closed"], seen
-    assert seen["last"] == "closed", seen
-    assert not seen["is_in_arguments"], seen
+async def check(installation: Installation, *command: str) -> None:
+    """See that it is closed at last, and that its arguments are harmless at all times.
+
+    On a busy machine the reader may miss a short-lived command, or see only its beginning: then again.
+    """
+    for _ in range(_TRIES):
+        seen = await what_others_see(installation, *command)
+        assert not seen["is_in_arguments"], seen
+        if seen["last"] == "closed":
+            return
+    raise AssertionError(seen)
 
 
 def test_root_is_not_the_only_user_here() -> None:
@@ -78,7 +86,7 @@ async def test_a_command_is_closed(installation: Installation, name: str) -> Non
     """Whatever it does, it has declared itself not dumpable before."""
     if os.geteuid() == 0 and not installation.is_other_user:
         return  # root reads everything
-    check(await what_others_see(installation, *installation.command, name, "--help"))
+    await check(installation, *installation.command, name, "--help")
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=[path.name for path in PROGRAMS])
@@ -87,4 +95,4 @@ async def test_a_probe_is_closed(installation: Installation, program: Path, tmp_
     if os.geteuid() == 0 and not installation.is_other_user:
         return
     command = [*installation.command[:-2], "-I", "-S", "-c", program.read_text()]
-    check(await what_others_see(installation, *command))
+    await check(installation, *command)

@@ -25,8 +25,8 @@ def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def guardian() -> Iterator[Guardian]:
-    """One that waits for a second between two beats."""
-    made = Guardian(bound_seconds=1.0)
+    """One that waits for three seconds between two beats."""
+    made = Guardian(bound_seconds=3.0)
     yield made
     made.close()
 
