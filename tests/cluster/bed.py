@@ -12,12 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg
+
 from sidecar.demo_gateway import DemoGateway
-from tests.harness import GATEWAY_KEY, RUNTIME_KEY
+from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client
 from tests.postgres import PostgresCluster
+from tests.raw_client import RawClient
 from tests.sidecar_process import SidecarProcess, processes_of
+from tests.waiting import until
 
 LEASE_SECONDS = 8.0
 """Short, as a death is noticed at its end; longer than a loaded machine keeps a process from running."""
@@ -136,6 +141,7 @@ class Bed:
             "SIDECAR_CLUSTER_PORT": "0",
             "SIDECAR_CLUSTER_LEASE_SECONDS": str(LEASE_SECONDS),
             "SIDECAR_CLUSTER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+            "SIDECAR_CLUSTER_OWNER_WAIT_SECONDS": "60",
             "SIDECAR_ADMIN_PORT": "0",
             "SIDECAR_LOG_FORMAT": "json",
             "SIDECAR_HTTP_BOOKKEEPING_EVENTS": "1",
@@ -157,6 +163,20 @@ class Bed:
         pod.url = await process.url()
         self.front.add(pod.url)
         return pod
+
+    async def new_session(self, pod: Pod, **agent: Any) -> str:
+        """Create a session that this pod owns: busy as it is after its start, it may give new ones away."""
+        async with http_client(pod.url) as http:
+
+            async def make() -> str:
+                session = await RawClient(http).new_session(**agent)
+                with psycopg.connect(self.database_url) as connection:
+                    query = "SELECT owner_boot FROM sessions WHERE id = %s"
+                    (owner,) = connection.execute(query, (session,)).fetchone() or ("",)
+                is_here = owner == pod.process.entries("joined the cluster")[-1]["boot"]
+                return session if is_here else ""
+
+            return await until(make)
 
     async def kill(self, pod: Pod) -> None:
         """Kill -9 a pod, and take it out of the Service."""

@@ -56,7 +56,7 @@ async def test_files_of_a_finished_turn_survive_the_pod(bed: Bed) -> None:
     """The owner is killed between two turns: the next one, elsewhere, finds files, modes and links."""
     owner, other = await ready_pair(bed)
     async with http_client(owner.url) as http:
-        session = await RawClient(http).new_session()
+        session = await bed.new_session(owner)
         await RawClient(http).turn(session, f"{_MAKE} [[then]] [[say: made]]")
     await bed.kill(owner)
     async with http_client(other.url) as http:
@@ -85,7 +85,7 @@ async def test_files_travel_through_a_bucket(postgres: PostgresCluster) -> None:
             async with cluster_of(2, directory, postgres, **settings) as bed:
                 owner, other = bed.pods
                 async with http_client(owner.url) as http:
-                    session = await RawClient(http).new_session()
+                    session = await bed.new_session(owner)
                     await RawClient(http).turn(session, f"{_MAKE} [[then]] [[say: made]]")
                 await bed.kill(owner)
                 async with http_client(other.url) as http:
@@ -98,7 +98,7 @@ async def test_a_cut_turn_loses_its_own_files_only_and_says_so(bed: Bed) -> None
     """The owner is killed in a turn: the client's stream says what is lost, and the model is told."""
     owner, other = await ready_pair(bed)
     async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
-        session = await RawClient(at_owner).new_session()
+        session = await bed.new_session(owner)
         await RawClient(at_owner).turn(session, f"{_MAKE} [[then]] [[say: made]]")
         client = RawClient(at_other)
         async with client.stream(session) as reader:
@@ -119,8 +119,8 @@ async def test_a_cut_turn_loses_its_own_files_only_and_says_so(bed: Bed) -> None
 async def test_a_pod_that_stops_leaves_its_files(bed: Bed) -> None:
     """SIGTERM in a turn: its end is published when its files are kept, and another pod goes on with them."""
     owner, other = await ready_pair(bed)
-    async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
-        session = await RawClient(at_owner).new_session()
+    async with http_client(other.url) as at_other:
+        session = await bed.new_session(owner)
         client = RawClient(at_other)
         async with client.stream(session) as reader:
             await client.send(session, "[[bash: sleep 2; echo late > file]] [[then]] [[say: made]]")

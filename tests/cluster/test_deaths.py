@@ -58,8 +58,8 @@ async def test_an_owner_that_is_killed_in_a_turn(bed: Bed, number: int) -> None:
     waited runs there, with the whole conversation."""
     chance = random.Random(SEED * 1000 + number)
     owner, edge = await ready_pair(bed)
-    async with http_client(owner.url) as at_owner, http_client(edge.url) as at_edge:
-        session = await RawClient(at_owner).new_session()
+    async with http_client(edge.url) as at_edge:
+        session = await bed.new_session(owner)
         client = RawClient(at_edge)
         await client.turn(session, "[[say: before]]")
         async with client.stream(session) as reader:
@@ -91,7 +91,7 @@ async def test_the_pod_with_the_clients_stream_is_killed(bed: Bed) -> None:
     owner, edge = await ready_pair(bed)
     async with http_client(owner.url) as at_owner:
         client = RawClient(at_owner)
-        session = await client.new_session()
+        session = await bed.new_session(owner)
         async with http_client(edge.url) as at_edge, RawClient(at_edge).stream(session) as reader:
             await RawClient(at_edge).send(session, HELD_CALL)
             await reader.until("agent.tool_use")
@@ -110,7 +110,7 @@ async def test_a_pod_that_stands_still_for_longer_than_its_lease(bed: Bed) -> No
     back as a pod that owns nothing."""
     owner, other = await ready_pair(bed)
     async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
-        session = await RawClient(at_owner).new_session()
+        session = await bed.new_session(owner)
         client = RawClient(at_other)
         async with client.stream(session) as reader:
             await client.send(session, "[[bash: sleep 600]]")
@@ -171,9 +171,9 @@ async def test_a_pod_that_stops_hands_its_sessions_over(bed: Bed) -> None:
     """SIGTERM: idle sessions are another's at once; a turn shorter than the drain ends without an error."""
     leaving, staying = await ready_pair(bed)
     async with http_client(leaving.url) as at_leaving, http_client(staying.url) as at_staying:
-        idle = await RawClient(at_leaving).new_session()
+        idle = await bed.new_session(leaving)
         await RawClient(at_leaving).turn(idle, "[[say: one]]")
-        busy = await RawClient(at_leaving).new_session()
+        busy = await bed.new_session(leaving)
         client = RawClient(at_staying)
         async with client.stream(busy) as reader:
             await client.send(busy, "[[slow: 20x0.1 tick]]")

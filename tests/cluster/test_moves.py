@@ -193,8 +193,8 @@ async def test_the_model_sees_the_same_conversation_after_a_move(pair: Bed) -> N
     second = "[[bash: cat file]] [[then]] [[say: b]]"
     seen = []
     async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
-        moved = await RawClient(at_owner).new_session()
-        stays = await RawClient(at_other).new_session()
+        moved = await pair.new_session(owner)
+        stays = await pair.new_session(other)
         for at, session in ((at_owner, moved), (at_other, stays)):
             await RawClient(at).turn(session, first)
         await pair.kill(owner)
@@ -217,7 +217,7 @@ async def test_a_history_with_a_gap_goes_on_from_a_transcript(pair: Bed) -> None
     session has a whole history again and can move with it."""
     owner, other = await ready_pair(pair)
     async with http_client(owner.url) as http:
-        session = await RawClient(http).new_session()
+        session = await pair.new_session(owner)
         await RawClient(http).turn(session, "[[say: remember]]")
     with psycopg.connect(pair.database_url) as connection:
         connection.execute("DELETE FROM child_events WHERE session_id = %s AND seq = 3", (session,))
@@ -246,10 +246,9 @@ async def test_an_answer_that_is_lost_between_pods(pair: Bed, *, owner_dies: boo
     owner, edge = await ready_pair(pair)
     async with (
         proxied([owner, edge]) as (before_owner, _),
-        http_client(owner.url) as at_owner,
         http_client(edge.url) as at_edge,
     ):
-        session = await RawClient(at_owner).new_session()
+        session = await pair.new_session(owner)
         client = RawClient(at_edge)
         await client.turn(session, "[[say: one]]")
         before_owner.cut_next(f"POST /peer/v1/sessions/{session}/events".encode())
@@ -276,7 +275,7 @@ async def test_a_call_that_waits_for_the_client_survives_its_pod(pair: Bed) -> N
     """The owner dies while a custom tool waits: the answer goes to another pod, and the turn goes on."""
     owner, other = await ready_pair(pair)
     async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
-        session = await RawClient(at_owner).new_session(tools=[TOOLSET, LOOKUP])
+        session = await pair.new_session(owner, tools=[TOOLSET, LOOKUP])
         seen = await RawClient(at_owner).turn(session, '[[tool: lookup {"word": "hey"}]]')
         (call,) = seen[-1]["stop_reason"]["event_ids"]
         await pair.kill(owner)
