@@ -175,5 +175,14 @@ CREATE TABLE archives (
 );
 """
 
-MIGRATIONS: Sequence[str] = (_V1, _V2, _V3)
+# Which of its transactions each connection committed last, see `postgres_link`.
+_V4 = """
+CREATE TABLE commits (
+    link_id   TEXT COLLATE "C" PRIMARY KEY,
+    number    BIGINT NOT NULL,
+    stored_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+"""
+
+MIGRATIONS: Sequence[str] = (_V1, _V2, _V3, _V4)
 """`MIGRATIONS[n]` takes schema version n to n + 1; the table `schema_version` holds the version."""

@@ -26,6 +26,7 @@ from psycopg import errors
 
 from sidecar.store.interface import Job, StoreError
 from sidecar.store.postgres_link import (
+    FORGET_COMMITS,
     RETRY_PAUSE_SECONDS,
     Link,
     UnansweredCommitError,
@@ -174,7 +175,7 @@ class PostgresStore:
         unanswered: UnansweredCommitError | None = None
         while True:
             try:
-                if unanswered is not None and link.was_committed(unanswered.transaction):
+                if unanswered is not None and link.was_committed(unanswered.number):
                     result: T = unanswered.result
                     return result
                 unanswered = None
@@ -201,6 +202,7 @@ class PostgresStore:
         try:
             with contextlib.closing(Link(self._parameters)) as link:
                 migrate(link.raw)
+                link.raw.execute(FORGET_COMMITS)
         except psycopg.Error as error:
             raise store_error(error) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,8 +29,17 @@ _SESSION = (
     "SET synchronous_commit = on; SET timezone = 'UTC'"
 )
 _BEGIN_WRITE = "BEGIN"
-_TRANSACTION_ID = "SELECT pg_current_xact_id()::text"
-"""`Link.was_committed` needs it after a lost COMMIT."""
+_MARK = (
+    "INSERT INTO commits (link_id, number) VALUES (%s, %s) ON CONFLICT (link_id) "
+    "DO UPDATE SET number = excluded.number, stored_at = clock_timestamp()"
+)
+_LAST_MARK = (
+    "INSERT INTO commits (link_id, number) VALUES (%s, 0) ON CONFLICT (link_id) "
+    "DO UPDATE SET link_id = excluded.link_id RETURNING number"
+)
+"""Waits for a transaction that is still under way, also for one that makes the row."""
+FORGET_COMMITS = "DELETE FROM commits WHERE stored_at < clock_timestamp() - interval '1 day'"
+"""Of connections of programs that were killed; one that lives makes its row again."""
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 Raw = psycopg.Connection[Any]
@@ -153,19 +162,26 @@ def _storable(parameters: Parameters) -> list[Any]:
 class UnansweredCommitError(Exception):
     """The connection was lost after COMMIT was sent: only the server knows what became of it."""
 
-    def __init__(self, transaction: str, result: Any, cause: psycopg.Error) -> None:
-        super().__init__(f"no answer to the COMMIT of transaction {transaction}")
-        self.transaction = transaction
+    def __init__(self, number: int, result: Any, cause: psycopg.Error) -> None:
+        super().__init__(f"no answer to COMMIT {number}")
+        self.number = number
         self.result = result
         self.cause = cause
 
 
 class Link:
-    """One connection, opened when it is needed and again when it was lost. For one thread at a time."""
+    """One connection, opened when it is needed and again when it was lost. For one thread at a time.
+
+    Each of its transactions that write stores its number, so that after a lost answer to COMMIT the database
+    can say whether it took place. PostgreSQL's own transaction ids cannot: a server that crashed gives an id
+    that it did not commit to another transaction.
+    """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self._parameters = parameters
         self._raw: Raw | None = None
+        self._id = secrets.token_hex(16)
+        self._number = 0
 
     @property
     def raw(self) -> Raw:
@@ -188,6 +204,8 @@ class Link:
         raw, self._raw = self._raw, None
         if raw is not None:
             with contextlib.suppress(psycopg.Error):
+                if self._number:
+                    raw.execute("DELETE FROM commits WHERE link_id = %s", (self._id,))
                 raw.close()
 
     def run(self, job: Job[T], *, is_write: bool = True) -> T:
@@ -196,15 +214,15 @@ class Link:
         Raises what the job raises, psycopg.Error, and UnansweredCommitError.
         """
         raw = self.raw
-        transaction, result = "", None
+        result = None
         is_ending = False
         try:
             with raw.pipeline() as pipeline:
                 raw.execute(_BEGIN_WRITE if is_write else _BEGIN_READ, prepare=False)
-                numbered = raw.execute(_TRANSACTION_ID) if is_write else None
+                if is_write:
+                    self._number += 1
+                    raw.execute(_MARK, (self._id, self._number))
                 result = job(PostgresConnection(raw, pipeline))
-                if numbered is not None:
-                    transaction = first_value(numbered)
                 is_ending = True
                 raw.execute("COMMIT", prepare=False)
         except BaseException as error:
@@ -213,16 +231,13 @@ class Link:
                 with contextlib.suppress(psycopg.Error):
                     raw.execute("ROLLBACK", prepare=False)
             elif is_write and is_ending and isinstance(error, psycopg.Error):
-                raise UnansweredCommitError(transaction, result, error) from error
+                raise UnansweredCommitError(self._number, result, error) from error
             raise
         return result
 
-    def was_committed(self, transaction: str) -> bool:
-        """Ask what became of a transaction. Raises psycopg.Error."""
-        query = "SELECT pg_xact_status(%s::xid8)"
-        while (status := first_value(self.raw.execute(query, (transaction,)))) == "in progress":
-            time.sleep(RETRY_PAUSE_SECONDS)
-        return bool(status == "committed")
+    def was_committed(self, number: int) -> bool:
+        """Ask whether the transaction of that number, the last one, took place. Raises psycopg.Error."""
+        return bool(first_value(self.raw.execute(_LAST_MARK, (self._id,))) == number)
 
 
 def first_value(cursor: psycopg.Cursor[Any]) -> Any:

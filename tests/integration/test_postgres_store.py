@@ -120,6 +120,7 @@ async def test_conflicting_transactions_are_repeated(store: PostgresStore) -> No
 
         def job(connection: Connection) -> None:
             connection.lock_row("agents", first)
+            connection.execute("SELECT 1").fetchone()  # what was sent before has been done
             runs.append(1)
             if len(runs) == 1:  # the victim is run again, when the other one is done
                 both_hold_one.wait(PATIENCE_SECONDS)
@@ -154,7 +155,8 @@ async def test_a_crash_of_the_server_loses_and_doubles_nothing(fragile: Postgres
     appending = asyncio.create_task(append())
     for _ in range(3):
         reached = count + 10
-        await until(lambda: count >= reached)  # noqa: B023  # called at once
+        await until(lambda: count >= reached or appending.done())  # noqa: B023  # called at once
+        assert not appending.done(), await appending
         await asyncio.to_thread(fragile.stop, "immediate")
         await asyncio.to_thread(fragile.start)
     stop.set()
@@ -189,6 +191,33 @@ async def test_an_answer_to_commit_that_was_lost_is_asked_for(
 
     assert await store.write(job) == "once"
     assert (len(runs), await store.read(names)) == (1, ["once"])
+
+
+async def test_a_commit_that_another_transaction_got_the_id_of_is_repeated(
+    fragile: PostgresCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that crashed knows a transaction no longer, and gives its id away: the job is run again."""
+    store = PostgresStore(fragile.url(), patience_seconds=PATIENCE_SECONDS)
+    await store.open()
+    real = psycopg.Connection.execute
+    lost = []
+
+    def execute(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        if query == "COMMIT" and not lost:
+            lost.append(query)
+            fragile.stop("immediate")
+            fragile.start()
+            with psycopg.connect(fragile.url(), autocommit=True) as other:
+                for _ in range(20):
+                    other.execute("SELECT pg_current_xact_id()")
+            self.close()
+            raise psycopg.OperationalError("the connection is lost")
+        return real(self, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", execute)
+    assert await store.write(insert("once")) == "once"
+    assert await store.read(names) == ["once"]
+    await store.close()
 
 
 async def test_a_server_that_stays_away_fails_the_job(fragile: PostgresCluster) -> None:

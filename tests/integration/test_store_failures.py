@@ -164,7 +164,7 @@ async def test_recovery_waits_for_the_store_and_one_session_does_not_stop_the_ot
     for session_id in sessions:
         await send(before, session_id, user_message("cut"))
     for session_id in sessions:
-        turn = (await before.actor(session_id)).turn
+        turn = (await before.live.actor(session_id)).turn
         assert turn is not None
         await until(lambda: not turn.is_preparing)  # noqa: B023  # called at once
     await before._tasks.close()  # as SIGKILL would: nothing is settled
