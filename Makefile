@@ -27,7 +27,7 @@ postgres: ## Install Debian's PostgreSQL server for the tests, unless there is o
 browser: ## Install Debian's Chromium for the tests of the console, unless there is one (root or sudo)
 	@tools/setup.sh browser
 
-test: setup-dev postgres browser ## Unit, integration and end-to-end tests with the real opencode (WORKERS=4: four at a time)
+test: setup-dev postgres browser ## Unit, integration and end-to-end tests with the real opencode (four at a time; WORKERS=0: one)
 	@exec tools/test.sh $(ARGS)
 
 cluster: setup-dev postgres ## Three real pods over one PostgreSQL that die under load (CLUSTER_KILLS=200: longer)

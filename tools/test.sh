@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Run the tests, and last those that nothing may run beside. WORKERS=4 runs them in four processes side by
-# side: most of them wait. Groups of tests that share fixtures, mostly a file, stay in one process
-# (tests/conftest.py). Arguments are pytest's.
+# Run the tests, and last those that nothing may run beside. They run in WORKERS processes side by side, four
+# unless said otherwise, 0 for this one alone: most of them wait. Groups of tests that share fixtures, mostly a
+# file, stay in one process (tests/conftest.py). Arguments are pytest's.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly NO_TESTS=5
 
-.venv/bin/pytest --numprocesses "${WORKERS:-0}" --dist loadscope --no-loadscope-reorder --alone skip "$@"
+.venv/bin/pytest --numprocesses "${WORKERS:-4}" --dist loadscope --no-loadscope-reorder --alone skip "$@"
 together=$?
 # Interrupted, or not even collected: then there is nothing to add.
 [ $together -le 1 ] || [ $together -eq $NO_TESTS ] || exit $together

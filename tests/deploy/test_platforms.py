@@ -18,7 +18,8 @@ IMAGE_LOCK = ROOT / "requirements" / "image.lock"
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_every_python_package_has_a_wheel(machine: str, tmp_path: Path) -> None:
     """pip finds a binary for the base image's Python with a hash of the lock; nothing is ever compiled."""
-    tags = [f"--platform={kind}_{machine}" for kind in ("manylinux2014", "manylinux_2_28")]
+    kinds = ("manylinux2014", "manylinux_2_24", "manylinux_2_28")
+    tags = [f"--platform={kind}_{machine}" for kind in kinds]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
     options = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--implementation=cp"]
     command = [*pip, *options, "--python-version=3.11", *tags, "-d", tmp_path, "-r", IMAGE_LOCK]
