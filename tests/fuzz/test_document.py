@@ -161,6 +161,7 @@ def serving(root: Path, program: Path) -> Iterator[Target]:
         "SIDECAR_ADMIN_ENABLED": "0",
         "SIDECAR_CHILD_BINARY": str(child),
         "SIDECAR_CHILD_PROMPT_WAIT_SECONDS": "0.05",
+        "SIDECAR_CHILD_START_TIMEOUT_SECONDS": "86400",
         "SIDECAR_CONFINEMENT": "off",
         "SIDECAR_HTTP_HEARTBEAT_SECONDS": "0.05",
         "SIDECAR_HTTP_LATE_READER_SECONDS": "3600",
