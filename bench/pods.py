@@ -74,7 +74,7 @@ def pods_needed(load: Load, step_seconds: Sequence[float], *, most_wait_p95: flo
     for pods in range(1, _MOST_PODS + 1):
         mean = sum(step_seconds) / len(step_seconds)
         if load.turns_per_second / pods * load.steps * mean >= 1:
-            continue  # the queue would grow for ever
+            continue  # the queue would grow without end
         outlook = simulate(load, pods, step_seconds)
         if outlook.wait_p95 <= most_wait_p95:
             return outlook

@@ -244,7 +244,7 @@ def model_names(count: int) -> Sequence[str]:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody uses now."""
+    """Return a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -25,23 +25,14 @@ _SECRETS_IN_USE = 200
 
 _SECRET_WORDS = frozenset(
     {
-        *(
-            "apikey",
-            "auth",
-            "authorization",
-            "code",
-            "credential",
-            "credentials",
-            "jwt",
-            "key",
-            "pass",
-        ),
-        *("passphrase", "passwd", "password", "pwd", "secret", "sig", "signature", "token"),
+        *("apikey", "auth", "authorization", "code", "credential", "credentials", "jwt", "key"),
+        *("pass", "passphrase", "passwd", "password", "pwd", "secret", "sig", "signature", "token"),
     }
 )
 _SECRET_ENDINGS = ("apikey", "accesskey", "password", "secret", "secretkey", "signature", "token")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _USERINFO = re.compile(r"""(?<=://)[^\s/?#"'<>]+@""")
+_LOWER_HEX = re.compile("%[0-9A-F]{2}")
 _PARAMETER = re.compile(r"""(?<=[?&;#])([^\s=&;#"'<>]{1,200})=([^\s&;#"'<>]+)""")
 
 T = TypeVar("T")
@@ -76,9 +67,6 @@ def shapes(secret: str) -> tuple[str, ...]:
             found |= {piece, piece.replace("+", "-").replace("/", "_"), quote(piece, safe="")}
             found.add(piece.replace("/", r"\/"))
     return tuple(sorted(found - {""}, key=len, reverse=True))
-
-
-_LOWER_HEX = re.compile("%[0-9A-F]{2}")
 
 
 class Mask:
@@ -157,7 +145,7 @@ def secret_in(url: str) -> str | None:
 
 
 def passwords_in(url: str) -> list[str]:
-    """Return the password in a URL, as it is written there and as it is meant; none in what is no URL."""
+    """Return the password in a URL, as it is written there and as it is meant; none in any other text."""
     found = list(_USERINFO.finditer(url))
     written = found[-1][0][:-1].partition(":")[2] if found else ""
     return list(dict.fromkeys([written, unquote(written)])) if written else []

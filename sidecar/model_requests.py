@@ -5,7 +5,6 @@ Pure. The relay makes these, turns and metrics read them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -28,41 +27,6 @@ FailureKind = Literal[
 than was asked. `incomplete`: the stream ended without its terminal mark. `redirected`: to where our key must
 not go. `limit`: the relay refused it, because the turn had made too many. `cancelled`: the child went away
 first, as it does when a turn is aborted. `refusal`: the model answered, with a refusal."""
-
-
-_JOINER = "\u2060"
-"""WORD JOINER: not seen, and it does not break a line."""
-_RETRY_WORDS = re.compile(
-    r"429|50[0234]|524"
-    r"|rate increased too quickly|rate[ _-]limit|too[ _]many[ _]requests"
-    r"|overloaded|(?:service[ _-])?unavailable|internal[ _]error|server[ _-]error"
-    r"|provider[ _-]returned[ _-]error|exhausted|(?:currently|temporarily) at capacity"
-    r"|terminated|fetch failed|failed to fetch|network[\s_-]error|upstream connect"
-    r"|connection (?:error|refused|lost)|socket connection was closed|socket hang up"
-    r"|reset before headers|getaddrinfo|enotfound|eai_again|econnrefused|econnreset|etimedout"
-    r"|time[d ]{0,2}out|try your request again|retry your request|try again",
-    re.IGNORECASE,
-)
-"""By these opencode 1.18.33 decides to try a model request again, whatever its status: `max_tokens: 50000`
-has one of them."""
-
-
-def is_final(status: int) -> bool:
-    """Whether trying again does not mend an error of this status."""
-    return 400 <= status < 500 and status not in {408, 409, 425, 429}
-
-
-def without_retry_words(text: str) -> str:
-    """Return a text that reads the same and has no words or digits for which opencode would try again."""
-    while found := _RETRY_WORDS.search(text):
-        cut = found.start() + 1
-        text = f"{text[:cut]}{_JOINER}{text[cut:]}"
-    return text
-
-
-def as_it_was(text: str) -> str:
-    """Undo `without_retry_words`."""
-    return text.replace(_JOINER, "")
 
 
 @dataclass(frozen=True, slots=True)

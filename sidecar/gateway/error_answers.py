@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from sidecar.gateway.error_status import is_too_long, pause_of
-from sidecar.model_requests import is_final, without_retry_words
+from sidecar.gateway.error_status import is_final, is_too_long, pause_of
+from sidecar.wire.opencode_retries import has_retry_words, without_retry_words
 
 _ANTHROPIC_TYPE = {
     400: "invalid_request_error",
@@ -64,7 +64,7 @@ def error_body(
         said["code"] = _TOO_LONG_CODE
     elif is_final(status):
         message = without_retry_words(message)
-        said = {name: word for name, word in said.items() if without_retry_words(word) == word}
+        said = {name: word for name, word in said.items() if not has_retry_words(word)}
     if path.startswith("messages"):
         type_ = _ANTHROPIC_TYPE.get(status, "api_error")
         return json.dumps(

@@ -68,7 +68,7 @@ _NAMED_IN_TEXT = re.compile(r"\blitellm\.(?:\w+\.)*(\w+)", re.ASCII)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _TOO_LONG = re.compile(
     r"maximum context length|context (?:length|window)|prompt is too long|too many (?:input )?tokens"
-    r"|input (?:token count|length).*exceeds|exceeds the (?:maximum|max|available) ",
+    r"|input (?:token count|length).{0,200}?exceeds|exceeds the (?:maximum|max|available) ",
     re.IGNORECASE,
 )
 """How gateways and vendors say that the prompt is longer than the model's context."""
@@ -81,6 +81,11 @@ _PAUSE_IN_TEXT = re.compile(
 _SECONDS = {"ms": 0.001, "m": 60, "min": 60}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 """Google's, as in `"retryDelay": "34s"`."""
+
+
+def is_final(status: int) -> bool:
+    """Whether another try does not mend an error of this status."""
+    return 400 <= status < 500 and status not in {408, 409, 425, 429}
 
 
 def status_of(error: dict[str, Any]) -> int:

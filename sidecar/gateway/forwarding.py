@@ -20,21 +20,18 @@ from sidecar.aiokit import SMALL_BYTES, SilenceBound, aside, in_pieces
 from sidecar.config import GatewaySettings
 from sidecar.gateway.call import Call
 from sidecar.gateway.error_answers import error_answer
-from sidecar.gateway.error_status import is_too_long, named_status
+from sidecar.gateway.error_status import is_final, is_too_long, named_status
 from sidecar.gateway.event_answers import ERROR_CHARS, EVENT_STREAM, EventAnswer
 from sidecar.gateway.failures import classify, classify_event, error_of
 from sidecar.gateway.headers import for_child, for_gateway
 from sidecar.gateway.redirects import RedirectError, next_url
 from sidecar.gateway.streams.facts import AnswerFacts
 from sidecar.gateway.upstream import api_root, excerpt
-from sidecar.model_requests import (
-    FailureKind,
-    RequestFailure,
-    is_final,
-    without_retry_words,
-)
+from sidecar.masking import masked
+from sidecar.model_requests import FailureKind, RequestFailure
 from sidecar.proxies import Proxies
 from sidecar.wire.http_limits import MAX_HEADER_BYTES
+from sidecar.wire.opencode_retries import has_retry_words
 
 _MAX_ERROR_BYTES = 64 * 1024
 """Of an error's body; what is longer is cut."""
@@ -169,24 +166,22 @@ class Forwarder:
         if upstream.status == 500 and named is not None and is_final(named):
             call.status = named  # some gateways say 500 of everything
         call.failure = RequestFailure(classify(call.status, body), excerpt(message, self._api_key))
-        headers = self._headers(upstream)
         answer = error_answer(
             call.path,
             call.status,
             message,
             error=error,
-            headers=headers,
+            headers=self._headers(upstream),
             max_retry_after_seconds=self._settings.max_retry_after_seconds,
         )
         text = body.decode("utf-8", "replace")
-        is_misread = is_final(call.status) and (
-            without_retry_words(text) != text or is_too_long(error)
-        )
-        if is_misread or call.status != upstream.status:
-            return answer
-        if (pause := answer.headers.get(hdrs.RETRY_AFTER)) is not None:
-            headers[hdrs.RETRY_AFTER] = pause
-        return web.Response(status=call.status, reason=upstream.reason, headers=headers, body=body)
+        has_key = self._api_key is not None and masked(text, self._api_key) != text
+        is_misread = is_final(call.status) and (has_retry_words(text) or is_too_long(error))
+        if call.status == upstream.status and not (is_misread or has_key):
+            answer.body = body
+            if (kind := upstream.headers.get(hdrs.CONTENT_TYPE)) is not None:
+                answer.headers[hdrs.CONTENT_TYPE] = kind
+        return answer
 
     async def _error_body(self, upstream: aiohttp.ClientResponse) -> bytes:
         """Return the beginning of an error's body, which is all of any that is one."""

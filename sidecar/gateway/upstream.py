@@ -8,6 +8,9 @@ from sidecar.masking import masked, masked_urls
 
 EXCERPT_CHARS = 256
 
+_MAX_READ = 64 * 1024
+"""Of a body; an event of a stream may have megabytes."""
+
 _KEY_LIKE = re.compile(r"\b(sk|pk|key|Bearer)([-_ ])[A-Za-z0-9_\-.]{6,}")
 
 
@@ -26,6 +29,7 @@ def key_headers(api_key: str | None, *, is_messages: bool = False) -> dict[str, 
 
 def excerpt(body: bytes | str, api_key: str | None, *, chars: int = EXCERPT_CHARS) -> str:
     """Return the beginning of a foreign body, on one line, with keys masked."""
+    body = body[:_MAX_READ]
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     if api_key:
         text = masked(text, api_key)

@@ -1,7 +1,7 @@
 """`/metrics` and `/admin/*`: for operators, on a listener of their own.
 
 Loopback by default; any other address needs a key. Browsers are refused whatever they carry: a page that
-somebody opened on the same machine must not restart anything.
+a person opened on the same machine must not restart anything.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ _SERVICES = (
     *("/run/containerd/containerd.sock", "{run}/docker.sock", "{run}/podman/podman.sock"),
     *("{run}/bus", "{run}/systemd/private"),
 )
-"""Sockets of services that start programs for whoever may connect; `{run}` is the user's own directory."""
+"""Sockets of services that start programs for every client that may connect; `{run}` is the directory of the
+user."""
 
 _log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import asyncio
 import datetime
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ class Objects:
                     size += len(piece)
                     if size > max_bytes:
                         raise ObjectError(f"{name} is larger than {max_bytes:,} bytes")
-                    await asyncio.to_thread(_take, piece, stream.write, digest.update)
+                    await asyncio.to_thread(_give, memoryview(piece), stream.write, digest.update)
         except (BaseError, OSError) as error:
             raise _object_error(error) from error
         return digest.hexdigest()
@@ -131,10 +131,9 @@ class Objects:
                 raise _object_error(error) from error
 
 
-def _take(piece: object, *takers: object) -> None:
-    data = memoryview(piece)  # type: ignore[arg-type]  # obstore's Bytes is a buffer
+def _give(data: memoryview, *takers: Callable[[memoryview], object]) -> None:
     for take in takers:
-        take(data)  # type: ignore[operator]
+        take(data)
 
 
 def _sync(file: Path) -> None:

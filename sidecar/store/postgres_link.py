@@ -29,6 +29,7 @@ _SESSION = (
     "SET synchronous_commit = on; SET timezone = 'UTC'"
 )
 _BEGIN_WRITE = "BEGIN"
+_BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _MARK = (
     "INSERT INTO commits (link_id, number) VALUES (%s, %s) ON CONFLICT (link_id) "
     "DO UPDATE SET number = excluded.number, stored_at = clock_timestamp()"
@@ -40,7 +41,6 @@ _LAST_MARK = (
 """Waits for a transaction that is still under way, also for one that makes the row."""
 FORGET_COMMITS = "DELETE FROM commits WHERE stored_at < clock_timestamp() - interval '1 day'"
 """Of connections of programs that were killed; one that lives makes its row again."""
-_BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 Raw = psycopg.Connection[Any]
 
@@ -76,7 +76,7 @@ def translate(sql: str) -> str:
 
 
 class _Result:
-    """The result of a statement that may still be on its way: whoever asks waits for it."""
+    """The result of a statement that may still be on its way; reading it waits."""
 
     __slots__ = ("_cursor", "_pipeline")
 

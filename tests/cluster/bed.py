@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,11 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 
 from sidecar.demo_gateway import DemoGateway
+from tests.cluster.proxies import RoundRobin
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client
 from tests.postgres import PostgresCluster
 from tests.raw_client import RawClient
@@ -28,73 +27,6 @@ LEASE_SECONDS = 8.0
 """Short, as a death is noticed at its end; longer than a loaded machine keeps a process from running."""
 HEARTBEAT_SECONDS = 1.0
 _VAULT_KEY = base64.b64encode(b"v" * 32).decode()
-
-
-class RoundRobin:
-    """Spreads TCP connections over the live pods; each connection stays with its pod."""
-
-    def __init__(self) -> None:
-        self._targets: list[tuple[str, int]] = []
-        self._turn = itertools.count()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.url = ""
-
-    async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    def add(self, url: str) -> None:
-        """Send connections to this pod, too."""
-        address = urlsplit(url)
-        self._targets.append((address.hostname or "", address.port or 0))
-
-    def remove(self, url: str) -> None:
-        """Send no more connections there."""
-        address = urlsplit(url)
-        with contextlib.suppress(ValueError):
-            self._targets.remove((address.hostname or "", address.port or 0))
-
-    async def close(self) -> None:
-        """Cut everything."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            for _ in range(len(self._targets)):  # a Service skips what does not answer
-                host, port = self._targets[next(self._turn) % len(self._targets)]
-                with contextlib.suppress(OSError):
-                    there = await asyncio.open_connection(host, port)
-                    await self._copy((reader, writer), there)
-                    break
-        writer.close()
-
-    @staticmethod
-    async def _copy(
-        here: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        there: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
-        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                while data := await reader.read(1 << 16):
-                    writer.write(data)
-                    await writer.drain()
-            with contextlib.suppress(OSError):
-                writer.close()
-
-        try:
-            await asyncio.gather(pump(here[0], there[1]), pump(there[0], here[1]))
-        finally:
-            there[1].close()
 
 
 @dataclass

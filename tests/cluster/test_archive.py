@@ -95,7 +95,7 @@ async def test_files_travel_through_a_bucket(postgres: PostgresCluster) -> None:
 
 
 async def test_a_cut_turn_loses_its_own_files_only_and_says_so(bed: Bed) -> None:
-    """The owner is killed in a turn: the client's stream says what is lost, and the model is told."""
+    """The owner is killed in a turn: the client's stream says what is lost, and so does the prompt."""
     owner, other = await ready_pair(bed)
     async with http_client(owner.url) as at_owner, http_client(other.url) as at_other:
         session = await bed.new_session(owner)

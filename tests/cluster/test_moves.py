@@ -23,7 +23,7 @@ import psycopg
 import pytest
 
 from tests.cluster.bed import Bed, Pod, cluster_of
-from tests.cluster.cutting_proxy import CuttingProxy
+from tests.cluster.proxies import CuttingProxy
 from tests.event_rules import check_events
 from tests.harness import RUNTIME_KEY, http_client, text_of, types_of, user_message
 from tests.postgres import PostgresCluster

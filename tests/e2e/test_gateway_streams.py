@@ -22,6 +22,7 @@ from tests.fakes.gateway_scripted import (
     messages_text,
     named_sse,
     sse,
+    whole_message,
 )
 from tests.harness import http_client, text_of
 from tests.raw_client import plain
@@ -43,6 +44,12 @@ BEGUN = message_events(TEXT, stop=None)[:3]
 def inside(type_: str, message: str) -> dict[str, Any]:
     """An error inside a stream, which both formats have in this form."""
     return {"type": "error", "error": {"type": type_, "message": message}}
+
+
+def so_far(text: str, finish: str | None = None) -> dict[str, Any]:
+    """Return a chunk that has all that was written so far, where a delta belongs."""
+    message = {"role": "assistant", "content": text}
+    return {**chunk(), "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
 
 
 BROKEN = {
@@ -209,6 +216,39 @@ async def test_a_turn_makes_no_more_model_requests_than_allowed(guarded_world: W
                 ]
             ),
             id="unknown event",
+        ),
+        pytest.param(
+            CHAT_MODEL,
+            Answer([sse(so_far("hel"), so_far("hello"), so_far("hello", "stop"), "[DONE]")]),
+            id="all so far in each",
+        ),
+        pytest.param(
+            CHAT_MODEL,
+            Answer([sse(chunk({"content": "hello"}), so_far("hello", "stop"), "[DONE]")]),
+            id="all again at the end",
+        ),
+        pytest.param(
+            CLAUDE_MODEL,
+            Answer(
+                [named_sse({**whole_message("hel"), "stop_reason": None}, whole_message("hello"))]
+            ),
+            id="messages with all so far",
+        ),
+        pytest.param(
+            CHAT_MODEL,
+            Answer(
+                [
+                    sse(
+                        {**chunk({"content": "hello"}), "created": "1700000000"},
+                        {
+                            **chunk(finish="stop"),
+                            "usage": {name: str(count) for name, count in USAGE.items()},
+                        },
+                        "[DONE]",
+                    )
+                ]
+            ),
+            id="numbers as texts",
         ),
         pytest.param(CHAT_MODEL, chat_text("hello", content_type="text/plain"), id="text/plain"),
         pytest.param(

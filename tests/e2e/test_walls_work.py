@@ -149,7 +149,7 @@ async def test_search(sessions: Sessions) -> None:
 async def test_long_output_can_be_read_again(sessions: Sessions) -> None:
     """Where opencode saves what it cut off is a file that the session can read."""
     session = await sessions.session()
-    # opencode 1.18.33 stops reading at the exit, walls or not: what is still in the pipe then is lost.
+    # opencode 1.18.33 stops reading at the exit; the launcher exits when all was read.
     said = await sessions.bash(session, "seq 100000; sleep 3")
     saved = said.split("saved to: ")[1].split()[0]
     assert "100000" in await sessions.bash(session, f"tail -n1 {saved}")

@@ -12,8 +12,10 @@ import aiohttp
 import pytest
 
 from sidecar.config import GatewaySettings
+from sidecar.gateway.error_status import is_final
 from sidecar.gateway.relay import Relay
-from sidecar.model_requests import ModelRequestEnded, as_it_was, is_final, without_retry_words
+from sidecar.model_requests import ModelRequestEnded
+from sidecar.wire.opencode_retries import as_it_was, without_retry_words
 from tests.fakes.gateway_scripted import (
     CHAT_MODEL,
     SSE,
@@ -339,7 +341,7 @@ async def test_an_error_status_of_the_gateway_is_what_its_body_says(
     status: int,
     expected: int,
 ) -> None:
-    """What is final is told in words for which opencode does not try again; pauses become headers."""
+    """A final error has no words for which opencode tries again; pauses become headers."""
     gateway.reply = lambda _r: json_answer({"error": error}, status)
     async with connect() as client:
         response, shown = await client.error(path)

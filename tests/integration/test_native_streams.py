@@ -1,4 +1,4 @@
-"""opencode's own event streams: read from opencode once, whoever and how many read them here."""
+"""opencode's own event streams: read from opencode once, for any number of readers here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 60
 
 @pytest.fixture
 async def sidecar(tmp_path: Path) -> AsyncIterator[RunningSidecar]:
-    """A sidecar over a child that sends what it is told to."""
+    """A sidecar over a child whose events the test chooses."""
     gateway = DemoGateway(key=GATEWAY_KEY)
     await gateway.start()
     settings = small_settings(tmp_path, gateway.url)

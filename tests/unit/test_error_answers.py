@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.gateway.error_answers import error_answer
-from sidecar.model_requests import as_it_was, is_final, without_retry_words
+from sidecar.gateway.error_status import is_final
+from sidecar.wire.opencode_retries import as_it_was, without_retry_words
 
 WORDS = (
     *("429", "500", "502", "503", "504", "524", "max_tokens: 50000 > 150042", "rate limit"),

@@ -43,7 +43,7 @@ def test_a_traceback_shows_no_secret(form: str, capsys: pytest.CaptureFixture[st
 
 
 def test_secrets_in_urls_and_in_use_are_masked(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever put them into an entry: also in lists, and in base64."""
+    """Wherever they stand in an entry: also in lists, and in base64."""
     logs.configure(LogSettings(format="json"), secrets=[SECRET])
     IN_USE.add(USED)
     basic = base64.b64encode(f"anybody:{USED}".encode()).decode()

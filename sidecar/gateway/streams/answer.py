@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from sidecar.gateway.error_status import is_too_long, status_of
+from sidecar.gateway.error_status import is_final, is_too_long, status_of
 from sidecar.gateway.streams.chat import ChatRepair
 from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire, error_in, interruption
 from sidecar.gateway.streams.formats import describe_mismatch, format_of, is_preamble
@@ -24,7 +24,7 @@ from sidecar.gateway.streams.frames import (
 from sidecar.gateway.streams.messages import MessagesRepair
 from sidecar.gateway.streams.responses import ResponsesRepair
 from sidecar.gateway.streams.text_runs import TextRun, text_run
-from sidecar.model_requests import is_final, without_retry_words
+from sidecar.wire.opencode_retries import without_retry_words
 
 _KEPT_BEGINNING_BYTES = 512
 _SHOWN_BYTES = 200

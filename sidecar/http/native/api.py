@@ -148,9 +148,8 @@ class NativeApi:
         prepared = self._prepared(client, method, path, directories, body)
         async with prepared as (client, body):
             upstream = await client.forward(
-                hdrs.METH_GET
-                if method == hdrs.METH_HEAD
-                else method,  # opencode answers HEAD with 500
+                # opencode answers HEAD with 500.
+                hdrs.METH_GET if method == hdrs.METH_HEAD else method,
                 path,
                 query=request.rel_url.raw_query_string,
                 headers=_picked(request.headers, REQUEST_HEADERS)
@@ -208,14 +207,14 @@ class NativeApi:
             session = await self._managed.check_write(
                 client, method, path, directories=directories, body=document
             )
+            if session is not None:
+                directory = Path(str(session.get("directory", directory)))
             if rules.is_prompt(method, path) or path == "/session":
                 named = document or {}
-                await asyncio.to_thread(check_files, named, self._root)
+                await asyncio.to_thread(check_files, named, self._root, directory)
                 model_ids, is_edited = await self._models.qualify(named, session)
                 if is_edited:
                     body = await aside(len(body or b""), lambda: write_json(named).encode())
-            if session is not None:
-                directory = Path(str(session.get("directory", directory)))
         await _make(directory)
         model_id = model_ids.pop() if model_ids else None
         for other in model_ids:  # those of sub-agents: known from here on
@@ -241,9 +240,7 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 async def _make(directory: Path) -> None:
     try:
-        # Nearly always it is there, and a thread costs more than the question.
-        if not directory.is_dir():  # noqa: ASYNC240
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidRequestError(
             f"directory: cannot be made: {error.strerror}", field="directory"

@@ -7,7 +7,7 @@ model, and who asked, the relay's token and opencode's password.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,9 +18,15 @@ _IGNORED_IN_URLS = re.compile(r"[\x00-\x20]")
 _MENTION = re.compile(r"@([^\s`,]+)")
 
 
-def check_files(document: Mapping[str, Any], root: Path) -> None:
-    """Raise PermissionDeniedError for a file that is not below `root`. Looks at files."""
-    for field, path in _named(document):
+def check_files(document: Mapping[str, Any], root: Path, directory: Path) -> None:
+    """Raise PermissionDeniedError for a file that is not below `root`. Looks at files.
+
+    `directory` is the session's.
+    """
+    # opencode looks for what a command mentions in the repository, which may begin above the directory, and
+    # from the root of the file system where there is none.
+    places = [Path("/"), directory, *(p for p in directory.parents if p.is_relative_to(root))]
+    for field, path in _named(document, places):
         try:
             is_inside = path is not None and path.resolve().is_relative_to(root)
         except (OSError, ValueError, RuntimeError):
@@ -31,7 +37,9 @@ def check_files(document: Mapping[str, Any], root: Path) -> None:
             )
 
 
-def _named(document: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
+def _named(
+    document: Mapping[str, Any], places: Sequence[Path]
+) -> Iterator[tuple[str, Path | None]]:
     """Yield the field and the path of each file, None for a path that is written in an odd way."""
     parts = document.get("parts")
     for index, part in enumerate(parts if isinstance(parts, list) else ()):
@@ -40,10 +48,11 @@ def _named(document: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
             yield f"parts.{index}.url", _path_of(url)
     arguments = document.get("arguments")  # of a command, which attaches what `@` stands before
     for name in _MENTION.findall(arguments) if isinstance(arguments, str) else ():
-        # opencode looks from the root of the file system where there is no repository.
-        mentioned = Path("/", name)
-        if name.startswith("~") or _exists(mentioned):
-            yield "arguments", None if name.startswith("~") else mentioned
+        if name.startswith("~"):
+            yield "arguments", None
+        for place in places:
+            if _exists(place / name):
+                yield "arguments", place / name
 
 
 def _path_of(url: str) -> Path | None:

@@ -62,9 +62,8 @@ class ModelRegistry:
         """Write the model and all others that wait; when that fails, each of those tries for itself."""
         added, self._asked = self._asked | {model_id}, set()
         await self._write(self._in_use | added)
-        self._in_use |= (
-            added - self._config_file.refused.keys()
-        )  # not before: what failed stays out
+        # Not before the write: what failed stays out.
+        self._in_use |= added - self._config_file.refused.keys()
 
     async def update(self) -> None:
         """Write the config for the models in use as the catalogue has them now."""

@@ -139,9 +139,8 @@ class EventLog:
         def write(connection: Connection) -> None:
             if before is not None:
                 before(connection)
-            if (
-                events or columns or condition
-            ):  # first: the row is locked, the owner's epoch is checked
+            # First: it locks the row, and checks the owner's epoch.
+            if events or columns or condition:
                 changed = connection.execute(update, (*row.values(), session_id, *parameters))
                 if changed.rowcount != 1 and condition:
                     raise OwnershipLostError(f"session {session_id} is another pod's")

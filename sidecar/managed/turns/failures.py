@@ -14,8 +14,9 @@ from typing import Any, Literal
 from sidecar.errors import SidecarError
 from sidecar.managed.events.event import Draft
 from sidecar.masking import masked_urls
-from sidecar.model_requests import RequestFailure, as_it_was
+from sidecar.model_requests import RequestFailure
 from sidecar.wire.objects.events import FailureType
+from sidecar.wire.opencode_retries import as_it_was
 
 _MODEL_NOT_FOUND = re.compile(r"Model not found: (?P<ref>\S+?)\.(?: |$)")
 _BILLING = re.compile(r"insufficient[_ ](quota|funds|credit)|credit balance|billing|budget", re.I)

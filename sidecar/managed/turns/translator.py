@@ -248,10 +248,9 @@ class TurnTranslator:
         if info["id"] not in self._summaries:
             self._summaries.add(info["id"])
             out.drafts.append(Draft("agent.thread_context_compacted"))
-        if self.failure is not None and not info.get("error"):
-            # Too long a prompt is why the history is compacted: the turn goes on with the summary.
-            is_mended = self.failure.get("name") == "ContextOverflowError"
-            self.failure = None if is_mended else self.failure
+        failed = self.failure.get("name") if self.failure is not None else None
+        if failed == "ContextOverflowError" and not info.get("error"):
+            self.failure = None  # that is why the history is compacted: the turn goes on
         is_over = (info.get("time") or {}).get("completed") is not None
         if is_over and self._span is not None and self._span.ended is not None:
             self._end_span(out)

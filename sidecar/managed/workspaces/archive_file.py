@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -108,7 +108,8 @@ def fingerprint(directory: Path, bounds: Bounds) -> str:
 def pack(directory: Path, target: Path, bounds: Bounds) -> Packed:
     """Write the directory's content to the new file `target`. Raises ArchiveError and OSError.
 
-    Owners are not kept: whoever unpacks it is the owner. Nor are set-user-id bits, nor extended attributes.
+    Owners are not kept: the user that unpacks it becomes the owner. Nor are set-user-id bits and extended
+    attributes.
     """
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         hashing = _Hashing(file)
@@ -142,8 +143,8 @@ class _Hashing(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: object, /) -> int:
-        view = memoryview(data)  # type: ignore[arg-type]  # bytes-like
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data)
         self._file.write(view)
         self.digest.update(view)
         self.size += view.nbytes

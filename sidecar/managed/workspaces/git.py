@@ -96,7 +96,8 @@ class Git:
         """
         begin = f".{target.name}.cloning-"
         work = target.with_name(begin + secrets.token_hex(4))
-        IN_USE.add(*([token] if token else []))
+        if token:
+            IN_USE.add(token)
         async with self._slots:
             try:
                 await asyncio.to_thread(_make_room, target.parent, begin)
