@@ -19,7 +19,7 @@ from sidecar.demo_gateway.models import DemoModel
 from tests.fakes.small_sidecar import small_settings
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, sidecar_for
 
-HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}"
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{1234*5678}}"
 SESSION = "sesn_01M8G5C8EWZ65WQ5TDRATSJ0VZ"
 PAGES = ("", "/models", "/sessions", f"/sessions/{SESSION}", "/try", "/nothing", "/nothing/at/all")
 CALLS = (f"/api/v1/sessions/{SESSION}/events", f"/api/v1/sessions/{SESSION}/events/stream")
@@ -301,7 +301,7 @@ async def test_hostile_names_are_text(browser: Browser) -> None:
         assert "&lt;script&gt;alert(1)" in page
         assert page.count("<script") == 1
         assert "<img" not in page
-        assert "49" not in re.sub(r"[0-9a-f]{12,}", "", page)
+        assert str(1234 * 5678) not in page
 
 
 async def test_a_refused_message_is_kept_in_the_form(browser: Browser) -> None:
