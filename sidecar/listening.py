@@ -1,16 +1,19 @@
-"""Where a listener listens, and how its URL is written. No knowledge of what it serves."""
+"""What listeners share: where they listen, how a URL is written, what happens when a caller hangs up."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.typedefs import Handler
 
 ANY_IPV6 = "::"
 _ANY = {"0.0.0.0": "127.0.0.1", ANY_IPV6: "127.0.0.1"}  # noqa: S104  # compared, not bound
 """Addresses to bind, not to call -> what reaches them from this machine."""
 _BACKLOG = 128
+_CALLER_GONE = 499
+"""As nginx has it. It is not sent: the connection is closed."""
 
 
 async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
@@ -32,6 +35,19 @@ async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
     except BaseException:
         listener.close()
         raise
+
+
+@web.middleware
+async def expect_hang_ups(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """End a streamed answer quietly when its caller has closed the connection.
+
+    Writing to it raises ClientConnectionResetError until the handler is cancelled, a moment later. aiohttp
+    would log that as an unexpected error, with a traceback.
+    """
+    try:
+        return await handler(request)
+    except ClientConnectionResetError:
+        return web.Response(status=_CALLER_GONE)
 
 
 def callable_host(host: str) -> str:

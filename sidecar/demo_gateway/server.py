@@ -21,6 +21,7 @@ from sidecar.demo_gateway.conversation import Conversation, read
 from sidecar.demo_gateway.models import DEFAULT_MODELS, DemoModel
 from sidecar.demo_gateway.openai_wire import OpenAIWire
 from sidecar.demo_gateway.reply import Fault, Reply, Text, compose
+from sidecar.listening import expect_hang_ups
 from sidecar.wire.problems import problems_of
 
 _MAX_RECORDED = 2_000
@@ -84,7 +85,8 @@ class DemoGateway:
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
         app = web.Application(
-            client_max_size=_BODY_LIMIT_BYTES, middlewares=[self._record, self._check_key]
+            client_max_size=_BODY_LIMIT_BYTES,
+            middlewares=[expect_hang_ups, self._record, self._check_key],
         )
         app.add_routes(
             [

@@ -25,7 +25,7 @@ from sidecar.gateway.model_ids import with_gateway_id
 from sidecar.gateway.relay_events import Listener, Listeners
 from sidecar.gateway.request_guard import RequestGuard
 from sidecar.ids import new_id
-from sidecar.listening import listen
+from sidecar.listening import expect_hang_ups, listen
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, RequestFailure
 from sidecar.proxies import Proxies
 from sidecar.tracing import PassingTracer, Span, Tracer
@@ -103,7 +103,7 @@ class Relay:
     async def start(self) -> None:
         """Listen. Raises OSError when a fixed port is taken."""
         self._forwarder.open()
-        app = web.Application()
+        app = web.Application(middlewares=[expect_hang_ups])
         app.router.add_route("*", "/v1/{path:.*}", self._handle)
         # handler_cancellation: when the child hangs up (an aborted turn), the gateway must hear of it.
         self._runner = web.AppRunner(

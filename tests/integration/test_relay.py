@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from sidecar.config import GatewaySettings
 from sidecar.demo_gateway import DemoGateway
@@ -393,3 +396,47 @@ async def test_bodies_that_are_not_json_pass(
     ) as response:
         assert response.status == 400
     assert gateway.requests[-1].body == "{nope"
+
+
+async def test_a_child_that_dies_while_more_is_sent_is_no_error(
+    make_relay: MakeRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chunk for a child whose connection was reset at the same moment is dropped; nothing is reported as an
+    unexpected error, and the request ends as cancelled."""
+    writers: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        writer.write(head.encode() + frame)
+        writers.put_nowait(writer)
+
+    frame = b'data: {"choices": [{"index": 0, "delta": {"content": "words"}}]}\n\n'
+    loop = asyncio.get_running_loop()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, patience():
+        relay = await make_relay(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        listener = Listener()
+        relay.listen(listener)
+        body = json.dumps(chat("hi")).encode()
+        request = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: relay\r\nx-api-key: {relay.token}\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        ).encode()
+        with socket.socket() as child:
+            child.setblocking(False)
+            await loop.sock_connect(child, ("127.0.0.1", URL(relay.url).port))
+            await loop.sock_sendall(child, request + body)
+            writer = await writers.get()
+            received = b""
+            while b"words" not in received:
+                received += await loop.sock_recv(child, 65536)
+            # Both reach the relay in one turn of the loop, the chunk first.
+            writer.write(frame)
+            child.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            child.close()
+        ended = await listener.ended()
+        writer.close()
+    assert ended.failure is not None
+    assert ended.failure.kind == "cancelled"
+    await relay.close()
+    assert not caplog.records
