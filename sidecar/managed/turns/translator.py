@@ -1,14 +1,15 @@
 """opencode's events of one turn become the API's events. Pure: no clock, no store, no sockets.
 
 What has to be right here, each point a bug of servers before us:
-- text and reasoning are kept apart, and nothing of either is lost (`sidecar.managed.turns.text_parts`);
+- text and reasoning are kept apart, and nothing of either is lost (`text_parts`);
 - one `agent.tool_use` per call, when its input is known; its result always comes after the end of the
-  model request that made the call, and every call gets exactly one result;
+  model request that made the call, and every call gets exactly one result (`open_calls`);
+- model requests do not overlap, and each has one start and one end (`request_spans`);
 - the end of a step is not the end of the turn.
 
 Model requests are known exactly from the relay (`request_started`, `request_ended`). Its report of an
 end overtakes the child's last events of that request, so the end is held back until something that
-must come after it: a tool result, the end of a step, the child's word that it tries again or gives up, a
+must come after it: a tool result, the end of a step, the child's report that it tries again or gives up, a
 pause, the end of the turn.
 For the same reason a start is held back while the child has not reported the end of the step before; a
 loaded child lags by whole requests.
@@ -16,49 +17,20 @@ loaded child lags by whole requests.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sidecar.managed.events.event import Draft
-from sidecar.managed.turns.event_builders import (
-    Output,
-    request_end_draft,
-    step_usage,
-    tool_result_draft,
-    tool_use_draft,
-)
+from sidecar.managed.turns.event_builders import Output
+from sidecar.managed.turns.open_calls import OpenCalls
+from sidecar.managed.turns.request_spans import RequestSpans
 from sidecar.managed.turns.text_parts import TextParts
-from sidecar.managed.turns.tool_calls import (
-    INTERRUPTED_TEXT,
-    CallState,
-    LoggedCall,
-    OpenCall,
-    result_of,
-)
-from sidecar.managed.turns.tool_plan import ToolCall, ToolPlan
+from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, LoggedCall, OpenCall, result_of
+from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
 from sidecar.wire.opencode_events import ChildEvent
 
-_NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
 _TOOL_ENDED = frozenset({"completed", "error"})
-
-
-@dataclass(slots=True)
-class _Span:
-    event_id: str
-    request_id: str | None
-    ended: tuple[bool | None, Usage | None] | None = None
-    calls: int = 0
-    """How many calls its answer has, at the least, as the relay counted them."""
-    is_given_up: bool = False
-    """The child has said that it tries again."""
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it ended with an error."""
-        return self.ended is not None and self.ended[0] is True
 
 
 class TurnTranslator:
@@ -77,9 +49,7 @@ class TurnTranslator:
         granted: Sequence[LoggedCall] = (),
         is_split: bool = False,
     ) -> None:
-        self._plan = plan
         self._message_id = message_id
-        self._new_id = new_id
         self.is_armed = False
         self.failure: Mapping[str, Any] | None = None
         """opencode's error object, when the turn failed."""
@@ -91,27 +61,13 @@ class TurnTranslator:
         self.has_thought = False
         """Whether it had any reasoning."""
         self._has_ended_step = self._has_spoken = False
-        self.open_calls: dict[str, OpenCall] = {}
-        """Calls without a result, by opencode's call id."""
-        self._granted = list(granted)
+        self._calls = OpenCalls(plan=plan, new_id=new_id, granted=granted)
+        self._requests = RequestSpans(new_id)
         self._texts = TextParts(is_split=is_split, new_id=new_id)
         self._assistants: set[str] = set()
         self._summaries: set[str] = set()
         self._finished_parts: set[str] = set()
-        self._closed_calls: set[str] = set()
-        self._asked: dict[str, str] = {}
-        self._span: _Span | None = None
-        self._waiting: deque[_Span] = deque()
-        """Requests whose news overtook the child's: they start when the child is that far."""
         self._is_step_open = False
-        self._has_relay_news = False
-        self._held_tools: list[OpenCall] = []
-        self.has_asked_model = False
-        """Whether a model request has begun."""
-        self.calls_seen = 0
-        """How many calls the model has made so far."""
-        self._calls_before = 0
-        """How many of them before the current request."""
 
     @property
     def has_answer(self) -> bool:
@@ -126,38 +82,50 @@ class TurnTranslator:
     @property
     def has_begun(self) -> bool:
         """Whether anything was done for the prompt, so that it must not be sent again."""
-        return self.has_answer or self._has_relay_news
+        return self.has_answer or self._requests.is_reported
+
+    @property
+    def has_asked_model(self) -> bool:
+        """Whether a model request has begun."""
+        return self._requests.has_started
 
     @property
     def is_request_over(self) -> bool:
         """Whether the model has said all it will say before tools answer."""
-        span = self._span
-        return span is None or span.request_id is None or span.ended is not None
+        return self._requests.is_answered
+
+    @property
+    def open_calls(self) -> Mapping[str, OpenCall]:
+        """Calls without a result, by opencode's call id."""
+        return self._calls.by_id
+
+    @property
+    def calls_seen(self) -> int:
+        """How many calls the model has made so far."""
+        return self._calls.seen
 
     @property
     def is_missing_calls(self) -> bool:
         """Whether the current request made calls of which the child has not reported yet."""
-        return self._span is not None and self.calls_seen - self._calls_before < self._span.calls
+        return self._requests.is_missing_calls
 
     @property
     def has_held_calls(self) -> bool:
         """Whether calls that need the client were not shown yet, see `pause`."""
-        return any(tool.needs_client for tool in self._held_tools)
+        return self._calls.has_held
 
     def take_stray_requests(self) -> list[str]:
         """Return, once, the permission requests that belong to no call."""
-        stray = self._asked.pop("", None)
-        return [] if stray is None else [stray]
+        return self._calls.take_stray_requests()
 
-    # -- the relay's news -------------------------------------------------------------------------
+    # -- the relay's reports ----------------------------------------------------------------------
 
     def request_started(self, request_id: str) -> Output:
         """A model request of this session was forwarded to the gateway."""
         out = Output()
-        self._has_relay_news = True
-        self._waiting.append(_Span(self._new_id(), request_id))
+        self._requests.note_start(request_id)
         if not self._is_step_open:
-            self._start_waiting(out)
+            self._requests.start_next(out)
         return out
 
     def request_ended(
@@ -165,29 +133,24 @@ class TurnTranslator:
     ) -> Output:
         """It ended. Nothing is emitted yet, see the module's docstring."""
         out = Output()
-        for span in (self._span, *self._waiting):
-            if span is not None and span.request_id == request_id:
-                span.ended, span.calls = (is_error, usage), calls
-        if self._span is not None and self._span.is_given_up:
+        self._requests.note_end(request_id, is_error=is_error, usage=usage, calls=calls)
+        if self._requests.is_given_up:
             self._close_failed(out)
         return out
 
     def attempt_failed(self) -> Output:
         """The child says that the request failed and that it tries again."""
         out = Output()
-        if self._span is not None:
-            self._span.is_given_up = True
-            if self._span.request_id is None:
-                self._span.ended = (True, Usage())
-            self._close_failed(out)
+        self._requests.note_given_up()
+        self._close_failed(out)
         return out
 
     def _close_failed(self, out: Output) -> None:
         """End the request if it failed. What it left half-said is void: its parts never end."""
-        if self._span is not None and self._span.has_failed:
+        if self._requests.has_failed:
             self._is_step_open = False
-            self._end_span(out)
-            self._start_waiting(out)
+            self._end_request(out)
+            self._requests.start_next(out)
 
     def model_request(self, event: ModelRequestStarted | ModelRequestEnded) -> Output:
         """Translate what the relay reports, see `request_started` and `request_ended`."""
@@ -252,9 +215,9 @@ class TurnTranslator:
         if failed == "ContextOverflowError" and not info.get("error"):
             self.failure = None  # that is why the history is compacted: the turn goes on
         is_over = (info.get("time") or {}).get("completed") is not None
-        if is_over and self._span is not None and self._span.ended is not None:
-            self._end_span(out)
-            self._start_waiting(out)
+        if is_over and self._requests.has_ended:
+            self._end_request(out)
+            self._requests.start_next(out)
 
     def _part(self, out: Output, part: Mapping[str, Any]) -> None:
         if part["messageID"] not in self._assistants or part["id"] in self._finished_parts:
@@ -265,7 +228,7 @@ class TurnTranslator:
             self.has_text |= kind == "text" and has_words
             self.has_thought |= kind == "reasoning" and has_words
             self._texts.update(out, part)
-            self._release_tools(out)
+            self._show_calls(out)
         elif kind == "tool":
             self._tool(out, part)
         elif kind == "step-start":
@@ -275,83 +238,46 @@ class TurnTranslator:
         elif kind == "step-finish":
             self._step_finish(out, part)
 
-    def _release_tools(self, out: Output, *, is_request_over: bool = False) -> None:
-        """Emit the calls that waited for the text before them: it may end after they began to run.
-
-        A call that the client has to answer waits for the end of the request: the client could answer
-        before it, and results come after their request.
-        """
-        if self._texts.has_open:
-            return
-        held = [t for t in self._held_tools if t.needs_client and not is_request_over]
-        out.drafts += [tool_use_draft(tool) for tool in self._held_tools if tool not in held]
-        self._held_tools = held
+    def _show_calls(self, out: Output, *, is_request_over: bool = False) -> None:
+        """Emit the calls that waited for the text before them: it may end after they began to run."""
+        if not self._texts.has_open:
+            self._calls.show(out, is_request_over=is_request_over)
 
     # -- tools --------------------------------------------------------------------------------------
 
     def _tool(self, out: Output, part: Mapping[str, Any]) -> None:
         state, call_id = part["state"], part["callID"]
-        if state["status"] == "pending" or call_id in self._closed_calls:
+        if state["status"] == "pending" or self._calls.is_closed(call_id):
             return
-        tool = self.open_calls.get(call_id)
-        if tool is None:
-            call = self._plan.describe(part["tool"], state.get("input") or {})
-            repeated = self._take_granted(call)
-            event_id = repeated.event_id if repeated is not None else self._new_id()
-            tool = OpenCall(event_id, call_id, call, self._asked.pop(call_id, None))
-            self.open_calls[call_id] = tool
-            self.calls_seen += 1
-            if repeated is not None:
-                tool.state = CallState.GRANTED
-            else:
-                self._held_tools.append(tool)
-                self._release_tools(out)
+        call = self.open_calls.get(call_id)
+        if call is None:
+            call = self._calls.add(call_id, part["tool"], state.get("input") or {})
+            self._requests.note_call()
+            self._show_calls(out)
         if state["status"] in _TOOL_ENDED:
             self._finished_parts.add(part["id"])
-            self._close_tool(out, tool, *result_of(tool, state))
-
-    def _take_granted(self, call: ToolCall) -> LoggedCall | None:
-        """Return the call, confirmed before a restart, that the model now repeats."""
-        for granted in self._granted:
-            is_same = (granted.kind, granted.name, granted.server, granted.input) == (
-                call.kind,
-                call.name,
-                call.server,
-                call.input,
-            )
-            if is_same:
-                self._granted.remove(granted)
-                return granted
-        return None
+            self._close_call(out, call, *result_of(call, state))
 
     def _permission(self, properties: Mapping[str, Any]) -> None:
         call_id = (properties.get("tool") or {}).get("callID", "")
-        tool = self.open_calls.get(call_id)
-        if tool is not None:
-            tool.permission_id = properties["id"]
-        else:
-            self._asked[call_id] = properties["id"]
+        self._calls.note_permission(call_id, properties["id"])
 
-    def _close_tool(
-        self, out: Output, tool: OpenCall, content: Sequence[Mapping[str, Any]], is_error: bool
+    def _close_call(
+        self, out: Output, call: OpenCall, content: Sequence[Mapping[str, Any]], is_error: bool
     ) -> None:
-        self._end_span(out)
-        self.open_calls.pop(tool.call_id, None)
-        self._closed_calls.add(tool.call_id)
-        if tool.call.kind == "custom" and tool.state is CallState.ANSWERED:
-            return  # the client's own event is the result
-        out.drafts.append(tool_result_draft(tool.event_id, tool.call.kind, content, is_error))
+        self._end_request(out)
+        self._calls.close(out, call, content, is_error)
+
+    # -- steps: a model request each, as opencode reports it ----------------------------------------
 
     def _step_start(self, out: Output) -> None:
-        if self._is_step_open and self._waiting:
+        if self._is_step_open and self._requests.has_waiting:
             # The step before was given up without an end: the child tries again.
-            self._end_span(out)
-        self._start_waiting(out)
+            self._end_request(out)
+        self._requests.start_next(out)
         self._is_step_open = True
-        if self._span is None:
-            # The relay does not report it; or it is out of step with the child, and has counted the tokens.
-            counted = (False, Usage()) if self._has_relay_news else None
-            self._start_span(out, _Span(self._new_id(), None, counted))
+        if not self._requests.is_open:
+            self._requests.start_unreported(out)
 
     def _step_finish(self, out: Output, part: Mapping[str, Any]) -> None:
         self._finished_parts.add(part["id"])
@@ -360,11 +286,10 @@ class TurnTranslator:
             self.is_refused = True
         self._is_step_open = False
         self._has_ended_step, self._has_spoken = True, self._has_spoken or self.has_text
-        if self._span is not None:
-            is_error, usage = self._span.ended or (False, None)
-            self._span.ended = (is_error, usage or step_usage(part))
-            self._end_span(out)
-        self._start_waiting(out)
+        if self._requests.is_open:
+            self._requests.note_step_end(part)
+            self._end_request(out)
+        self._requests.start_next(out)
 
     def _error(self, error: Mapping[str, Any]) -> None:
         if error.get("name") == "ContentFilterError":
@@ -378,45 +303,25 @@ class TurnTranslator:
     def pause(self) -> Output:
         """All calls of a model request are known: end it, and show those that need the client."""
         out = Output()
-        self._end_span(out)
+        self._end_request(out)
         return out
 
     def settle(self, text: str = INTERRUPTED_TEXT) -> Output:
         """The turn is over: every open call gets an error result, every request its end."""
         out = Output()
-        self._end_span(out, cut=True)
-        for tool in list(self.open_calls.values()):
-            self._close_tool(out, tool, [{"type": "text", "text": text}], is_error=True)
-        while self._waiting:
-            self._start_waiting(out)
-            self._end_span(out, cut=True)
-        for granted in self._granted:
-            content = [{"type": "text", "text": _NOT_REPEATED}]
-            draft = tool_result_draft(granted.event_id, granted.kind, content, is_error=True)
-            out.drafts.append(draft)
+        self._end_request(out, is_cut=True)
+        for call in list(self.open_calls.values()):
+            self._close_call(out, call, [{"type": "text", "text": text}], is_error=True)
+        while self._requests.has_waiting:
+            self._requests.start_next(out)
+            self._end_request(out, is_cut=True)
+        self._calls.close_granted(out)
         return out
 
-    def _start_waiting(self, out: Output) -> None:
-        """Start the next request, if none is open."""
-        if self._waiting and self._span is None:
-            self._start_span(out, self._waiting.popleft())
-
-    def _start_span(self, out: Output, span: _Span) -> None:
-        self._span = span
-        self._calls_before = self.calls_seen
-        self.has_asked_model = True
-        out.drafts.append(Draft("span.model_request_start", {}, span.event_id))
-
-    def _end_span(self, out: Output, *, cut: bool = False) -> None:
+    def _end_request(self, out: Output, *, is_cut: bool = False) -> None:
         self._texts.void_open()
-        self._release_tools(out, is_request_over=True)
-        span, self._span = self._span, None
-        if span is None:
-            return
-        is_error, usage = span.ended or ((None if cut else False), None)
-        used = usage or Usage()
-        out.used.append(used)
-        out.drafts.append(request_end_draft(span.event_id, is_error=is_error, usage=used))
+        self._show_calls(out, is_request_over=True)
+        self._requests.end(out, is_cut=is_cut)
 
 
 def is_of_abort(event: ChildEvent) -> bool:
