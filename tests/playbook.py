@@ -221,17 +221,26 @@ def step_finish(part_id: str = "prt_finish", **fields: Any) -> ChildEvent:
     return part("step-finish", part_id, reason="stop", tokens={"input": 1}, **fields)
 
 
-def call(name: str, call_id: str, state: str = "running", **fields: Any) -> ChildEvent:
+def call(
+    name: str,
+    call_id: str,
+    state: str = "running",
+    *,
+    message: str = "msg_1",
+    part_id: str | None = None,
+    **fields: Any,
+) -> ChildEvent:
     """Return a tool part: `read` is allowed, `bash` asks, `custom_lookup` is the client's."""
     whole = {"status": state, "input": {"command": call_id}, **fields}
-    return part("tool", f"prt_{call_id}", tool=name, callID=call_id, state=whole)
+    place = part_id or f"prt_{call_id}"
+    return part("tool", place, message=message, tool=name, callID=call_id, state=whole)
 
 
-def asked(call_id: str) -> ChildEvent:
+def asked(call_id: str, *, message: str = "msg_1") -> ChildEvent:
     """Return the permission request of a call."""
     return child(
         "permission.asked",
         id=f"per_{call_id}",
         permission="bash",
-        tool={"messageID": "msg_1", "callID": call_id},
+        tool={"messageID": message, "callID": call_id},
     )

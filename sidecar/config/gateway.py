@@ -39,6 +39,9 @@ class GatewaySettings(SettingsGroup):
     """Bound for a model call's response headers, seconds. Reasoning models think before they answer."""
     idle_timeout_seconds: Seconds = 300.0
     """Bound for silence inside a streamed model answer, seconds."""
+    stalled_seconds: Seconds = 900.0
+    """How long a streamed answer may bring nothing but signs of life (comments, pings, empty pieces),
+    seconds; then it is a broken answer, which opencode asks for again, at most 5 times."""
     first_event_seconds: Annotated[float, Field(ge=0, le=280)] = 120.0
     """How long an answer's headers may wait for its first event, seconds from the request on: an error that
     comes before it is answered with its HTTP status. opencode waits 300 s for headers. 0: do not wait."""

@@ -42,6 +42,10 @@ ERROR_CHARS = 2000
 """Of the gateway's message of an error, as the child gets it."""
 
 
+class StalledError(Exception):
+    """A stream lives, and brings nothing of the answer."""
+
+
 class EventAnswer:
     """One answer to a streaming request, whose body is or should be events.
 
@@ -63,6 +67,9 @@ class EventAnswer:
         self._stream = AnswerStream(call.wire, is_repaired=settings.repair_streams)
         self._beginning = Beginning()
         self._is_labelled = upstream.content_type == EVENT_STREAM
+        self._pieces = 0
+        self._news_at = time.monotonic()
+        """When something of the answer came last."""
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Return the answer, complete; unprepared where an error takes the place of all of it."""
@@ -102,6 +109,10 @@ class EventAnswer:
         call = self._call
         try:
             await self._pass_frames(answer)
+        except StalledError:
+            seconds = self._settings.stalled_seconds
+            message = f"the gateway sent nothing of the answer for {seconds:g} s, only signs of life"
+            call.failure = RequestFailure("timeout", message)
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"
             call.failure = RequestFailure("timeout", message)
@@ -121,8 +132,8 @@ class EventAnswer:
 
     async def _pass_frames(self, answer: HeldAnswer) -> None:
         """Pass on what comes until the answer or the body is over."""
-        content, seconds = self._upstream.content, self._settings.idle_timeout_seconds
-        read = partial(answer.read, content.readany)
+        seconds = self._settings.idle_timeout_seconds
+        read = partial(self._read, answer)
         self._beginning = await read_beginning(read, self._call.wire, silence_seconds=seconds)
         if self._beginning.events is not None:  # only the repairs make the usual events of it
             self._stream = AnswerStream(self._call.wire, is_repaired=True)
@@ -143,6 +154,15 @@ class EventAnswer:
                 chunk = await (or_silence(reading) if stream.has_terminal_mark else reading)
         if rest := stream.end():
             await answer.write(rest, has_begun=stream.has_begun)
+
+    async def _read(self, answer: HeldAnswer) -> bytes:
+        """Return the next bytes, none at the end. Raises StalledError."""
+        now = time.monotonic()
+        if self._stream.pieces != self._pieces:
+            self._pieces, self._news_at = self._stream.pieces, now
+        elif now - self._news_at > self._settings.stalled_seconds:
+            raise StalledError
+        return await answer.read(self._upstream.content.readany)
 
     def _incomplete(self) -> RequestFailure | None:
         """Return the failure of a stream that ended cleanly and too early, or that is no answer.

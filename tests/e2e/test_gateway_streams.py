@@ -269,6 +269,14 @@ async def test_a_turn_makes_no_more_model_requests_than_allowed(guarded_world: W
         ),
         pytest.param(CLAUDE_MODEL, messages_text("hello", stays_open=True), id="open after stop"),
         pytest.param(
+            CLAUDE_MODEL,
+            Answer(
+                [chunk_.replace(b"\n", b"\r") for chunk_ in messages_text("hello").chunks],
+                stays_open=True,
+            ),
+            id="CR alone, open after stop",
+        ),
+        pytest.param(
             CHAT_MODEL, chat_text("hello", done=False, is_dropped=True), id="reset at end"
         ),
     ],
@@ -377,6 +385,31 @@ async def test_odd_tool_calls_are_all_run(world: World, model: str, stream: byte
     assert sorted(results) == ["one\n", "two\n"]
     assert text_of(events) == "done"
     assert asked == 2
+
+
+@pytest.mark.parametrize("model", [CHAT_MODEL, CLAUDE_MODEL])
+async def test_a_call_id_may_come_again_in_each_answer(world: World, model: str) -> None:
+    """Parsers that number the calls of an answer: every call and every result is in the session."""
+
+    def reply(request: Request) -> Answer:
+        words = [word for word in ("one", "two") if f"echo {word}" not in json.dumps(request.body)]
+        if not words:
+            return chat_text("done") if model == CHAT_MODEL else messages_text("done")
+        if model == CHAT_MODEL:
+            fragment = call(0, "call_0", "bash", bash(words[0]))
+            end = chunk(finish="tool_calls")
+            return Answer([sse(chunk({"tool_calls": [fragment]}), end, "[DONE]")])
+        use = {"id": "call_0", "name": "bash", "input": json.loads(bash(words[0]))}
+        events = message_events({"type": "tool_use", **use}, stop="tool_use")
+        return Answer([named_sse(*events, STOP)])
+
+    events, asked = await world.turn(model, reply)
+    results = [event["content"][0]["text"] for event in plain(events, "agent.tool_result")]
+    assert results == ["one\n", "two\n"]
+    uses = [event["id"] for event in plain(events, "agent.tool_use")]
+    assert [e["tool_use_id"] for e in plain(events, "agent.tool_result")] == uses
+    assert text_of(events) == "done"
+    assert asked == 3
 
 
 @pytest.mark.parametrize(

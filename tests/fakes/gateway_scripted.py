@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Answer:
     resets it in the middle of the body. `content_type` None sends none.
     """
 
-    chunks: Sequence[bytes] = ()
+    chunks: Iterable[bytes] = ()
     status: int = 200
     content_type: str | None = SSE
     headers: Sequence[tuple[str, str]] = ()
@@ -134,7 +134,7 @@ async def _send(writer: asyncio.StreamWriter, answer: Answer) -> None:
         await writer.drain()
 
 
-async def _send_chunks(writer: asyncio.StreamWriter, chunks: Sequence[bytes]) -> None:
+async def _send_chunks(writer: asyncio.StreamWriter, chunks: Iterable[bytes]) -> None:
     for chunk_ in chunks:
         writer.write(b"%x\r\n%s\r\n" % (len(chunk_), chunk_))
         await writer.drain()

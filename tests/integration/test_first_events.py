@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -274,6 +275,29 @@ async def test_long_heads_are_not_held(gateway: ScriptedGateway, connect: Connec
         assert not gate.is_set()
         gate.set()
         assert (await response.read()).startswith(pings * 100)
+
+
+SIGNS = [b": ping\n\n", b"\n", b"data:\n\n", sse({"type": "ping"}), sse(chunk({"role": "assistant"}))]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sign", SIGNS, ids=["comment", "blank", "no data", "ping", "empty piece"])
+@pytest.mark.parametrize("has_text", [False, True], ids=["never begins", "goes on"])
+async def test_signs_of_life_alone_are_bounded(
+    gateway: ScriptedGateway, connect: Connect, path: str, sign: bytes, has_text: bool
+) -> None:
+    """A gateway that keeps a dead answer alive, before its first event or behind some text: broken."""
+    if path != "chat/completions" and b"choices" in sign:
+        sign = HEADS[path][-1]  # a piece of their own formats
+    begun = [*HEADS[path], TEXTS[path]] if has_text else []
+    gateway.reply = lambda _r: Answer(itertools.chain(begun, itertools.repeat(sign)))
+    async with connect(stalled_seconds=0.3) as client, patience():
+        async with client.post(path) as response:
+            body = await response.read()
+        ended = await client.ended.get()
+    assert b"only signs of life" in body
+    assert ended.failure is not None
+    assert ended.failure.kind == "timeout"
 
 
 async def test_a_child_that_leaves_before_the_first_event_frees_the_gateway(

@@ -91,6 +91,10 @@ ODD: list[tuple[Wire, bytes]] = [
 ]
 
 
+BOM = b"\xef\xbb\xbf"
+ODD.append(("chat", BOM + sse(chunk({"role": "model", "content": "x"}), chunk(finish="stop"))))
+
+
 def passed(wire: Wire, stream: bytes, cuts: list[int], *, is_repaired: bool = True) -> bytes:
     answer = AnswerStream(wire, is_repaired=is_repaired)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -253,6 +257,22 @@ def test_what_an_answer_lacks(
     assert answer.missing == missing
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize(
+    ("wire", "stream"),
+    [
+        ("chat", sse(chunk(finish="stop"), "[DONE]")),
+        ("messages", named_sse(*message_events(), {"type": "message_stop"})),
+        ("responses", named_sse({"type": "response.completed", "response": {}})),
+    ],
+)
+def test_an_answer_is_over_at_its_last_byte(wire: Wire, stream: bytes, end: bytes) -> None:
+    """With any line ends: a gateway that keeps the connection open sends nothing more."""
+    answer = AnswerStream(wire, is_repaired=True)
+    answer.feed(stream.replace(b"\n", end))
+    assert answer.facts.is_over
+
+
 @pytest.mark.parametrize(
     ("beginning", "expected"),
     [
@@ -347,7 +367,11 @@ def test_a_cut_event_is_a_broken_answer(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["error", "network_error", "abort", "MALFORMED_FUNCTION_CALL", "server-error"]
+    "reason",
+    [
+        *("error", "network_error", "abort", "MALFORMED_FUNCTION_CALL", "server-error"),
+        *("TOO_MANY_TOOL_CALLS", "malformed_model_output", "time_limit", "USER_CANCEL"),
+    ],
 )
 @pytest.mark.parametrize("is_repaired", [True, False])
 def test_an_answer_that_was_broken_off_is_no_answer(reason: str, is_repaired: bool) -> None:
@@ -370,6 +394,9 @@ def test_an_answer_that_was_broken_off_is_no_answer(reason: str, is_repaired: bo
         ("chat", "content-filter", "content_filter"),
         ("chat", "FINISH_REASON_MAX_TOKENS", "length"),
         ("chat", "model_context_window_exceeded", "length"),
+        ("chat", "ERROR_LIMIT", "length"),
+        ("chat", "IMAGE_PROHIBITED_CONTENT", "content_filter"),
+        ("messages", "ERROR_TOXIC", "refusal"),
         ("messages", "guardrail_intervened", "refusal"),
         ("messages", "MAX_TOKENS", "max_tokens"),
     ],

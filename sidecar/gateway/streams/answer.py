@@ -57,8 +57,8 @@ class AnswerStream:
         self.repaired_frames = 0
         self.beginning = b""
         """Of what was received, for the message about a body that is no event stream."""
-        self.has_begun = False
-        """Whether anything of the answer itself was received: a stream may live long before that."""
+        self.pieces = 0
+        """How often something of the answer itself was received, about: a stream may live long without."""
         self.fault: Fault | None = None
         """Why the answer is broken although the stream goes on; nothing more is passed on then."""
         self._run: TextRun | None = None
@@ -68,6 +68,11 @@ class AnswerStream:
         self._frames = FrameSplitter()
         self._is_repaired = is_repaired
         self._repair = _repair_of(wire) if is_repaired else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of the answer itself was received."""
+        return self.pieces > 0
 
     @property
     def has_terminal_mark(self) -> bool:
@@ -99,7 +104,9 @@ class AnswerStream:
         self._frames.add(chunk)
         while not self._has_ended:
             if self._run is not None:
-                passed.append(self._frames.take_run(self._run))
+                run = self._frames.take_run(self._run)
+                self.pieces += bool(run)
+                passed.append(run)
             if (raw := self._frames.next()) is None:
                 break
             passed.append(self._pass(raw))
@@ -160,12 +167,12 @@ class AnswerStream:
         elif frame.value is not None:
             self._see_object(frame.value)
         else:
-            self.has_begun |= frame.kind == "deep"
+            self.pieces += frame.kind == "deep"
 
     def _see_object(self, value: dict[str, Any]) -> None:
         self.facts.see(value)
-        if not self.has_begun and self.facts.error is None:
-            self.has_begun = not is_preamble(self._wire, value)
+        if self.facts.error is None:
+            self.pieces += not is_preamble(self._wire, value)
 
     def _repaired(self, frame: Frame) -> bytes | None:
         """Return what to send in place of a frame, None to send it as it came."""

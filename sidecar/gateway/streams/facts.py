@@ -44,13 +44,14 @@ _LIMIT_REASONS = frozenset({"length", "max_tokens", "max_output_tokens"})
 LIMITS = frozenset(
     {
         *("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
-        "model_context_window_exceeded",
+        *("model_context_window_exceeded", "limit", "max_output", "error_limit"),
     }
 )
 FILTERS = frozenset(
     {
         *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "recitation"),
         *("blocklist", "prohibited_content", "spii", "guardrail_intervened", "image_safety"),
+        *("image_prohibited_content", "image_recitation", "error_toxic", "content_policy_violation"),
     }
 )
 """Reasons of all vendors' formats, which some gateways leave as they are, as `plain_reason` spells them."""
@@ -59,9 +60,12 @@ _INTERRUPTIONS = frozenset(
         *("error", "abort", "aborted", "cancelled", "canceled", "failed", "timeout"),
         *("network_error", "server_error", "insufficient_system_resource"),
         *("malformed_function_call", "malformed_response", "unexpected_tool_call"),
+        *("too_many_tool_calls", "missing_thought_signature", "malformed_model_output"),
+        *("malformed_tool_use", "time_limit", "user_cancel"),
     }
 )
-"""Reasons of OpenRouter, vLLM, SGLang, DeepSeek, GLM and Gemini that say: this is not the whole answer."""
+"""Reasons of OpenRouter, vLLM, SGLang, DeepSeek, GLM, Gemini, Bedrock, Cohere and watsonx that say: this is
+not the whole answer."""
 _NO_REASONS = frozenset({"", "null", "none", "undefined", "unspecified"})
 """Of DashScope, Python and JavaScript programs, and Gemini, while the answer goes on."""
 

@@ -18,8 +18,11 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 """A frame is held until it is complete. The largest known, the last event of the Responses API, repeats
 the whole answer."""
 
-_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r(?!\n|\Z))")
+_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z))(?:\r\n|\n|\r)")
+"""A blank line is known at its CR: a gateway that keeps the connection open sends no more. An LF that still
+comes begins the next frame, where it is another blank line."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"
 _BEGINNING = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 _LONGEST_FIELD = len(b"\xef\xbb\xbfevent:")
 DONE = b"[DONE]"
@@ -116,7 +119,8 @@ class Frame:
 def read_frame(raw: bytes) -> Frame:
     """Read one frame."""
     event, data = "", []
-    for line in raw.split(b"\n") if b"\r" not in raw else _LINE_END.split(raw):
+    lines = raw.removeprefix(_BOM)
+    for line in lines.split(b"\n") if b"\r" not in lines else _LINE_END.split(lines):
         if line.startswith(b"data:"):
             data.append(line[5:])
         elif line.startswith(b"event:"):

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.managed.turns.event_builders import Output, tool_result_draft, tool_use_draft
-from sidecar.managed.turns.tool_calls import CallState, LoggedCall, OpenCall
+from sidecar.managed.turns.tool_calls import CallKey, CallState, LoggedCall, OpenCall
 from sidecar.managed.turns.tool_plan import ToolCall, ToolPlan
 
+NO_CALL: CallKey = ("", "")
+"""In place of a call's key: what belongs to no call."""
 _NOT_REPEATED = "not run: the runtime restarted, and the model did not repeat the call"
 
 
@@ -24,12 +26,12 @@ class OpenCalls:
         self._plan = plan
         self._new_id = new_id
         self._granted = list(granted)
-        self.by_id: dict[str, OpenCall] = {}
-        """Calls without a result, by opencode's call id."""
+        self.by_key: dict[CallKey, OpenCall] = {}
+        """Calls without a result."""
         self.seen = 0
         """How many calls the model has made so far."""
-        self._closed: set[str] = set()
-        self._asked: dict[str, str] = {}
+        self._closed_parts: set[str] = set()
+        self._asked: dict[CallKey, str] = {}
         self._held: list[OpenCall] = []
 
     @property
@@ -37,17 +39,17 @@ class OpenCalls:
         """Whether calls that need the client were not shown yet, see `show`."""
         return any(call.needs_client for call in self._held)
 
-    def is_closed(self, call_id: str) -> bool:
-        """Whether the call has its result."""
-        return call_id in self._closed
+    def is_closed(self, part_id: str) -> bool:
+        """Whether the call that opencode's part shows has its result."""
+        return part_id in self._closed_parts
 
-    def add(self, call_id: str, tool: str, input_: Mapping[str, Any]) -> OpenCall:
+    def add(self, key: CallKey, part_id: str, tool: str, input_: Mapping[str, Any]) -> OpenCall:
         """Take a new call of opencode's tool; return it, unshown unless it was granted before a restart."""
         described = self._plan.describe(tool, input_)
         repeated = self._take_granted(described)
         event_id = repeated.event_id if repeated is not None else self._new_id()
-        call = OpenCall(event_id, call_id, described, self._asked.pop(call_id, None))
-        self.by_id[call_id] = call
+        call = OpenCall(event_id, key, part_id, described, self._asked.pop(key, None))
+        self.by_key[key] = call
         self.seen += 1
         if repeated is not None:
             call.state = CallState.GRANTED
@@ -55,17 +57,17 @@ class OpenCalls:
             self._held.append(call)
         return call
 
-    def note_permission(self, call_id: str, permission_id: str) -> None:
-        """opencode asks whether the call may run. An empty id stands for a request without a call."""
-        call = self.by_id.get(call_id)
+    def note_permission(self, key: CallKey, permission_id: str) -> None:
+        """opencode asks whether the call may run; with `NO_CALL` it asks about none."""
+        call = self.by_key.get(key)
         if call is not None:
             call.permission_id = permission_id
         else:
-            self._asked[call_id] = permission_id
+            self._asked[key] = permission_id
 
     def take_stray_requests(self) -> list[str]:
         """Return, once, the permission requests that belong to no call."""
-        stray = self._asked.pop("", None)
+        stray = self._asked.pop(NO_CALL, None)
         return [] if stray is None else [stray]
 
     def show(self, out: Output, *, is_request_over: bool) -> None:
@@ -82,8 +84,8 @@ class OpenCalls:
         self, out: Output, call: OpenCall, content: Sequence[Mapping[str, Any]], is_error: bool
     ) -> None:
         """Emit the call's result. Where the client has sent it, its own event is the result."""
-        self.by_id.pop(call.call_id, None)
-        self._closed.add(call.call_id)
+        self.by_key.pop(call.key, None)
+        self._closed_parts.add(call.part_id)
         if call.state is not CallState.ANSWERED:
             draft = tool_result_draft(call.event_id, call.call.kind, content, is_error)
             out.drafts.append(draft)

@@ -38,12 +38,18 @@ class CallState(Enum):
     ANSWERED = "the client has sent the result of a custom tool"
 
 
+CallKey = tuple[str, str]
+"""opencode's ids of a message and of a call in it. Some gateways begin with the same id in each answer."""
+
+
 @dataclass(slots=True)
 class OpenCall:
     """A call that has no result yet. `permission_id` is set when opencode asks whether it may run."""
 
     event_id: str
-    call_id: str
+    key: CallKey
+    part_id: str
+    """opencode's id of the part that shows the call."""
     call: ToolCall
     permission_id: str | None = None
     state: CallState = CallState.UNDECIDED

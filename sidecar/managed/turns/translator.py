@@ -22,10 +22,10 @@ from typing import Any
 
 from sidecar.managed.events.event import Draft
 from sidecar.managed.turns.event_builders import Output
-from sidecar.managed.turns.open_calls import OpenCalls
+from sidecar.managed.turns.open_calls import NO_CALL, OpenCalls
 from sidecar.managed.turns.request_spans import RequestSpans
 from sidecar.managed.turns.text_parts import TextParts
-from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, LoggedCall, OpenCall, result_of
+from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, CallKey, LoggedCall, OpenCall, result_of
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
 from sidecar.wire.opencode_events import ChildEvent
@@ -95,9 +95,9 @@ class TurnTranslator:
         return self._requests.is_answered
 
     @property
-    def open_calls(self) -> Mapping[str, OpenCall]:
+    def open_calls(self) -> Mapping[CallKey, OpenCall]:
         """Calls without a result, by opencode's call id."""
-        return self._calls.by_id
+        return self._calls.by_key
 
     @property
     def calls_seen(self) -> int:
@@ -246,12 +246,12 @@ class TurnTranslator:
     # -- tools --------------------------------------------------------------------------------------
 
     def _tool(self, out: Output, part: Mapping[str, Any]) -> None:
-        state, call_id = part["state"], part["callID"]
-        if state["status"] == "pending" or self._calls.is_closed(call_id):
+        state, key = part["state"], (part["messageID"], part["callID"])
+        if state["status"] == "pending" or self._calls.is_closed(part["id"]):
             return
-        call = self.open_calls.get(call_id)
+        call = self.open_calls.get(key)
         if call is None:
-            call = self._calls.add(call_id, part["tool"], state.get("input") or {})
+            call = self._calls.add(key, part["id"], part["tool"], state.get("input") or {})
             self._requests.note_call()
             self._show_calls(out)
         if state["status"] in _TOOL_ENDED:
@@ -259,8 +259,10 @@ class TurnTranslator:
             self._close_call(out, call, *result_of(call, state))
 
     def _permission(self, properties: Mapping[str, Any]) -> None:
-        call_id = (properties.get("tool") or {}).get("callID", "")
-        self._calls.note_permission(call_id, properties["id"])
+        asking = properties.get("tool") or {}
+        call_id = asking.get("callID")
+        key = (asking.get("messageID", ""), call_id) if call_id else NO_CALL
+        self._calls.note_permission(key, properties["id"])
 
     def _close_call(
         self, out: Output, call: OpenCall, content: Sequence[Mapping[str, Any]], is_error: bool

@@ -29,7 +29,7 @@ from sidecar.managed.turns.timing import Limits
 from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.model_requests import ModelRequestEnded
 from sidecar.wire.opencode_events import ChildGap
-from tests.playbook import Playbook, after, asked, call, fails, idle, says, step_finish
+from tests.playbook import Playbook, after, asked, assistant, call, fails, idle, says, step_finish
 from tests.turn_scripts import ended
 
 REQUEST_ENDED = ended("req_1", is_error=False)
@@ -175,6 +175,20 @@ def test_a_call_that_was_allowed_before_a_restart_is_not_asked_about_again() -> 
     play = play >> call("bash", "call_1", "completed", output="x")
     assert play << says("span.model_request_end", "agent.tool_result")
     assert play.said[-1].drafts[1].fields["tool_use_id"] == "sevt_old"
+
+
+def test_a_call_may_have_the_id_of_an_earlier_one() -> None:
+    """Some gateways number the calls of each answer: the next one is shown and asked about for itself."""
+    play, (first,) = waiting("bash")
+    play = play >> ClientAnswer(first, "allow") << ReplyPermission("per_call_0", "once")
+    play = play >> call("bash", "call_0", "completed", output="x") << says("agent.tool_result")
+    again = call("bash", "call_0", part_id="prt_again", message="msg_2")
+    play = play >> [assistant("msg_2"), again, asked("call_0", message="msg_2")] >> after(0.15)
+    play = play << says("agent.tool_use")
+    (second,) = play.waiting
+    assert second != first
+    play = play << Wait((second,)) >> ClientAnswer(second, "allow")
+    assert play << ReplyPermission("per_call_0", "once")
 
 
 def test_a_permission_that_belongs_to_no_call_is_rejected() -> None:
