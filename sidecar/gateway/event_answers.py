@@ -111,7 +111,9 @@ class EventAnswer:
             await self._pass_frames(answer)
         except StalledError:
             seconds = self._settings.stalled_seconds
-            message = f"the gateway sent nothing of the answer for {seconds:g} s, only signs of life"
+            message = (
+                f"the gateway sent nothing of the answer for {seconds:g} s, only signs of life"
+            )
             call.failure = RequestFailure("timeout", message)
         except TimeoutError:
             message = f"the gateway was silent for {self._settings.idle_timeout_seconds:g} s"

@@ -277,7 +277,13 @@ async def test_long_heads_are_not_held(gateway: ScriptedGateway, connect: Connec
         assert (await response.read()).startswith(pings * 100)
 
 
-SIGNS = [b": ping\n\n", b"\n", b"data:\n\n", sse({"type": "ping"}), sse(chunk({"role": "assistant"}))]
+SIGNS = [
+    b": ping\n\n",
+    b"\n",
+    b"data:\n\n",
+    sse({"type": "ping"}),
+    sse(chunk({"role": "assistant"})),
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

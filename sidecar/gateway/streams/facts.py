@@ -51,7 +51,12 @@ FILTERS = frozenset(
     {
         *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "recitation"),
         *("blocklist", "prohibited_content", "spii", "guardrail_intervened", "image_safety"),
-        *("image_prohibited_content", "image_recitation", "error_toxic", "content_policy_violation"),
+        *(
+            "image_prohibited_content",
+            "image_recitation",
+            "error_toxic",
+            "content_policy_violation",
+        ),
     }
 )
 """Reasons of all vendors' formats, which some gateways leave as they are, as `plain_reason` spells them."""

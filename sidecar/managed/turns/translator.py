@@ -25,7 +25,13 @@ from sidecar.managed.turns.event_builders import Output
 from sidecar.managed.turns.open_calls import NO_CALL, OpenCalls
 from sidecar.managed.turns.request_spans import RequestSpans
 from sidecar.managed.turns.text_parts import TextParts
-from sidecar.managed.turns.tool_calls import INTERRUPTED_TEXT, CallKey, LoggedCall, OpenCall, result_of
+from sidecar.managed.turns.tool_calls import (
+    INTERRUPTED_TEXT,
+    CallKey,
+    LoggedCall,
+    OpenCall,
+    result_of,
+)
 from sidecar.managed.turns.tool_plan import ToolPlan
 from sidecar.model_requests import ModelRequestEnded, ModelRequestStarted, Usage
 from sidecar.wire.opencode_events import ChildEvent
@@ -96,7 +102,7 @@ class TurnTranslator:
 
     @property
     def open_calls(self) -> Mapping[CallKey, OpenCall]:
-        """Calls without a result, by opencode's call id."""
+        """Calls without a result."""
         return self._calls.by_key
 
     @property
