@@ -197,7 +197,7 @@ class EventsApi:
                 # Some intermediaries pass headers on only with the first byte of the body.
                 await response.write(b": stream open\n\n")
                 async for _, frames in batches:
-                    await write_frames(response, frames)
+                    await write_frames(response, frames, is_ascii=True)
                 await response.write_eof()
         except ClientConnectionResetError:
             _log.debug("stream closed by its reader", session=wanted.session_id)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from aiohttp import ClientConnectionResetError, hdrs, web
 
 from sidecar.http.middleware import REQUEST_ID
+from sidecar.wire.json_text import escaped
 
 PIECE_BYTES = 64 * 1024
 """The writer waits for the client when so much is not sent yet."""
@@ -52,8 +53,14 @@ async def answer_in_pieces(
     return response
 
 
-def pieces_of(frames: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Yield the frames in writes of about 64 KiB; long ones are not copied, their readers share them."""
+def pieces_of(
+    frames: Sequence[bytes | memoryview], *, is_ascii: bool = False
+) -> Iterator[bytes | memoryview]:
+    """Yield the frames in writes of about 64 KiB; long ones are not copied, their readers share them.
+
+    With `is_ascii` each piece of a long one is escaped as it is written: LAP decodes each part of a stream as
+    it comes from the network, and a character that is cut in two there ends it. Short ones are ASCII.
+    """
     short: list[bytes | memoryview] = []
     size = 0
     for frame in frames:
@@ -61,9 +68,8 @@ def pieces_of(frames: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryvi
             if short:
                 yield b"".join(short)
                 short, size = [], 0
-            view = memoryview(frame)
-            for start in range(0, len(frame), PIECE_BYTES):
-                yield view[start : start + PIECE_BYTES]
+            for piece in _cut(memoryview(frame)):
+                yield _escaped(piece) if is_ascii else piece
             continue
         short.append(frame)
         size += len(frame)
@@ -74,9 +80,30 @@ def pieces_of(frames: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryvi
         yield b"".join(short)
 
 
-async def write_frames(response: web.StreamResponse, frames: Sequence[bytes | memoryview]) -> None:
+def _cut(text: memoryview) -> Iterator[memoryview]:
+    """Yield UTF-8 in pieces of about 64 KiB, never in the middle of a character."""
+    start = 0
+    while start < len(text):
+        end = min(start + PIECE_BYTES, len(text))
+        while end < len(text) and text[end] & 0xC0 == 0x80:  # not the first byte of its character
+            end += 1
+        yield text[start:end]
+        start = end
+
+
+def _escaped(piece: memoryview) -> bytes | memoryview:
+    text = str(piece, "utf-8")
+    return piece if text.isascii() else escaped(text)
+
+
+async def write_frames(
+    response: web.StreamResponse,
+    frames: Sequence[bytes | memoryview],
+    *,
+    is_ascii: bool = False,
+) -> None:
     """Write them in pieces, see `pieces_of`, and let others run in between."""
-    for piece in pieces_of(frames):
+    for piece in pieces_of(frames, is_ascii=is_ascii):
         await response.write(piece)
         if len(piece) >= PIECE_BYTES:
             await asyncio.sleep(0)  # a client that reads fast never lets us wait

@@ -79,6 +79,12 @@ class Connection(Protocol):
         one writer and needs nothing.
         """
 
+    def text(self, value: str | memoryview) -> Any:
+        """Return the parameter for `CAST(? AS TEXT)`; a memoryview holds UTF-8.
+
+        SQLite gets its bytes as they are: as a string they would be in memory once more.
+        """
+
     def note_erasure(self) -> None:
         """Say that the job deletes a secret: SQLite's file and its log shall not hold it any more.
 

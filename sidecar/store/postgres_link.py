@@ -142,6 +142,10 @@ class PostgresConnection:
         mode = "SHARE" if is_shared else "UPDATE"
         self.execute(f"SELECT 1 FROM {table} WHERE id = ? FOR {mode}", (id_,))  # noqa: S608  # our names
 
+    def text(self, value: str | memoryview) -> str:
+        """See `interface.Connection`. PostgreSQL shows bytes that are cast to text as hexadecimal digits."""
+        return value if isinstance(value, str) else str(value, "utf-8")
+
     def note_erasure(self) -> None:
         """Nothing to do: what PostgreSQL keeps of deleted rows, and where, is its operator's matter."""
 

@@ -66,6 +66,10 @@ class SqliteConnection(sqlite3.Connection):
     def lock_row(self, table: str, id_: str, *, is_shared: bool = False) -> None:
         """Nothing to do: the file has one writer."""
 
+    def text(self, value: str | memoryview) -> str | memoryview:
+        """See `interface.Connection`."""
+        return value
+
     has_erasure = False
     """Whether a secret that was deleted may still be in the write-ahead log."""
 

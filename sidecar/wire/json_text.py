@@ -10,10 +10,12 @@ It also works on a decoded copy of the text, and lets no other thread run meanwh
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from pydantic_core import from_json
@@ -109,6 +111,20 @@ def storable_text(text: str) -> str:
     if "\0" not in text and is_encodable(text):  # nearly always, and ten times faster
         return text
     return _UNSTORABLE.sub(_REPLACEMENT, text)
+
+
+def escaped(text: str) -> bytes:
+    """Return JSON text in ASCII: with escapes for all other characters, which only strings can hold."""
+    return text.encode("ascii", _ESCAPES)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return encode_basestring_ascii(error.object[error.start : error.end])[1:-1], error.end
+
+
+_ESCAPES = "json-escapes"
+codecs.register_error(_ESCAPES, _escape)
 
 
 def is_encodable(text: str) -> bool:

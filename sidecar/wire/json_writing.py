@@ -7,7 +7,9 @@ a thread (`sidecar.aiokit.aside`).
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
@@ -20,6 +22,9 @@ _CHUNK_CHARS = 128 * 1024
 _SMALL_CHARS = 128 * 1024
 _write_ascii = json.JSONEncoder(separators=(",", ":")).encode
 _write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_MOST_HELD = 1.5
+_BEYOND_LATIN = re.compile("[^\x00-\xff]")
+_BEYOND_BMP = re.compile("[^\x00-\uffff]")
 _OTHER_SIZE = 8
 """What a number, a bracket or a name counts for, about."""
 
@@ -43,6 +48,57 @@ def write_json(value: Any, *, is_ascii: bool = True) -> str:
             return text
     quote = encode_basestring_ascii if is_ascii else encode_basestring
     return "".join(_pieces(value, quote, _PIECE_CHARS))
+
+
+def json_bytes(value: Any, *, before: bytes = b"", after: bytes = b"") -> bytes:
+    """Return what `write_json` returns between `before` and `after`; it is in memory once meanwhile.
+
+    It is ASCII, or UTF-8 where that is `is_shorter_in_utf8`.
+    """
+    quote = encode_basestring if is_shorter_in_utf8(value) else encode_basestring_ascii
+    written = io.BytesIO()  # grows in place, and what it returns is not a copy
+    written.write(before)
+    for piece in _pieces(value, quote, _PIECE_CHARS):
+        written.write(piece.encode())
+    written.write(after)
+    return written.getvalue()
+
+
+def is_shorter_in_utf8(value: Any) -> bool:
+    """Return whether the value's JSON takes less memory in UTF-8 than in ASCII, as bytes and as a string.
+
+    An escape has six characters, twelve beyond U+FFFF. But Python gives each character of a string as many
+    bytes as the widest one needs: one emoji makes a text in ASCII four times as large, its escape does not.
+    """
+    held = encoded = characters = 0
+    for text in _texts(value):
+        width = 1
+        for start in range(0, len(text), _PIECE_CHARS):
+            piece = text[start : start + _PIECE_CHARS]
+            encoded += len(piece.encode("utf-8", "replace"))
+            if not piece.isascii():
+                width = max(width, _width(piece))
+        held += width * len(text)
+        characters += len(text)
+    return encoded > characters and held <= _MOST_HELD * encoded
+
+
+def _width(text: str) -> int:
+    """Return how many bytes Python needs for each character of a text that is not ASCII."""
+    if _BEYOND_BMP.search(text):
+        return 4
+    return 2 if _BEYOND_LATIN.search(text) else 1
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def json_chunks(value: Any) -> Iterator[bytes]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.managed.events.event import Draft, Preview, to_json
+from sidecar.http.streaming import pieces_of
+from sidecar.managed.events.event import Draft, Preview, sse_frame, to_json
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store, StoreError
@@ -253,6 +254,26 @@ async def test_readers_of_a_large_event_share_one_copy(log: EventLog) -> None:
         reading = [reader.batches(SILENCE_SECONDS) for reader in readers]
         batches = [await anext(batches) for batches in reading]
         assert len({id(frame) for batch in batches for frame in batch}) == 1
+
+
+@pytest.mark.parametrize("letter", ["é", "漢", "😀"])
+async def test_a_long_text_is_stored_as_short_as_it_is(
+    log: EventLog, database: Store, letter: str
+) -> None:
+    """As text in UTF-8, from the bytes of the frame: an escape has six characters, an emoji two of them."""
+    text = letter * 1_100_000
+    (event,) = await log.append(SESSION, Head(0, 0), [Draft("user.message", {"text": text})])
+    body = await database.read(lambda c: c.execute("SELECT body FROM events").fetchone()[0])
+    assert isinstance(body, str)
+    assert json.loads(body)["text"] == text
+    assert len(body.encode()) < len(text.encode()) + 1000
+    assert event.size == len(body.encode())
+    with log.subscribe(SESSION, after=0) as reader:
+        (frame,) = await frames(reader, 1)
+    assert data_of(frame) == event.body == json.loads(event.text)
+    assert b"".join(pieces_of([frame], is_ascii=True)) == sse_frame(
+        "user.message", to_json(event.body)
+    )
 
 
 async def test_what_is_kept_for_readers_is_bounded_by_its_size(log: EventLog) -> None:

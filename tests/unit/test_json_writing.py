@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.wire import json_writing
-from sidecar.wire.json_text import mended
-from sidecar.wire.json_writing import json_chunks, json_size, write_json
+from sidecar.wire.json_text import escaped, mended
+from sidecar.wire.json_writing import (
+    is_shorter_in_utf8,
+    json_bytes,
+    json_chunks,
+    json_size,
+    write_json,
+)
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -27,7 +33,11 @@ def test_pieces_are_what_the_encoder_writes(
         for name in ("_SMALL_CHARS", "_PIECE_CHARS", "_CHUNK_CHARS"):
             patch.setattr(json_writing, name, piece)
         assert write_json(value, is_ascii=is_ascii) == wanted
-        assert b"".join(json_chunks(value)) == write_json(value, is_ascii=False).encode()
+        in_utf8 = write_json(value, is_ascii=False).encode()
+        assert b"".join(json_chunks(value)) == in_utf8
+        assert json.loads(escaped(in_utf8.decode())) == mended(value)
+        written = json_bytes(value, before=b"[", after=b"]")
+        assert json.loads(written) == [mended(value)]
     assert write_json(value, is_ascii=is_ascii) == wanted
 
 
@@ -62,3 +72,22 @@ def test_the_size_counts_texts_and_values() -> None:
     assert json_size("x" * 1000) == 1000
     value = {"content": [{"type": "text", "text": "x" * 5000}] * 3}
     assert json_size(value) == pytest.approx(len(json.dumps(value)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shorter"),
+    [
+        ("x" * 100, False),
+        ("é" * 100, True),
+        ("words, and é now and then" * 10, True),
+        ("漢字" * 100, True),
+        ("漢字" * 100 + "😀", True),
+        ("😀" * 100, True),
+        ("x" * 100 + "😀", False),
+        ("x" * 100 + "漢", False),
+    ],
+)
+def test_long_texts_are_written_in_what_takes_less_memory(text: str, *, is_shorter: bool) -> None:
+    """UTF-8 where an escape is longer, but not for a text that one wide character makes a wide string."""
+    assert is_shorter_in_utf8({"content": [text, 1, None]}) == is_shorter
+    assert json_bytes([text]).isascii() != is_shorter

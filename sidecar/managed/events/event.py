@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.wire.json_text import storable
-from sidecar.wire.json_writing import write_json
+from sidecar.wire.json_writing import json_bytes, write_json
 
 IDLE = "session.status_idle"
 _FRAME_END = b"\n\n"
 _LARGE_CHARS = 64 * 1024
 LONG_CHARS = 1024 * 1024
-"""From here on the fields of an event are not kept beside its text."""
+"""From here on the fields of an event are not kept beside its text, and that may be UTF-8 and not ASCII."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,17 @@ class Event:
     """None once there is a frame which is large: that has the text, too."""
     ends_turn: bool = False
     """As its draft says; not read back."""
-    _frame: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    _frame: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
-        """Its JSON object, ASCII only, one line."""
+        """Its JSON object, one line; ASCII unless it is long."""
         text = self._text
-        return bytes(self.encoded).decode("ascii") if text is None else text
+        return str(self.encoded, "utf-8") if text is None else text
 
     @property
     def size(self) -> int:
-        """The length of its text."""
+        """The length of its text, in bytes where it is long."""
         text = self._text
         return len(self.encoded) if text is None else len(text)
 
@@ -71,7 +71,10 @@ class Event:
 
     @property
     def frame(self) -> bytes:
-        """The event as one server-sent-events frame, encoded once for all readers."""
+        """The event as one server-sent-events frame, encoded once for all readers.
+
+        A long one may be UTF-8; what is sent is ASCII, see `http.streaming`.
+        """
         text = self._text  # read first: another thread may be here, too
         if self._frame is None:
             assert text is not None
@@ -85,6 +88,11 @@ class Event:
     def encoded(self) -> memoryview:
         """The event as JSON: a part of its frame, which is not copied."""
         return memoryview(self.frame)[len(_frame_head(self.type)) : -len(_FRAME_END)]
+
+    @property
+    def column(self) -> str | memoryview:
+        """Its JSON for `Connection.text`: not copied where it is long."""
+        return self.encoded if self._text is None else self._text
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,13 @@ class Preview:
 
 
 def sse_frame(type_: str, text: str) -> bytes:
-    """Return one frame. SDKs drop frames without `event:`; LAP needs ASCII in `data:`."""
-    return b"".join((_frame_head(type_), text.encode("ascii"), _FRAME_END))
+    """Return one frame. SDKs drop frames without `event:`."""
+    return b"".join((_frame_head(type_), text.encode(), _FRAME_END))
+
+
+def long_frame(type_: str, body: Mapping[str, Any]) -> bytes:
+    """Return the same of an object that is long; it is in memory once, in ASCII or in UTF-8."""
+    return json_bytes(body, before=_frame_head(type_), after=_FRAME_END)
 
 
 def _frame_head(type_: str) -> bytes:

@@ -23,7 +23,15 @@ from sidecar.cluster.ownership import Ownership, OwnershipLostError
 from sidecar.errors import NotFoundError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
-from sidecar.managed.events.event import LONG_CHARS, Draft, Event, Preview, from_row, to_json
+from sidecar.managed.events.event import (
+    LONG_CHARS,
+    Draft,
+    Event,
+    Preview,
+    from_row,
+    long_frame,
+    to_json,
+)
 from sidecar.managed.events.subscription import Subscription
 from sidecar.store.interface import Connection, Store
 from sidecar.wire.json_writing import json_size
@@ -147,9 +155,13 @@ class EventLog:
             if events:
                 connection.executemany(
                     "INSERT INTO events (session_id, seq, id, type, processed_us, body, ends_turn) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?)",
                     [
-                        (session_id, e.seq, e.id, e.type, e.processed_us, e.text, int(e.ends_turn))
+                        (
+                            *(session_id, e.seq, e.id, e.type, e.processed_us),
+                            connection.text(e.column),
+                            int(e.ends_turn),
+                        )
                         for e in events
                     ],
                 )
@@ -315,4 +327,9 @@ def _number(drafts: Sequence[Draft], head: Head) -> Iterator[Event]:
             "processed_at": timestamps.rfc3339(processed_us),
             **draft.fields,
         }
-        yield Event(seq, event_id, draft.type, processed_us, to_json(body), draft.ends_turn)
+        text = frame = None
+        if json_size(draft.fields) > LONG_CHARS:
+            frame = long_frame(draft.type, body)
+        else:
+            text = to_json(body)
+        yield Event(seq, event_id, draft.type, processed_us, text, draft.ends_turn, frame)

@@ -21,7 +21,7 @@ from sidecar.managed.turns.inputs import ClientAnswer, Interrupt
 from sidecar.managed.turns.state import INTERRUPT, SYSTEM, AcceptedEvent, QueuedEvent
 from sidecar.managed.turns.tool_calls import LoggedCall
 from sidecar.store.interface import Connection
-from sidecar.wire.json_writing import json_size, write_json
+from sidecar.wire.json_writing import is_shorter_in_utf8, json_size, write_json
 from sidecar.wire.sessions import (
     ClientEvent,
     DocumentBlock,
@@ -128,7 +128,7 @@ async def _make_room(
     ]
     fields = {place: _fields(events[place]) for place in places}
     texts = await aside(
-        json_size(fields), lambda: {place: write_json(value) for place, value in fields.items()}
+        json_size(fields), lambda: {place: _text(value) for place, value in fields.items()}
     )
     waiting_bytes = sum(len(event.text) for event in actor.queue) + sum(map(len, texts.values()))
     if waiting_bytes > limits.max_queued_bytes:
@@ -141,6 +141,12 @@ def _no_room(much: str) -> RateLimitedError:
         f"events: no more than {much} may wait on a session; wait for it to become idle",
         retry_after_seconds=5,
     )
+
+
+def _text(fields: dict[str, Any]) -> str:
+    """Return what is stored of an event that waits: ASCII, unless it is long and shorter in UTF-8."""
+    is_long = json_size(fields) > LONG_CHARS
+    return write_json(fields, is_ascii=not (is_long and is_shorter_in_utf8(fields)))
 
 
 def _fields(event: ClientEvent) -> dict[str, Any]:
@@ -264,7 +270,7 @@ def _apply(
         is_queued |= isinstance(event, UserMessage) and (has_turn or must_wait)
         is_queued |= isinstance(event, SystemMessage) and bool(plan.queued)
         if is_queued:
-            text = texts.get(place) or write_json(fields)
+            text = texts.get(place) or _text(fields)
             plan.queued.append(QueuedEvent(position, event_id, event.type, text))
             position += 1
             plan.is_interrupt |= event.type == INTERRUPT
