@@ -66,6 +66,7 @@ class Heartbeat:
         lease_seconds: float,
         interval_seconds: float,
         beat: Callable[[], None],
+        on_lapse: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._boot = boot
@@ -73,11 +74,14 @@ class Heartbeat:
         self._lease_seconds = lease_seconds
         self._interval_seconds = interval_seconds
         self._beat = beat
+        self._on_lapse = on_lapse
         self._is_over = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.renewals = 0
         self.failed_renewals = 0
+        self.lapses = 0
+        """Renewals that came too late: after a long pause, or when the database's clock jumped."""
 
     def start(self) -> None:
         """Begin to renew the row that `register` made."""
@@ -120,7 +124,7 @@ class Heartbeat:
 
     def _renew_once(self, link: Link) -> None:
         try:
-            link.run(self._renew)
+            has_lapsed = link.run(self._renew)
         except Exception as error:  # noqa: BLE001, RUF100  # whatever it is, the lease is not renewed
             self.failed_renewals += 1
             _log.warning("lease not renewed", error=str(error).partition("\n")[0])
@@ -128,6 +132,12 @@ class Heartbeat:
         else:
             self.renewals += 1
             self._beat()
+            if has_lapsed:
+                self.lapses += 1
+                _log.warning(
+                    "lease had run out before it was renewed: others may have our sessions"
+                )
+                self._on_lapse()
 
     def register(self, connection: Connection) -> None:
         """Insert the row. A job of the store."""
@@ -145,26 +155,39 @@ class Heartbeat:
             ),
         )
 
-    def _renew(self, connection: Connection) -> None:
+    def _renew(self, connection: Connection) -> bool:
+        """Renew the row; return whether the lease had run out meanwhile. A job of the store."""
         load = self._load
         renewed = connection.execute(
             "UPDATE boots SET expires_at = clock_timestamp() + make_interval(secs => ?), load = ?, "
-            "turns = ?, is_draining = ? WHERE boot_id = ?",
+            "turns = ?, is_draining = ? FROM (SELECT boot_id, expires_at FROM boots WHERE boot_id = ? "
+            "FOR UPDATE) AS before WHERE boots.boot_id = before.boot_id "
+            "RETURNING before.expires_at < clock_timestamp()",
             (self._lease_seconds, load.cpu, load.turns, load.is_draining, self._boot.boot_id),
-        )
-        if not renewed.rowcount:  # pruned: we were away for an hour
+        ).fetchone()
+        if renewed is None:  # pruned: we were away for an hour
             self.register(connection)
         for query in (
             "DELETE FROM boots WHERE expires_at < clock_timestamp() - make_interval(secs => ?)",
             "DELETE FROM requests WHERE stored_at < clock_timestamp() - make_interval(secs => ?)",
         ):
             connection.execute(query, (_PRUNED_AFTER_SECONDS,))
+        return renewed is None or bool(renewed[0])
 
     def _delete(self, connection: Connection) -> None:
         connection.execute(
             "UPDATE sessions SET owner_boot = NULL WHERE owner_boot = ?", (self._boot.boot_id,)
         )
         connection.execute("DELETE FROM boots WHERE boot_id = ?", (self._boot.boot_id,))
+
+
+def select_others(connection: Connection, boot_id: str) -> list[tuple[str, str]]:
+    """Return (boot id, address) of the other live boots."""
+    rows = connection.execute(
+        "SELECT boot_id, address FROM boots WHERE expires_at > clock_timestamp() AND boot_id <> ?",
+        (boot_id,),
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def select_least_loaded(connection: Connection, except_boot: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from sidecar.aiokit import Callbacks
-from sidecar.cluster.boots import select_least_loaded, take_duty
+from sidecar.cluster.boots import select_least_loaded, select_others, take_duty
 from sidecar.errors import NotFoundError, OwnerUnavailableError, SidecarError
 from sidecar.store.interface import Connection, Store, StoreError
 
@@ -265,6 +265,32 @@ class SharedOwnership(Ownership):
     def on_lost(self, callback: Callable[[str], None], /) -> None:
         """Register a callback."""
         self._lost.add(callback)
+
+    async def verify(self) -> None:
+        """Lose the sessions that other boots have claimed. Raises StoreError.
+
+        After a lapse of the lease: a commit would notice it, and an agent at work need not commit for long.
+        """
+        held = dict(self._epochs)
+
+        def select(connection: Connection) -> list[str]:
+            query = "SELECT 1 FROM sessions WHERE id = ? AND owner_epoch > ?"
+            return [
+                session_id
+                for session_id, epoch in held.items()
+                if connection.execute(query, (session_id, epoch)).fetchone() is not None
+            ]
+
+        for session_id in await self._database.read(select):
+            if self._epochs.get(session_id) == held[session_id]:
+                self.lose(session_id)
+
+    async def others(self) -> list[Owner]:
+        """Return the other live boots. Raises StoreError."""
+        found = await self._database.read(
+            lambda connection: select_others(connection, self.boot_id)
+        )
+        return [Owner(boot_id, address) for boot_id, address in found]
 
     async def release(self, session_ids: Sequence[str], /) -> None:
         """Give sessions up, so that no other pod has to wait for our lease to end."""

@@ -21,12 +21,13 @@ class ClusterSettings(SettingsGroup):
 
     key: SecretStr | None = None
     """Key that pods show each other on the internal listener. Required with `DATABASE_URL`, and the same
-    in all pods."""
-    host: Host = "0.0.0.0"  # noqa: S104  # other pods must reach it, and it asks for the key
-    """Address that the internal listener binds."""
+    in all pods. `new,old` shows the first and takes both: to change it, roll out `old,new`, `new,old` and
+    `new`."""
+    host: Annotated[Host, Field(validate_default=True)] = "*"
+    """Address that the internal listener binds: of both families, as a pod's address may be IPv6."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """TCP port of the internal listener; 0 picks a free one."""
-    address: str | None = None
+    address: Host | None = None
     """Host name or IP address under which other pods reach this one. Unset: the address of the interface
     that leads to the database; in Kubernetes that is the pod's."""
     lease_seconds: Seconds = 30.0
@@ -45,8 +46,16 @@ class ClusterSettings(SettingsGroup):
     this pod's volume, and after each turn in a bucket or directory (`SIDECAR_ARCHIVE_URL`), from which any
     pod restores them."""
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that are taken; the first is shown. Empty without `DATABASE_URL`."""
+        given = self.key.get_secret_value() if self.key is not None else ""
+        return tuple(filter(None, (key.strip() for key in given.split(","))))
+
     def check(self) -> None:
-        """Raise SettingsError for a lease that ends between two heartbeats."""
+        """Raise SettingsError for a key of nothing, and for a lease that ends between two heartbeats."""
+        if self.key is not None and not self.keys:
+            raise SettingsError("SIDECAR_CLUSTER_KEY: there is no key between the commas")
         if self.lease_seconds < _LEAST_HEARTBEATS * self.heartbeat_seconds:
             raise SettingsError(
                 f"SIDECAR_CLUSTER_LEASE_SECONDS={self.lease_seconds:g}: must be at least "

@@ -11,15 +11,18 @@ from dataclasses import replace
 
 import structlog
 
+from sidecar.aiokit import cancel_and_wait
 from sidecar.cluster.ownership import OwnedElsewhereError, Owner, SharedOwnership
 from sidecar.errors import NotFoundError, OwnerUnavailableError
 from sidecar.http.peers import Peers
-from sidecar.http.streams import Batch, LocalStreams, Wanted
+from sidecar.http.streams import JOINED, Batch, LocalStreams, Wanted
 from sidecar.managed.events.log import EventLog
 from sidecar.store.interface import StoreError
 
 _POLL_SECONDS = 0.25
 """Between two owners the store is read this often."""
+
+_JOIN_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -38,11 +41,22 @@ class FollowedStreams:
 
     @asynccontextmanager
     async def open(self, wanted: Wanted) -> AsyncIterator[AsyncIterator[Batch]]:
-        """Find the session, then follow it. Raises NotFoundError."""
+        """Find the session and join its readers, then follow it. Raises NotFoundError.
+
+        The client may send when it is answered, and its turn should find it among the readers. For an owner
+        that does not answer it waits no longer than `_JOIN_SECONDS`.
+        """
         with contextlib.suppress(OwnerUnavailableError):
             await self._peers.locate(wanted.session_id)
         async with contextlib.aclosing(self._follow(wanted)) as batches:
-            yield batches
+            joining = asyncio.create_task(
+                _first(batches), name=f"stream of {wanted.session_id} joins"
+            )
+            try:
+                await asyncio.wait([joining], timeout=_JOIN_SECONDS)
+                yield _all(joining, batches)
+            finally:
+                await cancel_and_wait(joining)
 
     async def _follow(self, wanted: Wanted) -> AsyncGenerator[Batch, None]:
         session_id, silent_since = wanted.session_id, time.monotonic()
@@ -54,6 +68,9 @@ class FollowedStreams:
                     async for batch in batches:
                         if batch is None:
                             return
+                        if batch is JOINED:
+                            yield batch
+                            continue
                         wanted = replace(wanted, after=batch[0])
                         silent_since = time.monotonic()
                         yield batch
@@ -76,6 +93,7 @@ class FollowedStreams:
 
     async def _here(self, wanted: Wanted) -> AsyncGenerator[Batch | None, None]:
         async with self._local.open(wanted) as batches:
+            yield JOINED
             async for batch in batches:
                 yield batch
         if self._ownership.owns(wanted.session_id) or self._peers.is_draining:
@@ -97,3 +115,18 @@ class FollowedStreams:
         except StoreError as error:
             _log.warning("stream cannot be read", session=session_id, error=str(error))
         return after, frames
+
+
+async def _first(batches: AsyncGenerator[Batch, None]) -> Batch | None:
+    return await anext(batches, None)
+
+
+async def _all(
+    joining: asyncio.Task[Batch | None], batches: AsyncGenerator[Batch, None]
+) -> AsyncGenerator[Batch, None]:
+    first = await joining
+    if first is None:
+        return
+    yield first
+    async for batch in batches:
+        yield batch

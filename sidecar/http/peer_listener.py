@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aiohttp import ClientConnectionResetError, hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from sidecar.aiokit import TaskOwner
 from sidecar.cluster.boots import Load
-from sidecar.cluster.ownership import OwnedElsewhereError, Owner, SharedOwnership
+from sidecar.cluster.ownership import (
+    OwnedElsewhereError,
+    Owner,
+    OwnershipLostError,
+    SharedOwnership,
+)
 from sidecar.errors import AuthenticationError
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.events import FORWARDED_AS, IS_REPEATED
 from sidecar.http.middleware import finish_writes, request_context
 from sidecar.http.peer_protocol import (
+    BOOT_HEADER,
     CLAIM_HEADER,
     ID_HEADER,
     KEY_HEADER,
@@ -25,7 +32,12 @@ from sidecar.http.peer_protocol import (
     REPEATED_HEADER,
     THE_END,
 )
+from sidecar.http.streaming import PIECE_BYTES
 from sidecar.http.streams import LocalStreams, Wanted
+from sidecar.listening import listen
+
+_GATHERED_SECONDS = 0.001
+"""Least time between two records of a stream."""
 
 
 class PeerApi:
@@ -60,7 +72,10 @@ class PeerApi:
                 await self._check_owned(request, session_id)
                 request[FORWARDED_AS] = request.headers[ID_HEADER]
                 request[IS_REPEATED] = REPEATED_HEADER in request.headers
-            return await handler(request)
+            try:
+                return await handler(request)
+            except OwnershipLostError as error:  # nothing was stored: the sender asks the new owner
+                raise OwnedElsewhereError(session_id or "", Owner("", "")) from error
 
         return handle
 
@@ -82,13 +97,20 @@ class PeerApi:
             async with self._local.open(wanted) as batches:
                 await response.prepare(request)
                 async for seq, frames in batches:
-                    body = b"".join(frames)
-                    await response.write(RECORD.pack(seq, len(body)))
-                    await response.write(body)
+                    size = sum(map(len, frames))
+                    await response.write(b"".join((RECORD.pack(seq, size), *frames)))
+                    if size < PIECE_BYTES:
+                        # What comes right behind it goes together: a record costs both pods as much as it
+                        # costs to show its frames. One that comes alone was sent at once.
+                        await asyncio.sleep(_GATHERED_SECONDS)
             if self._ownership.owns(session_id) and not self._load.is_draining:
                 await response.write(THE_END)
             await response.write_eof()
         return response
+
+    async def name_boot(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Say in the answer whose it is."""
+        response.headers[BOOT_HEADER] = self._ownership.boot_id
 
     async def _check_owned(self, request: web.Request, session_id: str) -> None:
         if self._ownership.owns(session_id):
@@ -100,37 +122,45 @@ class PeerApi:
 
 
 async def start_peer_listener(
-    api: PeerApi, *, host: str, port: int, key: str, tasks: TaskOwner, bounds: BodyBounds
+    api: PeerApi,
+    *,
+    host: str,
+    port: int,
+    keys: Sequence[str],
+    tasks: TaskOwner,
+    bounds: BodyBounds,
 ) -> tuple[web.AppRunner, int]:
     """Listen for other pods; return the runner and the port. Raises OSError."""
     app = web.Application(
         middlewares=[
             request_context,
-            _require_peer(key),
+            _require_peer(keys),
             finish_writes(tasks),
             bounded_bodies(BodyBudget(bounds)),
         ],
     )
+    app.on_response_prepare.append(api.name_boot)
     app.add_routes(api.routes())
     runner = web.AppRunner(
         app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=2.0
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await listen(runner, host, port)
     except OSError:
         await runner.cleanup()
         raise
     return runner, runner.addresses[0][1]
 
 
-def _require_peer(key: str) -> Middleware:
-    expected = key.encode()
+def _require_peer(keys: Sequence[str]) -> Middleware:
+    expected = [key.encode() for key in keys]
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         offered = request.headers.get(KEY_HEADER, "").encode(errors="surrogateescape")
-        if not hmac.compare_digest(offered, expected):
+        matches = [hmac.compare_digest(offered, key) for key in expected]  # all, in constant time
+        if not any(matches):
             raise AuthenticationError("this listener is for the pods of one cluster only")
         return await handler(request)
 

@@ -16,6 +16,8 @@ ID_HEADER = "x-sidecar-forwarded-as"
 """The id under which a request is forwarded, also when it is sent again; stored with what it changed."""
 REPEATED_HEADER = "x-sidecar-repeated"
 """Sent with a request that may have been accepted under its id before: only then is it looked for."""
+BOOT_HEADER = "x-sidecar-boot"
+"""In every answer: the boot that gives it. An address is given again, to a pod or to another program."""
 CLAIM_HEADER = "x-sidecar-may-claim"
 """Sent by a pod that is stopping: the receiver may become the owner."""
 

@@ -19,11 +19,12 @@ from sidecar.cluster.ownership import (
     OwnershipLostError,
     SharedOwnership,
 )
-from sidecar.errors import OwnerUnavailableError
+from sidecar.errors import NotFoundError, OwnerUnavailableError
 from sidecar.http.bodies import keep_body
 from sidecar.http.events import FORWARDED_AS, IS_REPEATED
 from sidecar.http.middleware import REQUEST_ID
 from sidecar.http.peer_protocol import (
+    BOOT_HEADER,
     CLAIM_HEADER,
     ID_HEADER,
     KEY_HEADER,
@@ -31,7 +32,7 @@ from sidecar.http.peer_protocol import (
     RECORD,
     REPEATED_HEADER,
 )
-from sidecar.http.streams import Batch, Wanted
+from sidecar.http.streams import JOINED, Batch, Wanted
 from sidecar.ids import is_id, new_id
 
 _PASSED_ON = (
@@ -112,6 +113,20 @@ class Peers:
         self._owners[session_id] = owner, time.monotonic() + _CACHED_SECONDS
         return owner
 
+    async def is_refused_by(self, owner: Owner) -> bool:
+        """Whether that live pod does not take our key. One that does not answer in time did not say so."""
+        try:
+            async with self._session.get(
+                f"http://{owner.address}{PREFIX}/",
+                headers={KEY_HEADER: self._key},
+                timeout=aiohttp.ClientTimeout(total=_CONNECT_TIMEOUT_SECONDS),
+            ) as response:
+                is_its_own = response.headers.get(BOOT_HEADER) == owner.boot_id
+                return is_its_own and response.status == 401
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _log.warning("pod did not answer", address=owner.address, error=str(error))
+            return False
+
     def forget(self, session_id: str) -> None:
         """Look the owner up anew next time."""
         self._owners.pop(session_id, None)
@@ -161,6 +176,11 @@ class Peers:
                     return await handler(request)
             except (OwnerUnavailableError, OwnershipLostError, OwnedElsewhereError):
                 owner = None
+            except NotFoundError:
+                if request.method == hdrs.METH_DELETE and request.get(IS_REPEATED, False):
+                    # The owner did it, and died before it could say so.
+                    return web.json_response({"id": session_id, "type": "session_deleted"})
+                raise
             if owner is not None:
                 body = await keep_body(request, has_content=True)
                 answer = await self._send(owner, request, body, forwarded_as)
@@ -198,7 +218,7 @@ class Peers:
                     total=_ANSWER_TIMEOUT_SECONDS, sock_connect=_CONNECT_TIMEOUT_SECONDS
                 ),
             ) as response:
-                if response.status == 421:
+                if not _is_answer(owner, response):
                     return None
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -220,7 +240,8 @@ class Peers:
         return owner
 
     async def attach(self, owner: Owner, wanted: Wanted) -> AsyncGenerator[Batch | None, None]:
-        """Yield the owner's batches as they come, and None when the session is over.
+        """Yield `JOINED` when the owner counts this reader, its batches as they come, and None when the
+        session is over.
 
         Ends without it when the owner is gone or is not the owner any more.
         """
@@ -242,8 +263,9 @@ class Peers:
             async with self._session.get(
                 url, params=query, headers=headers, timeout=timeout
             ) as response:
-                if response.status != 200:
+                if not _is_answer(owner, response) or response.status != 200:
                     return
+                yield JOINED
                 while True:
                     seq, length = RECORD.unpack(await response.content.readexactly(RECORD.size))
                     if not length:
@@ -252,6 +274,21 @@ class Peers:
                     yield seq, [await response.content.readexactly(length)]
         except (aiohttp.ClientError, asyncio.IncompleteReadError, TimeoutError, OSError) as error:
             _log.debug("stream of another pod ended", address=owner.address, error=str(error))
+
+
+def _is_answer(owner: Owner, response: aiohttp.ClientResponse) -> bool:
+    """Whether it is the owner's own; anything else counts as none, and the owner is looked up again."""
+    boot_id = response.headers.get(BOOT_HEADER)
+    if boot_id is None or (owner.boot_id and boot_id != owner.boot_id):
+        # Its address is another's by now: that of a pod, or of a program that knows nothing of this.
+        _log.warning("another program answers at a pod's address", address=owner.address)
+        return False
+    if response.status == 401:
+        _log.error(
+            "a pod refuses our SIDECAR_CLUSTER_KEY: it must be the same in all pods",
+            address=owner.address,
+        )
+    return response.status not in {401, 421}
 
 
 def replace_handler(route: web.RouteDef, handler: Handler) -> web.RouteDef:

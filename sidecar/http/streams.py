@@ -15,6 +15,10 @@ Batch = tuple[int, Sequence[bytes]]
 """(number of the last event in it or before it, frames)."""
 
 
+JOINED: Batch = (0, [])
+"""Yielded by a stream of several pods before its first batch: the owner counts the reader from now on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a reader asks for. Without `after` the replay policy decides where it begins."""

@@ -32,6 +32,7 @@ from sidecar.store.postgres_link import (
     UnansweredCommitError,
     connection_parameters,
     first_line,
+    first_value,
     store_error,
 )
 from sidecar.store.postgres_schema import migrate
@@ -184,6 +185,8 @@ class PostgresStore:
                 unanswered, failure = error, error.cause
             except psycopg.Error as error:
                 failure = error
+            if isinstance(failure, errors.ReadOnlySqlTransaction):
+                link.close()  # it leads no more: the address, or the next one, leads to a server that does
             is_lost = not link.is_connected
             conflicts += isinstance(failure, _CONFLICTS)
             is_conflict = isinstance(failure, _CONFLICTS) and conflicts < _MAX_CONFLICTS
@@ -197,14 +200,35 @@ class PostgresStore:
                 is_reported = True
                 time.sleep(RETRY_PAUSE_SECONDS)
 
+    def _refuse_transaction_pooler(self, link: Link) -> None:
+        """Raise StoreError for a pooler that gives each transaction another connection.
+
+        Settings and prepared statements of a connection would be another program's.
+        """
+        if link.raw.info.backend_pid == (before := _backend(link)):
+            return  # no pooler
+        with contextlib.closing(Link(self._parameters)) as other:
+            other.raw.execute("BEGIN")
+            _backend(other)
+            if _backend(link) != before:
+                raise StoreError(
+                    "a pooler in transaction mode is in between: use its session mode, or the server's own "
+                    "address"
+                )
+
     def _prepare(self) -> None:
         """Connect once and bring the schema to the newest version. Raises StoreError."""
         try:
             with contextlib.closing(Link(self._parameters)) as link:
+                self._refuse_transaction_pooler(link)
                 migrate(link.raw)
                 link.raw.execute(FORGET_COMMITS)
         except psycopg.Error as error:
             raise store_error(error) from error
+
+
+def _backend(link: Link) -> int:
+    return int(first_value(link.raw.execute("SELECT pg_backend_pid()")))
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:

@@ -271,6 +271,8 @@ def connection_parameters(url: str) -> dict[str, Any]:
         "tcp_user_timeout": 10_000,
         "application_name": "opencode-sidecar",
     }
+    if "," in str(parameters.get("host", parameters.get("hostaddr", ""))):
+        defaults["target_session_attrs"] = "read-write"  # after a failover: the one that leads
     return {**defaults, **parameters}
 
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,7 +97,7 @@ class Cluster:
             peers=Peers(
                 ownership=ownership,
                 session=session,
-                key=settings.cluster.key.get_secret_value(),
+                key=settings.cluster.keys[0],
                 load=load,
                 wait_seconds=settings.cluster.owner_wait_seconds,
                 silence_seconds=3 * settings.http.heartbeat_seconds,
@@ -119,15 +119,14 @@ class Cluster:
         tasks: TaskOwner,
     ) -> None:
         """Listen for the other pods, then register. Raises SettingsError."""
-        wanted = self.settings.cluster
-        assert wanted.key is not None
+        wanted, loop = self.settings.cluster, asyncio.get_running_loop()
         api = PeerApi(ownership=self.ownership, local=local, load=self.load, routes=routes)
         try:
             runner, port = await start_peer_listener(
                 api,
                 host=wanted.host,
                 port=wanted.port,
-                key=wanted.key.get_secret_value(),
+                keys=wanted.keys,
                 tasks=tasks,
                 bounds=BodyBounds.of(self.settings.http),
             )
@@ -137,6 +136,7 @@ class Cluster:
             ) from error
         stack.push_async_callback(asyncio.to_thread, self.guardian.close)
         try:
+            await self._check_key()
             host = wanted.address or await self._own_address()
             boot = Boot(
                 boot_id=self.ownership.boot_id,
@@ -152,6 +152,7 @@ class Cluster:
                 lease_seconds=wanted.lease_seconds,
                 interval_seconds=wanted.heartbeat_seconds,
                 beat=self.guardian.beat,
+                on_lapse=lambda: _call_on(loop, lambda: tasks.start("lapse", self._verify())),
             )
             await self.database.write(self.heartbeat.register)
         except StoreError as error:
@@ -159,10 +160,30 @@ class Cluster:
             raise SettingsError(
                 f"DATABASE_URL: cannot write to {self.database.location}: {error}"
             ) from error
+        except SettingsError:
+            await runner.cleanup()
+            raise
         self.heartbeat.start()
         stack.push_async_callback(asyncio.to_thread, self.heartbeat.stop)
         stack.push_async_callback(runner.cleanup)
         _log.info("joined the cluster", boot=boot.boot_id, address=boot.address)
+
+    async def _check_key(self) -> None:
+        """Raise SettingsError when a live pod refuses our key: requests would come to nothing there."""
+        others = await self.ownership.others()
+        refused = await asyncio.gather(*map(self.peers.is_refused_by, others))
+        for owner, is_refused in zip(others, refused, strict=True):
+            if is_refused:
+                raise SettingsError(
+                    f"SIDECAR_CLUSTER_KEY: the pod at {owner.address} does not take it; set the same in all "
+                    "pods (to change it, roll out old,new and then new,old first)"
+                )
+
+    async def _verify(self) -> None:
+        try:
+            await self.ownership.verify()
+        except StoreError as error:
+            _log.warning("ownership not verified: the next commits will", error=str(error))
 
     async def _own_address(self) -> str:
         """Return the address by which the database knows us."""
@@ -240,6 +261,7 @@ class Cluster:
             yield Reading("cluster_lease_renewals", "Renewals of this boot's lease.", beat.renewals)
             failed = beat.failed_renewals
             yield Reading("cluster_lease_renewal_failures", "Those that failed.", failed)
+            yield Reading("cluster_lease_lapses", "Those that came too late.", beat.lapses)
         yield Reading(
             "cluster_child_cpu_ratio",
             "Share of a core opencode uses; near 1 it is full.",
@@ -267,3 +289,9 @@ class Cluster:
         """Give up what is still ours, best effort: the lease ends by itself."""
         with contextlib.suppress(StoreError):
             await self.ownership.release_all()
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call it in the loop, from another thread; not when the loop is closed already."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback)

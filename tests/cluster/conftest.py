@@ -9,7 +9,7 @@ from pathlib import Path
 import anthropic
 import pytest
 
-from tests.cluster.bed import Bed, cluster_of
+from tests.cluster.bed import NO_DEATHS, Bed, cluster_of
 from tests.e2e.test_smoke_client import Attempts, Sdk
 from tests.harness import RUNTIME_KEY
 from tests.postgres import PostgresCluster
@@ -18,7 +18,7 @@ from tests.postgres import PostgresCluster
 @pytest.fixture(scope="session")
 async def bed(postgres: PostgresCluster) -> AsyncIterator[Bed]:
     with tempfile.TemporaryDirectory(prefix="cluster-") as directory:
-        async with cluster_of(3, Path(directory), postgres) as made:
+        async with cluster_of(3, Path(directory), postgres, **NO_DEATHS) as made:
             yield made
 
 

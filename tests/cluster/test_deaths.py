@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cluster.bed import LEASE_SECONDS, Bed, Pod, cluster_of
+from tests.cluster.bed import LEASE_SECONDS, NO_DEATHS, Bed, Pod, cluster_of
 from tests.event_rules import check_events
 from tests.harness import HELD_CALL, http_client, release, text_of, types_of
 from tests.postgres import PostgresCluster
@@ -163,8 +163,7 @@ async def test_a_crash_of_the_database_cuts_no_turn(
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="cluster-") as directory:
-            lease = {"SIDECAR_CLUSTER_LEASE_SECONDS": "120"}
-            async with cluster_of(1, Path(directory), server, **lease) as bed:
+            async with cluster_of(1, Path(directory), server, **NO_DEATHS) as bed:
                 await crash_in_turns(bed, server)
     finally:
         server.close()

@@ -22,7 +22,7 @@ import aiohttp
 import psycopg
 import pytest
 
-from tests.cluster.bed import Bed, Pod, cluster_of
+from tests.cluster.bed import NO_DEATHS, Bed, Pod, cluster_of
 from tests.cluster.proxies import CuttingProxy
 from tests.event_rules import check_events
 from tests.harness import RUNTIME_KEY, http_client, text_of, types_of, user_message
@@ -46,7 +46,7 @@ LOOKUP = {
 async def bed(postgres: PostgresCluster) -> AsyncIterator[Bed]:
     """Three pods of the test's own."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as directory:
-        async with cluster_of(3, Path(directory), postgres) as made:
+        async with cluster_of(3, Path(directory), postgres, **NO_DEATHS) as made:
             yield made
 
 

@@ -20,6 +20,11 @@ from tools import version
 from tools.package_chart import CHART, package
 
 GATEWAY = "http://litellm.litellm.svc.cluster.local:4000"
+CLUSTER: dict[str, Any] = {
+    "replicas": 3,
+    "database": {"existingSecret": "opencode-sidecar"},
+    "autoscaling": {"enabled": True},
+}
 EVERYTHING: dict[str, Any] = {
     "gateway": {"url": GATEWAY},
     "image": {"digest": f"sha256:{'0' * 64}", "pullSecrets": [{"name": "registry"}]},
@@ -27,6 +32,8 @@ EVERYTHING: dict[str, Any] = {
     "extraEnv": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318"}],
     "replicas": 3,
     "database": {"existingSecret": "database"},
+    "workspace": {"mode": "shared", "shared": {"storageClass": "nfs"}},
+    "autoscaling": {"enabled": True, "maxReplicas": 5, "turnsPerPod": 4},
     "persistence": {"storageClass": "fast", "accessMode": "ReadWriteOnce"},
     "podAnnotations": {"a": "b"},
     "podLabels": {"team": "a"},
@@ -77,7 +84,7 @@ def comparable(manifests: Sequence[Manifest]) -> dict[tuple[str, str], Manifest]
             return value
         dropped = {"app.kubernetes.io/instance", "app.kubernetes.io/version", "helm.sh/chart"}
         dropped |= {"app.kubernetes.io/managed-by", "checksum/settings", "imagePullPolicy"}
-        dropped |= {"helm.sh/hook", "helm.sh/hook-delete-policy"}
+        dropped |= {"helm.sh/hook", "helm.sh/hook-delete-policy", "helm.sh/resource-policy"}
         kept = {key: stripped(item) for key, item in value.items() if key not in dropped}
         return {key: item for key, item in kept.items() if key != "annotations" or item}
 
@@ -94,6 +101,8 @@ def comparable(manifests: Sequence[Manifest]) -> dict[tuple[str, str], Manifest]
                 source["configMapRef"]["name"] = "opencode-sidecar"
             container["env"].sort(key=lambda variable: variable["name"])
             container["ports"].sort(key=lambda port: port["name"])
+            container["volumeMounts"].sort(key=lambda mount: mount["name"])
+            item["spec"]["template"]["spec"]["volumes"].sort(key=lambda volume: volume["name"])
         name = item["metadata"]["name"].removeprefix("opencode-sidecar-lap-register")
         if item["metadata"]["name"].endswith("lap-register"):
             name = item["metadata"]["name"] = "lap-register"
@@ -136,8 +145,25 @@ def test_helm_finds_nothing() -> None:
                 "persistence": {"accessMode": "ReadWriteOnce"},
             },
         ),
+        ("cluster", (), CLUSTER),
+        ("cluster", ("workspace-shared",), {**CLUSTER, "workspace": {"mode": "shared"}}),
+        (
+            "cluster",
+            ("workspace-archive",),
+            {
+                **CLUSTER,
+                "workspace": {
+                    "mode": "archive",
+                    "archive": {
+                        "url": "s3://opencode-sidecar/workspaces",
+                        "endpoint": "http://s3.object-store.svc:9000",
+                        "existingSecret": "opencode-sidecar",
+                    },
+                },
+            },
+        ),
     ],
-    ids=["runtime-service", "lap-register", "components"],
+    ids=["runtime-service", "lap-register", "components", "cluster", "shared", "archive"],
 )
 def test_the_chart_says_what_kustomize_says(
     overlay: str, components: tuple[str, ...], values: dict[str, Any], tmp_path: Path
@@ -190,6 +216,16 @@ FREE_FORM = {"settings", "podAnnotations", "podLabels", "nodeSelector", "affinit
         ({"existingSecret": ""}, "existingSecret"),
         ({"persistence": {"accessMode": "ReadWriteMany"}}, "accessMode"),
         ({"metrics": {"monitor": "PodMonitor"}}, "metrics.enabled"),
+        ({"workspace": {"mode": "shared"}}, "database.existingSecret"),
+        ({**CLUSTER, "workspace": {"mode": "nfs"}}, "mode"),
+        ({**CLUSTER, "workspace": {"mode": "archive"}}, "workspace.archive.url"),
+        ({**CLUSTER, "settings": {"SIDECAR_WORKSPACE": "shared"}}, "workspace.mode"),
+        (
+            {**CLUSTER, "workspace": {"mode": "shared"}, "settings": {"WORKDIR": "/w"}},
+            "settings.WORKDIR",
+        ),
+        ({"autoscaling": {"enabled": True}}, "database.existingSecret"),
+        ({**CLUSTER, "replicas": 11}, "autoscaling.maxReplicas"),
         ({"ingress": {"enabled": True}}, "ingress.host"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
         ({"lap": {"register": True, "alias": "a b"}}, "alias"),
@@ -224,6 +260,39 @@ def test_several_replicas_share_the_database() -> None:
     (register,) = objects["Job"]["spec"]["template"]["spec"]["containers"]
     base = {item["name"]: item.get("value") for item in register["env"]}["RUNTIME_API_BASE"]
     assert base == "http://opencode-sidecar.$(POD_NAMESPACE).svc:8080"
+
+
+def test_a_bucket_outside_of_the_cluster() -> None:
+    """By its addresses, without keys (the pod's role), with a time of its own for the upload."""
+    archive = {"url": "s3://b/f", "cidrs": ["203.0.113.0/24"], "port": 443, "timeoutSeconds": 90}
+    values = {**CLUSTER, "workspace": {"mode": "archive", "archive": archive}}
+    objects = {(item["kind"], item["metadata"]["name"]): item for item in rendered(values)}
+    pod = objects["StatefulSet", "opencode-sidecar"]["spec"]["template"]["spec"]
+    environment = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    archived = {name for name in environment if name.startswith("SIDECAR_ARCHIVE_")}
+    assert archived == {"SIDECAR_ARCHIVE_URL", "SIDECAR_ARCHIVE_TIMEOUT_SECONDS"}
+    assert environment["SIDECAR_ARCHIVE_TIMEOUT_SECONDS"] == "90"
+    assert pod["terminationGracePeriodSeconds"] == 45 + 90
+    (rule,) = [
+        rule
+        for rule in objects["NetworkPolicy", "opencode-sidecar"]["spec"]["egress"]
+        if {"port": 443, "protocol": "TCP"} in rule["ports"]
+    ]
+    assert rule["to"] == [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
+
+
+def test_a_claim_of_ones_own() -> None:
+    """It is mounted, and the chart makes none."""
+    shared = {"mode": "shared", "shared": {"existingClaim": "files"}}
+    objects = rendered({**CLUSTER, "workspace": shared})
+    assert "PersistentVolumeClaim" not in {item["kind"] for item in objects}
+    (stateful,) = [item for item in objects if item["kind"] == "StatefulSet"]
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in stateful["spec"]["template"]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    ]
+    assert claims == ["files"]
 
 
 def test_two_releases_live_in_one_namespace() -> None:

@@ -14,6 +14,7 @@ from sidecar.errors import ChildUnavailableError
 from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.events.log import EventLog
+from sidecar.managed.sessions.actor import SaveFiles
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.managed.sessions.event_list import EventQuery
 from sidecar.managed.sessions.table import insert_session
@@ -30,7 +31,8 @@ from tests.waiting import PATIENCE_SECONDS
 
 EVENTS: TypeAdapter[ClientEvent] = TypeAdapter(ClientEvent)
 
-Fate = Literal["unreachable", "dies", "answers", "works on"]
+_CALL = {"id": "prt_c", "type": "tool", "callID": "call_1", "tool": "custom_lookup"}
+Fate = Literal["unreachable", "dies", "answers", "works on", "calls"]
 
 
 class ScriptedChild:
@@ -88,6 +90,9 @@ class ScriptedChild:
             return
         if fate == "works on":
             return
+        if fate == "calls":
+            self._call(message_id)
+            return
         self.finish(message_id)
 
     def finish(self, message_id: str) -> None:
@@ -117,6 +122,25 @@ class ScriptedChild:
     def _status(self, type_: str) -> None:
         self._say("session.status", status={"type": type_})
 
+    def _call(self, message_id: str) -> None:
+        """Call the client's tool, and say nothing more."""
+        info = {"id": "msg_c", "role": "assistant", "parentID": message_id}
+        self._say("message.updated", info=info)
+        for part in (
+            {"id": "prt_s", "type": "step-start"},
+            {**_CALL, "state": {"status": "running", "input": {"word": "hey"}}},
+        ):
+            self._say("message.part.updated", part={"messageID": "msg_c", **part})
+
+    def end_call(self) -> None:
+        """Tell that the client's tool has answered."""
+        state = {"status": "completed", "input": {"word": "hey"}, "output": "hey!"}
+        for part in (
+            {**_CALL, "state": state},
+            {"id": "prt_e", "type": "step-finish", "reason": "tool-calls", "tokens": {"input": 1}},
+        ):
+            self._say("message.part.updated", part={"messageID": "msg_c", **part})
+
     def _answer(self, message_id: str) -> None:
         info = {"id": "msg_a", "role": "assistant", "parentID": message_id}
         self._say("message.updated", info=info)
@@ -128,11 +152,18 @@ class ScriptedChild:
             self._say("message.part.updated", part={"messageID": "msg_a", **part})
 
 
-def make_engine(database: Store, child: ScriptedChild, **settings: Any) -> SessionEngine:
+def make_engine(
+    database: Store,
+    child: ScriptedChild,
+    *,
+    save_files: SaveFiles | None = None,
+    **settings: Any,
+) -> SessionEngine:
     """Return the engine over that child."""
     as_child_sessions: Any = child
     engine = SessionEngine(
         database=database,
+        save_files=save_files,
         log=EventLog(database=database),
         child_sessions=as_child_sessions,
         custom_tools=CustomTools(),

@@ -18,6 +18,7 @@ from sidecar.cluster.ownership import (
     select_owner,
 )
 from sidecar.errors import NotFoundError, OwnerUnavailableError
+from sidecar.managed.common import timestamps
 from sidecar.managed.events.event import Draft
 from sidecar.managed.events.log import EventLog, Head
 from sidecar.store.interface import Connection
@@ -38,6 +39,7 @@ class Pod:
         self.store = store
         self.load = Load()
         self.beats = 0
+        self.lapses = 0
         self.ownership = SharedOwnership(database=store, boot_id=name, home=home, is_local=is_local)
         self.heartbeat = Heartbeat(
             connect=store.connect,
@@ -46,11 +48,15 @@ class Pod:
             lease_seconds=LEASE_SECONDS,
             interval_seconds=3600.0,
             beat=self._beat,
+            on_lapse=self._lapse,
         )
         self.log = EventLog(database=store, ownership=self.ownership)
 
     def _beat(self) -> None:
         self.beats += 1
+
+    def _lapse(self) -> None:
+        self.lapses += 1
 
     async def die(self) -> None:
         """Let the lease end, as the database's clock would."""
@@ -126,6 +132,53 @@ async def test_a_late_renewal_succeeds_when_nobody_claimed(pods: Pods) -> None:
         await other.ownership.acquire(session_id)
     await pod.log.append(session_id, Head(0, 0), [Draft("agent.message")])
     assert pod.beats == 1
+    assert pod.lapses == 1
+    pod.heartbeat._renew_once(pod.store.connect())
+    assert pod.lapses == 1
+
+
+async def test_after_a_lapse_what_others_took_is_lost_without_a_commit(pods: Pods) -> None:
+    """A database that came back with its clock ahead ends every lease at once: a pod whose agents work on
+    hears with its next renewal which sessions are another's, and keeps the rest."""
+    pod, other = await pods("ahead"), await pods("other")
+    taken, kept = await new_session(pod.store), await new_session(pod.store)
+    lost: list[str] = []
+    pod.ownership.on_lost(lost.append)
+    for session_id in (taken, kept):
+        await pod.ownership.acquire(session_id)
+    with pod.ownership.creating("sesn_of_a_row_that_is_not_there_yet"):
+        await pod.die()
+        await other.ownership.acquire(taken)
+        pod.heartbeat._renew_once(pod.store.connect())
+        assert pod.lapses == 1
+        await pod.ownership.verify()
+        assert pod.ownership.owns("sesn_of_a_row_that_is_not_there_yet")
+    assert lost == [taken]
+    assert pod.ownership.owns(kept)
+
+
+async def test_pods_whose_clocks_differ_number_time_in_one_order(
+    pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is an hour ahead: leases are the database's, and `processed_at` never goes back in a session."""
+    right, ahead = await pods("right"), await pods("ahead")
+    session_id = await new_session(right.store)
+    now_us = timestamps.now_us
+    head = Head(0, 0)
+    for pod, offset_us in ((right, 0), (ahead, 3_600_000_000), (right, 0), (ahead, -3_600_000_000)):
+        monkeypatch.setattr(timestamps, "now_us", lambda offset_us=offset_us: now_us() + offset_us)
+        await pod.ownership.acquire(session_id)
+        await pod.log.append(session_id, head, [Draft("agent.message"), Draft("agent.message")])
+        await pod.ownership.release([session_id])
+        (row,) = await pod.store.read(
+            lambda c: c.execute(
+                "SELECT last_seq, last_processed_us FROM sessions WHERE id = ?", (session_id,)
+            ).fetchall()
+        )
+        head = Head(row[0], row[1])
+    times = [event.processed_us async for event in right.log.events_after(session_id, 0)]
+    assert len(times) == 8
+    assert times == sorted(set(times))
 
 
 async def test_a_pruned_boot_registers_again(pods: Pods) -> None:

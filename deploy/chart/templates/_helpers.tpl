@@ -69,3 +69,20 @@ capabilities:
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Refuses what would be accepted and do nothing, or lose sessions' files. */}}
+{{- define "checkWorkspace" -}}
+{{- $workspace := .Values.workspace -}}
+{{- if and (ne $workspace.mode "local") (not .Values.database.existingSecret) }}
+{{- fail "workspace.mode: shared and archive need database.existingSecret (DATABASE_URL): without it one pod has all sessions" }}
+{{- end }}
+{{- if and (eq $workspace.mode "archive") (not $workspace.archive.url) }}
+{{- fail "workspace.archive.url: which bucket? s3://bucket/folder" }}
+{{- end }}
+{{- range $name, $value := dict "SIDECAR_WORKSPACE" "workspace.mode" "SIDECAR_ARCHIVE_URL" "workspace.archive.url" "SIDECAR_ARCHIVE_ENDPOINT" "workspace.archive.endpoint" "SIDECAR_ARCHIVE_TIMEOUT_SECONDS" "workspace.archive.timeoutSeconds" }}
+{{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s: set %s, which has the volume, the keys and the network policy with it" $name $value) }}{{ end }}
+{{- end }}
+{{- if and (eq $workspace.mode "shared") (hasKey .Values.settings "WORKDIR") }}
+{{- fail "settings.WORKDIR: with workspace.mode shared it is the shared volume" }}
+{{- end }}
+{{- end }}

@@ -96,6 +96,8 @@ class TurnRunner:
         self._has_input = asyncio.Event()
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._is_stopped = False
+        self._pause: Sequence[str] = ()
+        """What the turn waits for and the client was not told yet: the files are kept first."""
         self._outcome: Outcome | None = None
         self.done = asyncio.Event()
         """Set by the owner of the task when it is over."""
@@ -148,13 +150,27 @@ class TurnRunner:
         async with self._session.hold():
             await self._execute(self._machine.begin(clock()))
         while not self._machine.is_over:
-            await self._has_input.wait()
+            saved_for = self._pause
+            if saved_for:
+                # The lock is free meanwhile, and what arrives is decided about before the pause is shown.
+                await self._session.save_files()
+            else:
+                await self._has_input.wait()
             async with self._session.hold():
                 self._has_input.clear()
                 batch, self._inputs = self._inputs, []
                 await self._execute(self._machine.handle(batch, clock()))
-                if not self._machine.is_over:
-                    self._worker.note_waiting(is_waiting=self._machine.is_waiting)
+                if self._machine.is_over:
+                    break
+                self._worker.note_waiting(is_waiting=self._machine.is_waiting)
+                if not self._machine.is_waiting:
+                    self._pause = ()  # answered or interrupted before it was shown
+                elif saved_for and saved_for is self._pause:
+                    await self._show_pause(Output())
+
+    async def _show_pause(self, out: Output) -> None:
+        event_ids, self._pause = self._pause, ()
+        await self._session.wait(out, event_ids)
 
     async def _execute(self, commands: Sequence[do.Command]) -> None:  # noqa: PLR0912  # one case each
         """Execute the commands in order. What has to be durable is committed before opencode is asked."""
@@ -171,11 +187,10 @@ class TurnRunner:
                 case do.Run():
                     out.drafts += self._session.record.run(timestamps.now_us())
                 case do.Wait(event_ids):
-                    if self._session.keeps_files:
-                        out = await self._commit(out)
-                        await self._session.save_files()
-                    await self._session.wait(out, event_ids)
-                    out = Output()
+                    self._pause = event_ids
+                    if not self._session.keeps_files:  # else `_follow` goes on from here
+                        await self._show_pause(out)
+                        out = Output()
                 case do.Finish(outcome):
                     await self._stop()
                     if self._session.keeps_files:
@@ -186,7 +201,10 @@ class TurnRunner:
                     return
                 case do.Detach():
                     await self._stop()
-                    await self._commit(out)
+                    if self._pause:
+                        await self._show_pause(out)
+                    else:
+                        await self._commit(out)
                     self._session.detach(self)
                     return
                 case do.SetTimer(timer, seconds):
