@@ -113,8 +113,6 @@ def is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
     address = _address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     return address is not None and (address.is_loopback or address.is_unspecified)
 
 
@@ -155,11 +153,16 @@ def _is_exempt(host: str, port: int | None, entry: str) -> bool:
     if given_port and given_port != str(port):
         return False
     name = name.removeprefix("*").removeprefix(".").rstrip(".")
+    if address is not None and address == _address(name):
+        return True
     return bool(name) and (host == name or (address is None and host.endswith(f".{name}")))
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is, None for a name. One of IPv4 may be written as one of IPv6."""
     try:
-        return ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

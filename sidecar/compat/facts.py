@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from sidecar.compat import config_facts, history_facts, turn_facts, wall_facts
+from sidecar.compat import config_facts, history_facts, retry_facts, turn_facts, wall_facts
 from sidecar.compat.bench import CompatBench, FactError
 from sidecar.errors import SidecarError
 
@@ -37,6 +37,9 @@ CHECKS: tuple[Check, ...] = (
     turn_facts.rejection_with_a_message,
     turn_facts.denied_tools_are_not_offered,
     turn_facts.mcp_is_added_live,
+    retry_facts.words_are_tried_again,
+    retry_facts.hidden_words_are_not_tried_again,
+    retry_facts.list_of_words_is_the_known_one,
     wall_facts.the_shell_is_ours,
     wall_facts.searches_run_from_the_path,
     wall_facts.external_directory_is_obeyed,

@@ -82,7 +82,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if os.environ.get(name):
             raise SettingsError(f"{name} and {name}{FILE_SUFFIX} are both set; keep one of them")
         try:
-            value = Path(path).read_text(encoding="utf-8").strip()
+            value = Path(path).read_text(encoding="utf-8-sig").strip()
         except (OSError, ValueError) as error:
             raise SettingsError(f"{name}{FILE_SUFFIX}: cannot read {path}: {error}") from error
         if not value:

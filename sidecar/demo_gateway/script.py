@@ -8,7 +8,8 @@
     [[tool: name {json}]]         a call of any tool offered as `name` or `..._name`
     [[tools: a {json} ;; b {}]]   several calls in one response
     [[cached: 7]]                 report seven prompt tokens as read from the cache
-    [[error: 429]]                that HTTP status, always; `[[error: 500 x2]]` twice, then go on
+    [[error: 429]]                that HTTP status, always; `[[error: 500 x2]]` twice, then go on;
+                                  what follows is its message: `[[error: 400 no such thing]]`
     [[refuse]] [[hang]] [[cut]]   refusal; silence; connection dropped - after what stands before
     [[non-sse]]                   a streaming call gets plain JSON with status 200
     [[page]]                      it gets a page of HTML with status 200
@@ -61,10 +62,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """An HTTP error; `times` None means always."""
+    """An HTTP error; `times` None means always, an empty message one that names the status."""
 
     status: int
     times: int | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +182,14 @@ def _slow(argument: str) -> Action:
 
 
 def _error(argument: str) -> Action:
-    status, _, times = argument.partition(" ")
+    status, _, rest = argument.partition(" ")
+    times, _, message = rest.strip().partition(" ")
+    is_counted = times.startswith("x") and times[1:].isdecimal()
     if not 400 <= int(status) <= 599:
         raise ValueError("the status must be from 400 to 599")
-    return Fail(int(status), int(times.strip().removeprefix("x")) if times else None)
+    if not is_counted:
+        return Fail(int(status), None, rest.strip())
+    return Fail(int(status), int(times[1:]), message.strip())
 
 
 def _call(text: str) -> Call:

@@ -266,7 +266,7 @@ class DemoGateway:
                 return None
             self._failures[talk.key] += 1
             headers[hdrs.RETRY_AFTER] = _RETRY_AFTER_SECONDS
-        message = f"scripted failure {failure.status} of the demo gateway"
+        message = failure.message or f"scripted failure {failure.status} of the demo gateway"
         body = errors(failure.status, message)
         return web.json_response(body, status=failure.status, headers=headers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 from pydantic import BaseModel
@@ -13,15 +14,25 @@ from sidecar.aiokit import aside
 from sidecar.config import GatewaySettings
 from sidecar.errors import GatewayAuthenticationError, GatewayError, GatewayUnavailableError
 from sidecar.gateway.failures import classify
-from sidecar.gateway.redirects import RedirectError, next_url
+from sidecar.gateway.redirects import RedirectError, following
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.wire.json_text import read_leniently
-from sidecar.wire.litellm import Deployment, ListedModel, Listing, ModelGroup, read_items
+from sidecar.wire.litellm import (
+    Deployment,
+    ListedModel,
+    Listing,
+    ModelGroup,
+    Skip,
+    joined,
+    read_items,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 _RETRY_AFTER_SECONDS = 5.0
+_MAX_PAGES = 100
+"""Of `/v1/models`. LiteLLM answers one; gateways in Anthropic's format may answer 20 models at a time."""
 
 
 class GatewayClient:
@@ -48,7 +59,19 @@ class GatewayClient:
     async def list_models(self) -> Listing[ListedModel]:
         """Return `GET /v1/models`: what this key may call."""
         # Without `anthropic-version`: only the OpenAI shape carries `mode`.
-        return await self._list("/v1/models", ListedModel)
+        pages = [await self._list("/v1/models", ListedModel)]
+        seen: set[str] = set()
+        while (cursor := pages[-1].next_cursor) and cursor not in seen and len(pages) < _MAX_PAGES:
+            seen.add(cursor)
+            path = f"/v1/models?after_id={quote(cursor, safe='')}"
+            try:
+                pages.append(await self._list(path, ListedModel, is_kept=False))
+            except GatewayUnavailableError:
+                raise  # half a list would take models away that were there
+            except GatewayError as error:
+                skip = Skip(f"page {len(pages) + 1}", "", error.message)
+                pages.append(Listing([], (skip,), 1))
+        return joined(pages)
 
     async def model_group_info(self) -> Listing[ModelGroup]:
         """Return `GET /model_group/info`: limits and abilities per public name."""
@@ -58,7 +81,7 @@ class GatewayClient:
         """Return `GET /v1/model/info`: the same per deployment; some gateways refuse ordinary keys."""
         return await self._list("/v1/model/info", Deployment)
 
-    async def _list(self, path: str, kind: type[M]) -> Listing[M]:
+    async def _list(self, path: str, kind: type[M], *, is_kept: bool = True) -> Listing[M]:
         body = await self._get(path)
         # The answers are megabytes for hundreds of models and seldom change: parsing one again would
         # hold up every running turn for nothing.
@@ -75,7 +98,8 @@ class GatewayClient:
                 f"the gateway's {path} is not a list of models: {excerpt(body, self._api_key)}",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
-        self._last[path] = (digest, listing)
+        if is_kept:
+            self._last[path] = (digest, listing)
         return listing
 
     async def _get(self, path: str) -> bytes:
@@ -85,18 +109,11 @@ class GatewayClient:
         )
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         headers |= key_headers(self._api_key)
-        url, redirects = URL(self.root + path, encoded=True), 0
+        url = URL(self.root + path, encoded=True)
+        asking = following(self._session, "GET", url, headers=headers, timeout=timeout)
         try:
-            while True:
-                async with self._session.get(
-                    url, headers=headers, timeout=timeout, allow_redirects=False
-                ) as response:
-                    status = response.status
-                    if not 300 <= status < 400:
-                        body = await _read_bounded(response)
-                        break
-                    url = next_url(url, status, response.headers.get("location"), redirects)
-                    redirects += 1
+            async with asking as response:
+                status, body = response.status, await _read_bounded(response)
         except RedirectError as error:
             raise self._unavailable(f"{path}: {error}") from error
         except TimeoutError as error:

@@ -5,6 +5,11 @@ opencode would send the whole prompt to the target itself, past the relay and wi
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
 from yarl import URL
 
 MAX_REDIRECTS = 5
@@ -14,6 +19,24 @@ _FOLLOWED = frozenset({301, 302, 307, 308})
 
 class RedirectError(Exception):
     """A redirect that is not followed; the message names the target without user, password and query."""
+
+
+@asynccontextmanager
+async def following(
+    session: aiohttp.ClientSession, method: str, url: URL, **options: Any
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Send a request of our own, and again where the same host redirects it; `options` are aiohttp's.
+
+    Raises RedirectError for a target that must not get our key, and what aiohttp raises.
+    """
+    redirects = 0
+    while True:
+        async with session.request(method, url, allow_redirects=False, **options) as response:
+            if not 300 <= response.status < 400:
+                yield response
+                return
+            url = next_url(url, response.status, response.headers.get("location"), redirects)
+            redirects += 1
 
 
 def next_url(current: URL, status: int, location: str | None, redirects: int) -> URL:

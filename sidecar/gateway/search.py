@@ -13,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from sidecar.errors import GatewayError, GatewayUnavailableError
+from sidecar.gateway.redirects import RedirectError, following
 from sidecar.gateway.upstream import api_root, excerpt, key_headers
 from sidecar.wire.json_text import read_leniently
 from sidecar.wire.search import SearchResult, read_results
@@ -62,15 +63,16 @@ class GatewaySearch:
             raise
 
     async def _ask(self, body: dict[str, object]) -> list[SearchResult]:
-        timeout = aiohttp.ClientTimeout(total=self._timeout_seconds)
+        asking = following(
+            self._session,
+            "POST",
+            self._url,
+            json=body,
+            headers=key_headers(self._api_key),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
+        )
         try:
-            async with self._session.post(
-                self._url,
-                json=body,
-                headers=key_headers(self._api_key),
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
+            async with asking as response:
                 text = await response.content.read(_MAX_BODY_BYTES)
                 while not response.content.at_eof() and len(text) < _MAX_BODY_BYTES:
                     text += await response.content.read(_MAX_BODY_BYTES - len(text))
@@ -79,7 +81,7 @@ class GatewaySearch:
             raise GatewayUnavailableError(
                 f"the gateway did not answer the search within {self._timeout_seconds:g} seconds"
             ) from error
-        except aiohttp.ClientError as error:
+        except (RedirectError, aiohttp.ClientError) as error:
             raise GatewayUnavailableError(
                 f"the gateway cannot be searched: {excerpt(str(error), self._api_key)}"
             ) from error

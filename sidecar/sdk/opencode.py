@@ -82,7 +82,9 @@ class OpencodeRuntime(Runtime):
 
 
 def _is_listed(item: Any) -> bool:
-    """Whether a gateway item belongs in a picker; items that are not objects are judged later."""
+    """Whether a gateway item belongs in a picker; what is neither an object nor an id is judged later."""
+    if isinstance(item, str):
+        item = {"id": item}
     if not isinstance(item, dict):
         return True
     mode = item.get("mode")

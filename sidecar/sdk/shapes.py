@@ -30,8 +30,8 @@ async def walk_anthropic(
             query["after_id"] = cursor
         body = await upstream.get_json("/v1/models", query=query, headers=headers)
         items = data_of(upstream.runtime, body)
-        is_last = read_flag(body.get("has_more")) is not True or not items
-        return Fetched(items, None if is_last else body.get("last_id"))
+        has_more = isinstance(body, dict) and read_flag(body.get("has_more")) is True
+        return Fetched(items, body.get("last_id") if has_more and items else None)
 
     return await walk(fetch, max_pages=upstream.policy.max_pages, runtime=upstream.runtime)
 
@@ -49,8 +49,12 @@ async def fetch_anthropic(
 
 
 def data_of(runtime: str, body: Any, *, key: str = "data") -> list[Any]:
-    """Return the array of items. Raises BadAnswerError when there is none."""
-    items = body.get(key) if isinstance(body, dict) else None
+    """Return the array of items, as the sidecar itself reads a gateway's list: an array alone is one, too, and
+    small gateways call it `models`. Raises BadAnswerError when there is none.
+    """
+    items = body if isinstance(body, list) else None
+    if isinstance(body, dict):
+        items = next((body[k] for k in (key, "models") if isinstance(body.get(k), list)), None)
     if not isinstance(items, list):
         raise BadAnswerError(
             f"the answer is JSON and not a list of models: it has no {key!r} array",
@@ -60,10 +64,11 @@ def data_of(runtime: str, body: Any, *, key: str = "data") -> list[Any]:
 
 
 def read_item(item: Any, *, runtime: str) -> ModelInfo | None:
-    """Read one item of either shape; what only OpenAI's names have is moved to Anthropic's names."""
-    if not isinstance(item, dict):
+    """Read one item of either shape, or an id alone; what only OpenAI's names have is moved to Anthropic's
+    names."""
+    if not isinstance(item, dict | str):
         return None
-    fields = dict(item)
+    fields = {"id": item} if isinstance(item, str) else dict(item)
     if fields.get("created_at") is None:
         created = fields.get("created")
         fields["created_at"] = None if read_whole(created) == LITELLM_CREATED else created

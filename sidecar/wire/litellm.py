@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
@@ -56,6 +56,8 @@ class Listing(Generic[M]):
     items: list[M]
     skipped: tuple[Skip, ...] = ()
     skipped_count: int = 0
+    next_cursor: str | None = None
+    """Where the next page begins (`after_id`), None on the last one."""
 
 
 def _odd(value: object, wanted: str) -> ValueError:
@@ -263,7 +265,27 @@ def read_items(kind: type[M], body: Any) -> Listing[M] | None:
             continue
         read.append(model)
         skipped += (Skip(_name_of(value, place), *odd) for odd in odd_fields)
-    return Listing(read, tuple(skipped[:_NAMED_SKIPS]), len(skipped))
+    return Listing(read, tuple(skipped[:_NAMED_SKIPS]), len(skipped), _next_cursor(body))
+
+
+def joined(pages: Sequence[Listing[M]]) -> Listing[M]:
+    """Return the pages of a list as one."""
+    if len(pages) == 1:
+        return pages[0]
+    skipped = [skip for page in pages for skip in page.skipped]
+    return Listing(
+        [item for page in pages for item in page.items],
+        tuple(skipped[:_NAMED_SKIPS]),
+        sum(page.skipped_count for page in pages),
+    )
+
+
+def _next_cursor(body: Any) -> str | None:
+    """Anthropic's page: `{"has_more": true, "last_id": ...}`."""
+    if not isinstance(body, dict) or read_flag(body.get("has_more")) is not True:
+        return None
+    cursor = body.get("last_id")
+    return cursor if isinstance(cursor, str) and cursor else None
 
 
 def _name_of(item: Any, place: int) -> str:

@@ -21,7 +21,8 @@ class Fixed:
 
 
 class FixedGateway:
-    """`answers[path]` is sent for that path, 404 for all others; `hits` counts requests per path.
+    """`answers[path]` is sent for that path, with any query that has no answer of its own, 404 for all
+    others; `hits` counts requests per path.
 
     Clearing `is_open` makes every request wait until it is set again.
     """
@@ -48,7 +49,8 @@ class FixedGateway:
     async def _answer(self, request: web.Request) -> web.Response:
         self.hits[request.path] += 1
         await self.is_open.wait()
-        fixed = self.answers.get(request.path, Fixed({"detail": "Not Found"}, 404))
+        missing = Fixed({"detail": "Not Found"}, 404)
+        fixed = self.answers.get(request.path_qs) or self.answers.get(request.path, missing)
         text = fixed.body if isinstance(fixed.body, str) else json.dumps(fixed.body)
         return web.Response(text=text, status=fixed.status, content_type=fixed.content_type)
 

@@ -139,6 +139,31 @@ async def test_a_copy_on_disk_of_an_earlier_version_is_held_to_the_bounds(
     assert (entry.display_name, entry.created_at) == ("m", "1970-01-01T00:00:00Z")
 
 
+@pytest.mark.parametrize(
+    ("second", "listed", "skips"),
+    [
+        ({"data": [{"id": "b"}], "has_more": False}, {"a", "b"}, 0),
+        ({"data": [{"id": "b"}], "has_more": True, "last_id": "b"}, {"a", "b", "c"}, 0),
+        ({"data": [{"id": "b"}], "has_more": "true", "last_id": "a/1"}, {"a", "b"}, 0),
+        ({"data": [{"id": "b"}], "has_more": True, "last_id": None}, {"a", "b"}, 0),
+        (None, {"a"}, 1),
+    ],
+    ids=["two", "three", "a cursor again", "no cursor", "refused"],
+)
+async def test_all_pages_are_read(
+    gateway: FixedGateway, tmp_path: Path, second: Any, listed: set[str], skips: int
+) -> None:
+    """Of a gateway in Anthropic's format; a page that is refused is named, and costs itself only."""
+    first = {"data": [{"id": "a"}], "has_more": True, "last_id": "a/1"}
+    gateway.answers["/v1/models"] = Fixed(first)
+    refusal = Fixed({"error": "no such parameter"}, 400)
+    gateway.answers["/v1/models?after_id=a%2F1"] = refusal if second is None else Fixed(second)
+    gateway.answers["/v1/models?after_id=b"] = Fixed({"data": ["c"]})
+    snapshot = await read(gateway, tmp_path / "catalogue.json")
+    assert set(snapshot.listed) == listed
+    assert snapshot.skipped_counts["models"] == skips
+
+
 @pytest.mark.parametrize("name", ["all-team-models", "no-default-models", "all-proxy-models"])
 async def test_placeholders_of_litellm_are_hidden(
     gateway: FixedGateway, tmp_path: Path, name: str

@@ -17,6 +17,7 @@ from sidecar.errors import GatewayUnavailableError
 from sidecar.gateway.client import GatewayClient
 from sidecar.gateway.http_session import client_session
 from sidecar.gateway.relay import Relay
+from sidecar.gateway.search import GatewaySearch
 from sidecar.model_requests import ModelRequestEnded
 from sidecar.proxies import Proxies
 from tests.fakes.gateway_scripted import (
@@ -230,6 +231,24 @@ async def test_lists_follow_and_name_redirects(gateway: ScriptedGateway) -> None
         gateway.answers["/v1/models"] = moved("https://elsewhere.invalid/v1/models?x=1")
         with pytest.raises(GatewayUnavailableError, match=r"elsewhere\.invalid/v1/models[^?]*;"):
             await client.list_models()
+
+
+async def test_searches_follow_and_name_redirects(gateway: ScriptedGateway) -> None:
+    """As model requests do, with the query and the key."""
+    found = {"results": [{"url": "https://a.example/", "title": "A"}]}
+    gateway.answers["/v1/search/web"] = moved("/moved/search")
+    gateway.answers["/moved/search"] = json_answer(found)
+    async with client_session() as session:
+        search = GatewaySearch(
+            tool="web", base_url=gateway.url, api_key=KEY, session=session, timeout_seconds=60
+        )
+        assert [result.url for result in await search.search("quince")] == ["https://a.example/"]
+        request = gateway.others[-1]
+        assert (request.method, request.body["query"]) == ("POST", "quince")
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        gateway.answers["/v1/search/web"] = moved("https://elsewhere.invalid/search?x=1")
+        with pytest.raises(GatewayUnavailableError, match=r"elsewhere\.invalid/search[^?]*;"):
+            await search.search("quince")
 
 
 async def test_a_company_proxy_is_used(gateway: ScriptedGateway) -> None:

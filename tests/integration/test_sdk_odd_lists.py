@@ -137,3 +137,15 @@ async def test_placeholders_of_litellm_are_no_models(vendor_api: tuple[Text, str
     fake.text = json.dumps({"data": [{"id": name, "object": "model"} for name in names]})
     async with client_of(VENDORS[1], url) as client:
         assert [model.id for model in await client.models.list("opencode")] == ["gpt"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["gpt", "*", "all-team-models"]', '{"models": ["gpt"]}', '{"data": ["gpt", {"id": "gpt"}]}'],
+)
+async def test_ids_alone_are_models(vendor_api: tuple[Text, str], text: str) -> None:
+    """Small gateways list plain ids, in an array alone or under another name, as the sidecar reads them."""
+    fake, url = vendor_api
+    fake.text = text
+    async with client_of(VENDORS[1], url) as client:
+        assert [model.id for model in await client.models.list("opencode")] == ["gpt"]

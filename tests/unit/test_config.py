@@ -121,9 +121,10 @@ def test_the_scheme_of_a_url_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch)
 def test_a_secret_may_come_from_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """`<NAME>_FILE` is read and stripped; both at once, or a missing file, are refused."""
+    """`<NAME>_FILE` is read and stripped, of a byte order mark, too; both at once, or a missing file, are
+    refused."""
     file = tmp_path / "secret"
-    file.write_text("  sk-from-file\n")
+    file.write_bytes(b"\xef\xbb\xbf  sk-from-file\t\r\n")
     monkeypatch.setenv(f"{name}_FILE", str(file))
     settings = Settings.load()
     found = {settings.http.runtime_api_key, settings.gateway.api_key} - {None}

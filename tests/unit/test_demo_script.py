@@ -27,6 +27,8 @@ def bash(command: str) -> Call:
         ("[[slow: 1x0]]", [(Chunks(("chunk1 ",), 0.0),)]),
         ("[[error: 429]]", [(Fail(429),)]),
         ("[[error: 500 x2]][[say: ok]]", [(Fail(500, 2), Say("ok"))]),
+        ("[[error: 400 x2 no room]]", [(Fail(400, 2, "no room"),)]),
+        ("[[error: 400 no room]]", [(Fail(400, None, "no room"),)]),
         ("[[hang]]", [(Mark("hang"),)]),
         ("[[bash: [[ -f x ]] && cat x]]", [(bash("[[ -f x ]] && cat x"),)]),
         ('[[tool: grep {"a": [[1], [2]]}]]', [(Call("grep", {"a": [[1], [2]]}),)]),
