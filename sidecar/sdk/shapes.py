@@ -15,7 +15,7 @@ from sidecar.sdk.models import ModelInfo
 from sidecar.sdk.paging import Fetched, Walked, walk
 from sidecar.sdk.runtime import path_segment
 from sidecar.sdk.transport import Upstream
-from sidecar.wire.litellm import LITELLM_CREATED
+from sidecar.wire.litellm import LITELLM_CREATED, items_of
 from sidecar.wire.scalars import read_flag, read_whole
 
 
@@ -48,16 +48,12 @@ async def fetch_anthropic(
     return model
 
 
-def data_of(runtime: str, body: Any, *, key: str = "data") -> list[Any]:
-    """Return the array of items, as the sidecar itself reads a gateway's list: an array alone is one, too, and
-    small gateways call it `models`. Raises BadAnswerError when there is none.
-    """
-    items = body if isinstance(body, list) else None
-    if isinstance(body, dict):
-        items = next((body[k] for k in (key, "models") if isinstance(body.get(k), list)), None)
-    if not isinstance(items, list):
+def data_of(runtime: str, body: Any) -> list[Any]:
+    """Return the array of items, as the sidecar reads it. Raises BadAnswerError when there is none."""
+    items = items_of(body)
+    if items is None:
         raise BadAnswerError(
-            f"the answer is JSON and not a list of models: it has no {key!r} array",
+            "the answer is JSON and not a list of models: it has no 'data' array",
             runtime=runtime,
         )
     return items

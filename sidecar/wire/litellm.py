@@ -245,11 +245,18 @@ class Deployment(_Wire):
         )
 
 
+def items_of(body: Any) -> list[Any] | None:
+    """Return the items of a list answer: an array alone is one, too, and small gateways call it `models`."""
+    if isinstance(body, list):
+        return body
+    if not isinstance(body, dict):
+        return None
+    return next((body[k] for k in ("data", "models") if isinstance(body.get(k), list)), None)
+
+
 def read_items(kind: type[M], body: Any) -> Listing[M] | None:
     """Return the readable items of a list answer, None when it is not a list at all."""
-    items = body if isinstance(body, list) else None
-    if isinstance(body, dict):
-        items = next((body[k] for k in ("data", "models") if isinstance(body.get(k), list)), None)
+    items = items_of(body)
     if items is None:
         return None
     read: list[M] = []
