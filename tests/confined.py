@@ -217,7 +217,7 @@ class Sessions:
 def results(events: list[dict[str, Any]]) -> str:
     """Return the text of the tool results."""
     found = [event for event in events if event["type"] == "agent.tool_result"]
-    assert found, [event["type"] for event in events]
+    assert found, [(event["type"], event.get("name")) for event in events]
     return "".join(block["text"] for event in found for block in event["content"])
 
 

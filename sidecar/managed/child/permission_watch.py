@@ -1,12 +1,14 @@
 """Notices when a permission request is allowed by anything but the sidecar.
 
-Only the sidecar answers opencode's permission requests: by policy, or when a client has confirmed. Another
-`permission.replied` that allows means that another program has opencode's password.
+Only the sidecar answers opencode's permission requests: by policy, or when a client has confirmed. A
+`permission.replied` that allows what the sidecar did not allow in the same words means that another program
+has opencode's password.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Literal
 
 import structlog
 
@@ -25,21 +27,23 @@ class PermissionWatch:
     """Compares what opencode reports with what was sent. `alarms` counts what was not."""
 
     def __init__(self) -> None:
-        self._sent: deque[str] = deque(maxlen=_KEPT)
+        self._sent: deque[tuple[str, str]] = deque(maxlen=_KEPT)
         self.alarms = 0
 
-    def note_sent(self, permission_id: str) -> None:
+    def note_sent(self, permission_id: str, reply: Literal["once", "reject"]) -> None:
         """An answer is about to be sent."""
-        self._sent.append(permission_id)
+        self._sent.append((permission_id, reply))
 
     def alarm_of(self, event: ChildEvent) -> Violation | None:
         """Return what ends the session's turn if the event is an answer that we did not send.
 
-        A rejection is none: opencode rejects what is open when a turn ends.
+        A rejection is none: opencode rejects what is open when a turn ends. What allows is ours only if we
+        sent the same: where we rejected, another program may have been faster with more.
         """
-        if event.type != "permission.replied" or event.properties.get("reply") == "reject":
+        reply = event.properties.get("reply")
+        if event.type != "permission.replied" or reply == "reject":
             return None
-        if event.properties.get("requestID") in self._sent:
+        if (event.properties.get("requestID"), reply) in self._sent:
             return None
         self.alarms += 1
         _log.critical(

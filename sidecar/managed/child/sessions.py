@@ -118,7 +118,7 @@ class ChildSession:
         self, permission_id: str, reply: Literal["once", "reject"], message: str | None = None
     ) -> None:
         """Answer a permission request."""
-        self._watch.note_sent(permission_id)
+        self._watch.note_sent(permission_id, reply)
         await self._client.reply_permission(
             permission_id, self._directory, reply=reply, message=message
         )
