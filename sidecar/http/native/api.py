@@ -143,6 +143,7 @@ class NativeApi:
         client = await (self._wait_ready() if begins_turn else self._wait_serving())
         _, routes = await self._declarations(client)
         routes.check(method, path)
+        rules.check_no_workspace(request.query.get("workspace"), "workspace")
         directories = self._directories(request)
         body = await read_body(request, has_content=begins_turn) if request.can_read_body else None
         prepared = self._prepared(client, method, path, directories, body)
@@ -204,13 +205,15 @@ class NativeApi:
         directory, model_ids = directories[0], list[str]()
         if method not in rules.READS:
             document = await aside(len(body), partial(_parsed, body)) if body else None
-            session = await self._managed.check_write(
+            begins_turn = rules.is_prompt(method, path)
+            session = await self._managed.session_of(client, path) if begins_turn else None
+            place = await self._managed.check_write(
                 client, method, path, directories=directories, body=document
             )
-            if session is not None:
-                directory = Path(str(session.get("directory", directory)))
-            if rules.is_prompt(method, path) or path == "/session":
+            directory = place or directory
+            if begins_turn or path == "/session":
                 named = document or {}
+                rules.check_no_workspace(named.get("workspaceID"), "workspaceID")
                 await asyncio.to_thread(check_files, named, self._root, directory)
                 model_ids, is_edited = await self._models.qualify(named, session)
                 if is_edited:

@@ -3,16 +3,18 @@
 A managed session's permissions, events and usage are kept by the sidecar. A write that went around it
 would run tools that the log says were asked for, or turns that no list shows. What belongs to a managed
 session is recognised by its directory: opencode keeps each session, its sub-agents included, in the
-directory in which it was created, and each managed session has one of its own.
+directory in which it was created, and each managed session has one of its own. opencode is therefore asked
+for a session's directory once, not at each write.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sidecar.errors import ChildError, ConflictError
+from sidecar.errors import ChildError, ConflictError, PermissionDeniedError
 from sidecar.http.native.rules import session_in
 from sidecar.ids import is_id
 from sidecar.opencode.client import ChildClient
@@ -30,6 +32,8 @@ _INSTEAD: Mapping[str, str] = {
     "DELETE": "use DELETE /v1/sessions/{id}",
 }
 _INSTEAD_OF_OTHERS = "use /v1/sessions/{id}"
+_KEPT_DIRECTORIES = 4096
+"""Of sessions, those that were written to last: under 1 MiB. Of any other opencode is asked again."""
 
 
 class ManagedSessions:
@@ -37,14 +41,12 @@ class ManagedSessions:
 
     def __init__(self, workspaces_dir: Path) -> None:
         self._root = workspaces_dir.resolve()
+        self._directories: OrderedDict[str, Path] = OrderedDict()
 
-    def owner_of(self, directory: Path) -> str | None:
-        """Return the managed session (`sesn_...`) whose directory this is, or is below; else None."""
-        try:
-            first, *_ = directory.resolve().relative_to(self._root).parts
-        except (ValueError, OSError, RuntimeError):
-            return None
-        return first if is_id(first, "sesn") else None
+    async def session_of(self, client: ChildClient, path: str) -> dict[str, Any] | None:
+        """Return the session that the path names, as opencode has it now; None without one."""
+        session_id, _ = session_in(path)
+        return await self._read(client, session_id) if session_id is not None else None
 
     async def check_write(
         self,
@@ -54,43 +56,59 @@ class ManagedSessions:
         *,
         directories: Iterable[Path],
         body: Mapping[str, Any] | None,
-    ) -> dict[str, Any] | None:
-        """Return the session that the path names, as opencode has it, None without one.
+    ) -> Path | None:
+        """Return the directory of the session that the path names, None without one.
 
         `directories` are those that the request names. Raises ConflictError when any of it belongs to a
-        managed session.
+        managed session, PermissionDeniedError for the directory that holds those of all sessions.
         """
         action = path.split("/")[1]
         for directory in directories:
-            self._refuse(self.owner_of(directory), method, path, action)
+            self._check_directory(directory, method, path, action)
         session_id, of_session = session_in(path)
-        session = await _session(client, session_id) if session_id is not None else None
         parent = body.get("parentID") if body is not None else None
         if isinstance(parent, str) and session_in(f"/session/{parent}")[0] == parent:
-            self._check_session(await _session(client, parent), method, path, action)
-        self._check_session(session, method, path, of_session or method)
+            await self._check_session(client, parent, method, path, action)
+        if session_id is None:
+            return None
+        return await self._check_session(client, session_id, method, path, of_session or method)
+
+    async def _check_session(
+        self, client: ChildClient, session_id: str, method: str, path: str, action: str
+    ) -> Path | None:
+        if session_id in self._directories:
+            self._directories.move_to_end(session_id)
+        elif await self._read(client, session_id) is None:
+            return None  # the child's own answer says so
+        directory = self._directories[session_id]
+        self._check_directory(directory, method, path, action)
+        return directory
+
+    async def _read(self, client: ChildClient, session_id: str) -> dict[str, Any] | None:
+        try:
+            session = await client.get_session(session_id)
+        except ChildError as error:
+            if error.upstream_status == 404:
+                return None
+            raise
+        self._directories[session_id] = Path(str(session.get("directory", "/")))
+        if len(self._directories) > _KEPT_DIRECTORIES:
+            self._directories.popitem(last=False)
         return session
 
-    def _check_session(
-        self, session: Mapping[str, Any] | None, method: str, path: str, action: str
-    ) -> None:
-        if session is not None:
-            owner = self.owner_of(Path(str(session.get("directory", "/"))))
-            self._refuse(owner, method, path, action)
-
-    def _refuse(self, owner: str | None, method: str, path: str, action: str) -> None:
-        if owner is not None:
+    def _check_directory(self, directory: Path, method: str, path: str, action: str) -> None:
+        try:
+            parts = directory.resolve().relative_to(self._root).parts
+        except (ValueError, OSError, RuntimeError):  # not below it; a loop of links
+            return
+        if not parts:
+            raise PermissionDeniedError(
+                f"{method} {path}: the sidecar's WORKDIR, which holds the directories of all sessions, is "
+                "read-only in opencode's own API; name a directory below it"
+            )
+        if is_id(owner := parts[0], "sesn"):
             instead = _INSTEAD.get(action, _INSTEAD_OF_OTHERS).format(id=owner)
             raise ConflictError(
                 f"{method} {path}: this belongs to the managed session {owner}, which is read-only in "
                 f"opencode's own API; {instead}"
             )
-
-
-async def _session(client: ChildClient, session_id: str) -> dict[str, Any] | None:
-    try:
-        return await client.get_session(session_id)
-    except ChildError as error:
-        if error.upstream_status == 404:
-            return None  # the child's own answer says so
-        raise

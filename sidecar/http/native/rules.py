@@ -10,7 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sidecar.errors import MethodNotAllowedError, NotFoundError, PermissionDeniedError
+from sidecar.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 
 READS = frozenset({"GET", "HEAD"})
 _METHODS = READS | {"POST", "PUT", "PATCH", "DELETE"}
@@ -92,6 +97,19 @@ def check_allowed(method: str, path: str) -> None:
         raise PermissionDeniedError(
             f"{method} {path}: this part of opencode's API is not forwarded; it would expose keys "
             "or disturb other sessions"
+        )
+
+
+def check_no_workspace(value: object, field: str) -> None:
+    """Raise InvalidRequestError for the name of one of opencode's workspaces.
+
+    None can be made here; opencode answers 500 to one that it does not know, and takes it for a new session
+    that then cannot be used.
+    """
+    if value is not None and value != "":
+        raise InvalidRequestError(
+            f"{field}: opencode's workspaces are not offered by this sidecar; leave it out",
+            field=field,
         )
 
 
