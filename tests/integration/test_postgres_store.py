@@ -20,6 +20,7 @@ from sidecar.store.migrations_postgres import MIGRATIONS
 from sidecar.store.postgres import PostgresStore
 from sidecar.store.postgres_schema import migrate
 from sidecar.store.sqlite import SqliteStore
+from tests.fakes.pooler import Pooler
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
 from tests.waiting import PATIENCE_SECONDS, until
@@ -364,6 +365,53 @@ async def test_a_read_only_database_is_refused(postgres: PostgresCluster) -> Non
     store = PostgresStore(f"postgresql://reader@{address.hostname}:{address.port}/postgres")
     with pytest.raises(StoreError, match="read-only"):
         await store.open()
+
+
+@pytest.mark.parametrize("pins", [False, True], ids=["transaction", "session"])
+async def test_a_pooler_in_transaction_mode_is_refused(
+    postgres: PostgresCluster, *, pins: bool
+) -> None:
+    """Prepared statements and settings would be another program's; in session mode all is well."""
+    pooler = Pooler(postgres.port, pins=pins)
+    await pooler.start()
+    url = urlsplit(postgres.url())
+    where = f"127.0.0.1:{urlsplit(pooler.url).port}"
+    store = PostgresStore(
+        f"postgresql://postgres@{where}/postgres?{url.query}&sslmode=disable&gssencmode=disable"
+    )
+    try:
+        if pins:
+            await store.open()
+            assert await store.read(lambda c: c.execute("SELECT 1").fetchone()[0]) == 1
+            await store.close()
+        else:
+            with pytest.raises(StoreError, match="transaction mode"):
+                await store.open()
+    finally:
+        await pooler.close()
+
+
+async def test_a_server_that_leads_no_more_is_left(postgres: PostgresCluster) -> None:
+    """After a failover the connections that are open lead to a server that only reads: the job is run again
+    where it can write."""
+    url = urlsplit(postgres.base_url())
+    with psycopg.connect(postgres.base_url(), autocommit=True) as raw:
+        raw.execute("CREATE ROLE demoted LOGIN")
+        raw.execute("CREATE SCHEMA demoted AUTHORIZATION demoted")
+    store = PostgresStore(f"postgresql://demoted@{url.hostname}:{url.port}/postgres")
+    await store.open()
+    try:
+
+        def demote(connection: Connection) -> None:
+            connection.execute("SET default_transaction_read_only = on")
+
+        await asyncio.gather(*(store.write(demote) for _ in range(20)))  # whichever writer takes it
+        for number in range(8):
+            await store.write(insert(f"agent_{number}"))
+        assert len(await store.read(names)) == 8
+        assert store.reconnects
+    finally:
+        await store.close()
 
 
 _TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
