@@ -26,6 +26,7 @@ import anthropic
 from sidecar.demo_gateway import DemoGateway
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, make_settings, sidecar_for
 from tests.sdk_surface import Case, cases, methods
+from tests.waiting import PATIENCE_SECONDS
 
 Result = Literal["right", "refused", "absent", "SILENT"]
 
@@ -106,7 +107,7 @@ async def sidecar_and_sdk(data_dir: Path) -> AsyncIterator[anthropic.AsyncAnthro
         async with (
             sidecar_for(settings, is_ready=False) as sidecar,
             anthropic.AsyncAnthropic(
-                base_url=sidecar.url, api_key=RUNTIME_KEY, max_retries=0, timeout=20
+                base_url=sidecar.url, api_key=RUNTIME_KEY, max_retries=0, timeout=PATIENCE_SECONDS
             ) as sdk,
         ):
             await sidecar.catalogue.refresh()

@@ -29,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--alone", choices=("skip", "only"), help="leave out, or run only, these")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--alone only`, import only files with such a test: importing all takes as long as those run."""
+    if config.getoption("--alone") != "only" or not collection_path.name.startswith("test_"):
+        return None
+    return (collection_path.is_file() and "mark.alone" not in collection_path.read_text()) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Apply `--alone`; where several processes run the tests, begin with the longest."""
     wanted = config.getoption("--alone")

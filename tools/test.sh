@@ -6,6 +6,10 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly NO_TESTS=5
 
+# pytest rewrites the assertions of every file that it imports, in each of the processes, unless it may keep
+# the result beside the file.
+unset PYTHONDONTWRITEBYTECODE
+
 .venv/bin/pytest --numprocesses "${WORKERS:-4}" --dist loadscope --no-loadscope-reorder --alone skip "$@"
 together=$?
 # Interrupted, or not even collected: then there is nothing to add.

@@ -147,7 +147,7 @@ async def test_a_message_that_meets_a_dying_child_is_served_by_the_next_boot(
     """Killed before, while and after a message is passed on: an error at most where work may have begun."""
     session = await raw.new_session()
     await raw.turn(session, "[[say: loaded]]")
-    for number, pause in enumerate((0.0, 0.0, 0.005, 0.015)):
+    for number, pause in enumerate((0.0, 0.0, 0.01)):
         await own.supervisor.wait_ready(PATIENCE_SECONDS)
         assert own.supervisor.pid is not None
         async with raw.stream(session) as reader:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.waiting import patience
+
 _PROGRAM = Path(__file__).with_name("mcp_tools.py")
 
 
@@ -28,7 +30,7 @@ async def mcp_server(token: str | None = None) -> AsyncIterator[McpProcess]:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with patience():
             port = int(await process.stdout.readline())
         yield McpProcess(f"http://127.0.0.1:{port}/mcp")
     finally:

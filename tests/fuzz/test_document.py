@@ -35,6 +35,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.openapi_check import STREAM, check_answer, check_frame, document
 from tests.sidecar_process import ROOT, processes_of
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.fuzz
 
@@ -48,7 +49,7 @@ CHECKS: list[Any] = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = PATIENCE_SECONDS
 SETTINGS = settings(
     max_examples=CASES,
     database=None,
@@ -117,7 +118,9 @@ class Target:
             environment_id=self.create("/v1/environments", name="e")["id"],
             resources=[{"type": "github_repository", "url": "https://git.test/r.git"}],
         )
-        threads = self.session.get(f"{self.url}/v1/sessions/{session['id']}/threads", timeout=30)
+        threads = self.session.get(
+            f"{self.url}/v1/sessions/{session['id']}/threads", timeout=TIMEOUT_SECONDS
+        )
         return {
             "id": session["id"],
             "thread_id": threads.json()["data"][0]["id"],
@@ -136,8 +139,10 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def target_with_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A sidecar whose child sends events."""
     with serving(tmp_path_factory.mktemp("fuzz"), FAKES / "child_healthy.py") as running:
-        give_up_at = time.monotonic() + 60
-        while running.session.get(f"{running.url}/readyz", timeout=30).status_code != 200:
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while (
+            running.session.get(f"{running.url}/readyz", timeout=TIMEOUT_SECONDS).status_code != 200
+        ):
             assert time.monotonic() < give_up_at, "the child is not ready"
             time.sleep(0.05)
         yield running
@@ -191,7 +196,7 @@ def serving(root: Path, program: Path) -> Iterator[Target]:
 
 
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:
-    give_up_at = time.monotonic() + 120
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < give_up_at:
         for line in log.read_text().splitlines():
             if '"serving"' in line:

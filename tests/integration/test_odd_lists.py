@@ -73,22 +73,29 @@ async def read(gateway: FixedGateway, file: Path) -> CatalogueSnapshot:
 async def test_any_odd_value_in_any_field_costs_that_field(
     gateway: FixedGateway, tmp_path: Path, path: str
 ) -> None:
-    """Every odd value in every field of every source: the other model is as it was, and the list is there."""
+    """Every odd value in every field of every source: the other model is as it was, and the list is there.
+
+    One list for each field has an item for each odd value.
+    """
     key = NAME_OF_ITEM[path]
     whole = {key: "good", **({} if key == "model_name" else {"max_output_tokens": 77})}
     if key == "model_name":
         whole["model_info"] = {"max_output_tokens": 77}
-    gateway.answers["/v1/models"] = model_list("good", "odd")
+    good = json.dumps(whole | ({"mode": "chat"} if key != "model_name" else {}))
+    names = [f"odd{number}" for number in range(len(ODD_VALUES))]
+    gateway.answers["/v1/models"] = model_list("good", *names)
     for field in FIELDS_OF_SOURCES[path]:
-        for value in ODD_VALUES:
-            odd = f'{{"{key}": "odd", {json.dumps(field)}: {value}}}'
-            good = json.dumps(whole | ({"mode": "chat"} if key != "model_name" else {}))
-            gateway.answers[path] = Fixed(f'{{"data": [{odd}, {good}]}}')
-            snapshot = await read(gateway, tmp_path / "catalogue.json")
-            good_entry = snapshot.entries["good"]
-            assert good_entry.max_output_tokens == 77, (field, value[:40])
-            for entry in snapshot.entries.values():
-                datetime.fromisoformat(entry.created_at)
+        items = [
+            f'{{"{key}": "{name}", {json.dumps(field)}: {value}}}'
+            for name, value in zip(names, ODD_VALUES, strict=True)
+        ]
+        gateway.answers[path] = Fixed(f'{{"data": [{", ".join([*items, good])}]}}')
+        snapshot = await read(gateway, tmp_path / "catalogue.json")
+        assert snapshot.entries["good"].max_output_tokens == 77, field
+        if field != key:
+            assert set(names) <= set(snapshot.entries), field
+        for entry in snapshot.entries.values():
+            datetime.fromisoformat(entry.created_at)
 
 
 async def test_skips_are_counted_and_named(gateway: FixedGateway, tmp_path: Path) -> None:

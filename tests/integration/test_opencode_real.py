@@ -1,11 +1,8 @@
 """The real opencode under our supervision, with the demo gateway behind it."""
 
 import asyncio
-import contextlib
 import json
 import os
-import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,11 +26,9 @@ from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor
 from sidecar.wire.opencode_events import ChildEvent
-from tests.fakes.gate import Gate
 from tests.recordings.mcp_server import McpServer
 from tests.waiting import PATIENCE_SECONDS, patience, until
 
-OWNER = Path(__file__).parents[1] / "fakes" / "child_owner.py"
 CHAT, MESSAGES, LATE = "openai/chat:1", "claude-x", "late/model"
 MODELS = {CHAT: ModelEntry(CHAT), MESSAGES: ModelEntry(MESSAGES, wire="messages")}
 
@@ -69,10 +64,7 @@ class World:
 
     def __init__(self, root: Path, session: aiohttp.ClientSession) -> None:
         self.root = root.resolve()
-        self.gate = Gate()
-        self.gateway = DemoGateway(
-            models=[DemoModel(id=i) for i in (CHAT, MESSAGES, LATE)], sleep=self.gate
-        )
+        self.gateway = DemoGateway(models=[DemoModel(id=i) for i in (CHAT, MESSAGES, LATE)])
         self.files = ChildFiles(self.root / "opencode")
         self.config_file = ConfigFile(self.files.config_file)
         settings = ChildSettings()
@@ -174,41 +166,6 @@ async def test_each_model_speaks_its_wire(world: World, model: str, path: str, h
     assert "Be recorded." in json.dumps(request.body)
 
 
-async def test_the_agents_shell_sees_no_key(world: World) -> None:
-    """The bash tool's environment has the relay's token but no key of ours."""
-    turn = await world.run(world.directory(), "[[bash: env]] [[then]] [[say: ok]]")
-    outputs = [
-        e.properties["part"]["state"]["output"]
-        for e in turn.events
-        if e.type == "message.part.updated"
-        and e.properties["part"].get("state", {}).get("status") == "completed"
-    ]
-    assert "SIDECAR_RELAY_TOKEN=relay-token" in outputs[-1]
-    assert "sk-gateway-secret" not in outputs[-1]
-
-
-async def test_a_new_model_disturbs_no_running_turn(world: World) -> None:
-    """While one turn streams, a model is added and used in another directory, and in an idle old one;
-    the first turn streams on."""
-    busy, idle = world.directory(), world.directory()
-    await world.run(idle, "[[say: warm]]")
-    async with world.instances.use(busy, CHAT) as used:
-        client = used.client
-        session_id = await client.create_session(busy, title="t")
-        slow = await world.prompt(client, session_id, "[[slow: 30x0.1 word]]")
-        await until(lambda: "word3" in slow.text)
-        await world.config_file.register(MODELS | {LATE: ModelEntry(LATE)})
-        fresh = await world.run(world.directory(), "[[say: new]]", LATE)
-        old = await world.run(idle, "[[say: reloaded]]", LATE)
-        assert not slow.ended.is_set()
-        assert (fresh.text, old.text) == ("new", "reloaded")
-        world.gate.open()
-        async with patience():
-            await slow.ended.wait()
-    assert slow.errors == []
-    assert slow.text.split() == [f"word{n + 1}" for n in range(30)]
-
-
 async def test_names_with_references_are_only_names(world: World) -> None:
     """A model named like a file reference neither reads the file nor poisons the directory."""
     name = "x {file:/nonexistent} {env:SIDECAR_RELAY_TOKEN}"
@@ -249,41 +206,6 @@ async def test_mcp_servers_are_back_after_a_reload(world: World) -> None:
     await server.close()
 
 
-async def test_permissions_wait_for_their_answer(world: World) -> None:
-    """A session may ask for bash: an event reports it, and the reply lets the tool run."""
-    directory = world.directory()
-    async with world.instances.use(directory, CHAT) as used:
-        client = used.client
-        session_id = await client.create_session(
-            directory,
-            title="t",
-            permission=[{"permission": "bash", "pattern": "*", "action": "ask"}],
-        )
-        turn = await world.prompt(client, session_id, "[[bash: echo yes]] [[then]] [[say: done]]")
-        await until(lambda: any(e.type == "permission.asked" for e in turn.events))
-        (asked,) = (e.properties for e in turn.events if e.type == "permission.asked")
-        assert (await client.session_status(directory))[session_id] == {"type": "busy"}
-        await client.reply_permission(asked["id"], directory, reply="once")
-        async with patience():
-            await turn.ended.wait()
-    assert turn.text == "done"
-
-
-async def test_abort_ends_the_turn(world: World) -> None:
-    """Abort stops a running tool and leaves the session idle and usable."""
-    directory = world.directory()
-    async with world.instances.use(directory, CHAT) as used:
-        client = used.client
-        session_id = await client.create_session(directory, title="t")
-        turn = await world.prompt(client, session_id, "[[bash: touch on; sleep 600]]")
-        await until((directory / "on").exists)
-        await client.abort(session_id)
-        async with patience():
-            await turn.ended.wait()
-        assert turn.errors[0]["name"] == "MessageAbortedError"
-        assert await client.session_status(directory) == {}
-
-
 async def test_errors_are_mapped(world: World) -> None:
     """The child's refusals carry its status, and a child that is not there is unavailable."""
     client = await world.supervisor.wait_ready(PATIENCE_SECONDS)
@@ -296,23 +218,6 @@ async def test_errors_are_mapped(world: World) -> None:
         )
         with pytest.raises(ChildUnavailableError):
             await nobody.messages("ses_missing")
-
-
-async def test_raw_requests_pass_unchanged(world: World) -> None:
-    """`forward` keeps path, query and status, for the API that is forwarded byte for byte."""
-    client = await world.supervisor.wait_ready(PATIENCE_SECONDS)
-    assert "/session/{sessionID}/prompt_async" in (await client.doc())["paths"]
-    directory = world.directory()
-    body = json.dumps({"title": "raw"}).encode()
-    async with await client.forward(
-        "POST",
-        "/session",
-        query=f"directory={directory}",
-        headers={"content-type": "application/json"},
-        body=body,
-    ) as answer:
-        assert answer.status == 200
-        assert (await answer.json())["title"] == "raw"
 
 
 async def test_poisoned_directory_is_healed_by_a_restart(world: World) -> None:
@@ -328,41 +233,6 @@ async def test_poisoned_directory_is_healed_by_a_restart(world: World) -> None:
     await until(lambda: world.supervisor.boot == boot + 1)
     turn = await world.run(directory, "[[say: healed]]")
     assert turn.text == "healed"
-
-
-async def test_crash_in_a_turn(world: World) -> None:
-    """The child dies in the middle of an answer: the finished message is still there after the restart, the
-    cut one has no end and no event, its tool is swept, and the session goes on."""
-    directory, boot = world.directory(), world.supervisor.boot
-    async with world.instances.use(directory, CHAT) as used:
-        client = used.client
-        session_id = await client.create_session(directory, title="t")
-        first = await world.prompt(client, session_id, "[[say: kept]]")
-        await first.ended.wait()
-        cut = await world.prompt(
-            client, session_id, "[[say: lost]] [[bash: echo $$ > pid; sleep 600]]"
-        )
-        await until(lambda: bool((directory / "pid").exists() and (directory / "pid").read_text()))
-        shell = int((directory / "pid").read_text())
-        assert world.supervisor.pid is not None
-        os.kill(world.supervisor.pid, signal.SIGKILL)
-        await until(lambda: world.supervisor.boot == boot + 1)
-    assert not psutil.pid_exists(shell)
-    async with world.instances.use(directory, CHAT) as used:
-        client = used.client
-        assert await client.session_status(directory) == {}
-        messages = await client.messages(session_id)
-        by_parent = {m["info"].get("parentID"): m for m in messages}
-        assert "completed" in by_parent[first.message_id]["info"]["time"]
-        interrupted = by_parent[cut.message_id]
-        assert "completed" not in interrupted["info"]["time"]
-        states = [p["state"]["status"] for p in interrupted["parts"] if p["type"] == "tool"]
-        assert states == ["running"]
-        assert not cut.ended.is_set()
-        after = await world.prompt(client, session_id, "[[say: again]]")
-        async with patience():
-            await after.ended.wait()
-    assert after.text == "again"
 
 
 async def test_stop_leaves_no_process(tmp_path: Path) -> None:
@@ -385,28 +255,3 @@ async def test_stop_leaves_no_process(tmp_path: Path) -> None:
     assert not psutil.pid_exists(child)
     assert not psutil.pid_exists(int((directory / "pid").read_text()))
     assert turn.errors[0]["name"] == "MessageAbortedError"
-
-
-async def test_killed_sidecar_leaves_no_opencode(tmp_path: Path) -> None:
-    """SIGKILL of the owning process takes opencode and its shells with it at once."""
-    owner = await asyncio.create_subprocess_exec(
-        sys.executable, str(OWNER), str(tmp_path), stdout=asyncio.subprocess.PIPE
-    )
-    assert owner.stdout is not None
-    async with patience():
-        ready = b""
-        while not ready.startswith(b"READY"):
-            ready = await owner.stdout.readline()
-            assert ready, "the owner died"
-    child = json.loads(ready.removeprefix(b"READY"))["child"]
-    shell = int((tmp_path / "work" / "pid").read_text())
-    owner.kill()
-    await owner.wait()
-    await until(lambda: not _runs(child))
-    await until(lambda: not _runs(shell))
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
