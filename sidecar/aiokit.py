@@ -1,4 +1,4 @@
-"""Small asyncio tools: owned tasks, back-off, single flight, bounded silence. No knowledge of the domain."""
+"""Small asyncio tools: owned tasks, back-off, single flight, bounded silence. Not about the domain."""
 
 from __future__ import annotations
 

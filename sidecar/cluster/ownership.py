@@ -94,7 +94,7 @@ class Ownership:
         """Give sessions up so that any other may have them at once. Raises StoreError."""
 
     def unfinished(self, connection: Connection, /) -> list[str]:
-        """Return the sessions that ran, or had something waiting, and that no live process works on."""
+        """Return the ids of sessions with a running turn or queued messages that no live process works on."""
         rows = connection.execute(
             "SELECT id FROM sessions WHERE status IN ('running', 'rescheduling') "
             "UNION SELECT session_id FROM queued_events"

@@ -35,7 +35,7 @@ class GatewayChecks:
         self.snapshot: CatalogueSnapshot | None = None
 
     def all(self, *, with_completion: bool) -> list[Check]:
-        """Return them in order: each may explain why the next one fails."""
+        """Return the gateway's checks in order: one that fails may explain why those after it do."""
         client = self._client
         bound = self._settings.gateway.list_timeout_seconds + 5.0
         checks = [

@@ -38,7 +38,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number or word of a model, and who says it: a key of SOURCES, empty when none does."""
+    """What is known of a model, and its source: a key of SOURCES, empty where no source names it."""
 
     value: Any
     source: str

@@ -42,7 +42,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """From here on nothing but silence (`hang`) or a dropped connection (`cut`)."""
+    """The answer stops here: it stays silent (`hang`), or its connection is dropped (`cut`)."""
 
     kind: Literal["hang", "cut"]
 

@@ -1,8 +1,7 @@
-"""The way of one event stream from the gateway to the child: passed frame by frame, in bounded silence.
+"""Passes one event stream from the gateway to the child, frame by frame; no pause in it is unbounded.
 
-A stream that ends before its answer is complete ends with an error for the child. As long as nothing of the
-answer has come, not even the headers have gone to the child: what fails until then is answered with the
-status of its kind.
+A stream that ends before its answer is complete ends with an error for the child. Until the answer begins not
+even the headers are sent to the child: a failure before that is answered with the HTTP status of its kind.
 """
 
 from __future__ import annotations

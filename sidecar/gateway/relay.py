@@ -45,7 +45,7 @@ _REFUSED_TEXT = (
     "the sidecar stopped this turn: it made too many model requests "
     "(SIDECAR_TURN_MAX_REQUESTS_WITHOUT_PROGRESS, SIDECAR_TURN_MAX_MODEL_REQUESTS)"
 )
-"""opencode tries again by the status and by words and digits of the text: these are none of them."""
+"""opencode decides by the status, and by words and digits in the text, that this is not tried again."""
 _BODY_LIMIT_BYTES = 256 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -151,7 +151,7 @@ class Relay:
             self._on_release(len(body))
 
     async def _observed(self, request: web.Request, call: Call, model: str) -> web.StreamResponse:
-        """Forward the request; its end is reported whatever happens."""
+        """Forward the request and report its start and, in every case, its end."""
         request_id = new_id("req")
         session_id = request.headers.get("x-session-id", "")
         parent_id = request.headers.get("x-parent-session-id", "")

@@ -146,7 +146,7 @@ class ModelsApi:
         return self._made_others
 
     async def _first(self) -> CatalogueSnapshot:
-        """Wait, briefly, for the gateway's first answer ever. Raises GatewayUnavailableError."""
+        """Wait, briefly, for the first list of the gateway's models. Raises GatewayUnavailableError."""
         try:
             async with asyncio.timeout(_FIRST_LIST_SECONDS):
                 return await self._catalogue.refresh()

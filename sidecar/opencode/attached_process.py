@@ -162,7 +162,7 @@ def _owner(local: Address, remote: Address) -> int:
 
 
 def _check(pid: int, marker: str) -> None:
-    """Raise ChildError unless it has our environment and a start like ours. Blocks."""
+    """Raise ChildError unless the process has our environment and was started as we would. Blocks."""
     if not orphans.is_marked(pid, marker):
         raise ChildError(
             f"process {pid} does not have the environment that `opencode-sidecar child-env` prints"

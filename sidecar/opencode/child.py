@@ -1,4 +1,4 @@
-"""What everybody else sees of opencode, whether we started it or found it: state, client, ends."""
+"""opencode as the other parts see it, started or attached: its state, its client, the end of each boot."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Child(ABC):
         self.version = version
 
     def add_sign_of_life(self, read: Callable[[Boot], int]) -> None:
-        """Have `read` show a number that grows with whatever arrives from that boot."""
+        """Have `read` asked for a number that grows whenever something arrives from a boot."""
         self._signs.append(read)
 
     def signs_of_life(self, boot: Boot) -> int:
@@ -245,9 +245,9 @@ class Child(ABC):
         )
 
     def drain(self) -> None:
-        """Announce the end: running turns keep their client (`wait_serving`), `wait_ready` refuses new ones.
+        """Begin to end: running turns keep their client (`wait_serving`), `wait_ready` refuses new ones.
 
-        Also those that a child which is only starting would have had.
+        It refuses those, too, that wait for a child which is starting.
         """
         self._is_draining = True
         if self.state in ("ready", "degraded"):
@@ -290,7 +290,7 @@ class Child(ABC):
         self._serves()
 
     def _lose(self, boot: Boot, loss: Loss) -> None:
-        """The boot is over: those who have turns in it hear of it."""
+        """Note that a boot is over, and notify the subscribers."""
         if not boot.is_over:
             boot.is_over = True
             self.overdue += loss == "overdue"
@@ -310,7 +310,7 @@ class Child(ABC):
         return is_due
 
     def _settle(self) -> None:
-        """Let those who wait for the child look again, or wait."""
+        """Wake the callers that wait for the child if it can be used, or never will be."""
         is_over = self._is_draining or self._is_stopping or self.state == "failed"
         if self._is_usable or is_over:
             self._settled.set()

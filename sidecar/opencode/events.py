@@ -1,4 +1,4 @@
-"""The subscriptions to `/global/event`, one per boot: reconnect, fan-out by session, and word of every gap.
+"""The subscriptions to `/global/event`, one per boot: reconnects, hands events on by session, reports gaps.
 
 Wire format: SSE frames of one `data:` line, `{"directory", "payload": {"id", "type", "properties"}}`; no ids,
 no replay. `payload.type == "sync"` are durable copies of other events. A heartbeat comes every 10 s. The
@@ -67,10 +67,10 @@ class Boots(Protocol):
         """The boots that serve."""
 
     def on_serving(self, callback: Callable[[], None]) -> None:
-        """Register a callback for another one."""
+        """Call `callback` whenever there is another boot."""
 
     def on_lost(self, callback: Callable[[Boot, Loss], None]) -> None:
-        """Register a callback for one that is over."""
+        """Call `callback` with each boot that is over, and with how it was lost."""
 
 
 @dataclass(eq=False, slots=True)

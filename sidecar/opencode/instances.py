@@ -82,7 +82,7 @@ class _Instance:
 
 
 async def _ends_nothing(_directory: Path, _boot: Boot) -> None:
-    """Where there is one boot at a time: tests."""
+    """For tests, where there is one boot at a time."""
 
 
 class Instances:
@@ -316,8 +316,8 @@ class Instances:
         )
 
     async def _has_turns(self, instance: _Instance) -> bool:
-        """Whether opencode works in the directory, for whomever: `prompt_async` of its own API returns
-        long before its turn ends."""
+        """Whether opencode works in the directory. It may be a turn of its own API, whose `prompt_async`
+        returns long before the turn ends."""
         boot = instance.loaded_by
         return boot is not None and bool(await boot.client.session_status(instance.directory))
 

@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class PlannedRestart:
-    """Look at `is_due` regularly while `reason` is set."""
+    """Decides when a planned restart happens. While `reason` is set, call `is_due` regularly."""
 
     def __init__(
         self,

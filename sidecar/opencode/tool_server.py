@@ -49,7 +49,7 @@ class ClientTools:
         self._tools_of = tools_of
 
     async def tools(self, session_id: str) -> Sequence[Mapping[str, Any]]:
-        """Return what the agent declares."""
+        """Return the tools that the session's agent declares."""
         return await self._tools_of(session_id)
 
     async def call(self, session_id: str, name: str, arguments: Mapping[str, Any]) -> ToolResult:

@@ -1,8 +1,8 @@
 """Leftover processes: of an attached opencode, and, where we are process 1, of any program.
 
-What we start ourselves has a guard (`launch`), and sessions have keepers (`confine.c`): these end everything
-by descent. In another container neither is ours, so there what our plug-in marked as a shell is looked for;
-a process can take that mark off. Dead orphans are reaped here when we are process 1.
+What we start ourselves has a guard (`launch`), and sessions have keepers (`confine.c`): both end all their
+descendants. An opencode in another container has neither. There the shells are found by a mark that our
+plug-in puts into their environment, which a process can remove. Where we are process 1, zombies are reaped.
 
 Everything here blocks (it reads /proc); call it in a thread. Without /proc it does nothing.
 """

@@ -128,9 +128,10 @@ class ChildProcess:
 
 
 async def _first_words(descriptor: int) -> bytes:
-    """Return what is written to a pipe first, b"" at its end.
+    """Return the first bytes that are written to a pipe, b"" when it is closed before.
 
-    Not in a thread: that would go on reading after a cancellation, from a number that is closed or reused.
+    It is not read in a thread, which after a cancellation would go on reading: from a descriptor that is
+    closed, or that is something else's by then.
     """
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()

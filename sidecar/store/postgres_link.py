@@ -200,7 +200,7 @@ class Link:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection is open, as far as was noticed."""
+        """Whether a connection is open, as far as is known."""
         return self._raw is not None and not self._raw.closed
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ class _NotPermittedError(WebError):
 
 
 class WebFetcher:
-    """Open between `open` and its end."""
+    """Fetches pages of the web for agents, within the bounds of the settings; made by `open`."""
 
     def __init__(
         self,

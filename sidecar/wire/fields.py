@@ -71,7 +71,7 @@ def check_token(value: str) -> str:
 
 
 def _few(most: int) -> BeforeValidator:
-    """Return the validator that counts the pairs of an object before looking at any."""
+    """Return the validator that refuses an object with too many pairs before looking at any."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and len(value) > most:

@@ -261,7 +261,7 @@ def stored_readings(limits: StoredLimits) -> Iterator[Reading]:
 
 
 class _Drain:
-    """The end, in order."""
+    """Ends what the sidecar does, in order; see `run`."""
 
     def __init__(self) -> None:
         self.has_begun = False

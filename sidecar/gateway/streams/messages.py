@@ -255,7 +255,7 @@ class MessagesRepair:
         return [*closing, value] if closing else None
 
     def _kept_text(self) -> list[dict[str, Any]]:
-        """Return the events of the text that only `message_start` had."""
+        """Return events for the text that came in `message_start` only."""
         held, self._held = self._held, []
         events: list[dict[str, Any]] = []
         for index, block in enumerate(held):
@@ -292,7 +292,7 @@ def _counted(usage: dict[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _object(value: object) -> dict[str, Any]:
-    """Return the input of a call, which may be the text of its JSON."""
+    """Return a call's input as an object; some gateways send it as JSON text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

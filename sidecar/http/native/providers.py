@@ -61,7 +61,7 @@ class ProviderAnswers:
         return {"providers": [self._provider(known)], "default": self._default()}
 
     def all(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `GET /provider`, where the same providers stand under other names."""
+        """Return the answer of `GET /provider`: the same providers, in fields of other names."""
         return {
             "all": [self._provider(known)],
             "default": self._default(),

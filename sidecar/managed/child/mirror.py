@@ -203,7 +203,7 @@ class _Flush:
 async def _replay(
     client: ChildClient, directory: Path, root: str, events: Iterable[SyncEvent]
 ) -> None:
-    """Make opencode's copy of a session and of its sub-agents' anew. Raises ChildError."""
+    """Make a session and its sub-agents' sessions anew in opencode, from stored events. Raises ChildError."""
     by_aggregate: dict[str, list[SyncEvent]] = {root: []}
     for event in events:
         by_aggregate.setdefault(event.aggregate, []).append(event)

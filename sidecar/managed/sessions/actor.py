@@ -191,15 +191,16 @@ class SessionActor:
         return self._save_files is not None
 
     async def save_files(self) -> None:
-        """Copy them, bounded. Raises StoreError."""
+        """Copy the session's files, in a bounded time. Raises StoreError."""
         if self._save_files is not None:
             await self._save_files(self.record.id, self._head.seq)
 
     async def note_prompt(self, child_session_id: str, *, is_repeated: bool) -> None:
         """The prompt is about to be sent to that session of the child.
 
-        Where the child can be asked about it after a crash, and that it is the last time, is stored before.
-        A first prompt in a session that is stored needs no commit, so most need none.
+        Two things are stored before: which session of opencode is to be asked about the prompt after a crash,
+        and that it is not sent a third time. A first prompt in a session of opencode that is stored already,
+        as most are, needs no commit.
         """
         self._assert_held()
         self.record.child_session_id = child_session_id

@@ -236,7 +236,7 @@ class SessionEngine:
         return self._traces.traceparent_of(actor.record.id) if actor is not None else None
 
     def gap(self, gap: ChildGap) -> None:
-        """Events may have been missed: each running turn looks what is true."""
+        """Events may have been missed: have each running turn read its state from opencode."""
         for actor in self.live:
             if actor.turn is not None:
                 actor.turn.put(gap)
@@ -393,7 +393,7 @@ class SessionEngine:
             turn.done.set()
 
     async def _recover(self, session_id: str, reason: str) -> None:
-        """Settle a turn that has no task, as soon as the store lets us."""
+        """Settle a turn that has no task, trying again until the store can be used."""
         backoff = Backoff(first=1.0, longest=60.0)
         while True:
             try:

@@ -203,7 +203,7 @@ class Sessions:
         return await self._database.read(select)
 
     async def records(self, query: pagination.Query, filters: Filters) -> RecordPage:
-        """Return the same page as rows."""
+        """Return the page that `list` answers as rows, for the console."""
         _narrow(query, filters)
 
         def select(connection: Connection) -> RecordPage:

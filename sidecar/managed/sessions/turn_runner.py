@@ -60,7 +60,7 @@ class TurnSession(Protocol):
         """Commit, and show that the turn waits for the client."""
 
     async def save_files(self) -> None:
-        """Copy them. Takes what the copy takes, and is bounded."""
+        """Copy the session's files; return when that is done, after a bounded time."""
 
     async def end_turn(self, turn: Any, outcome: Outcome, out: Output) -> None:
         """Commit the turn's terminal event, and begin the next queued message."""
