@@ -1,6 +1,6 @@
 """Requests that were meant for another address, answered with a sentence that says which.
 
-The base URL with `/v1` at its end is the commonest mistake. Others are to take the sidecar for a gateway, and
+The base URL with `/v1` or a slash at its end is the commonest mistake. Others are to take the sidecar for a gateway, and
 to look for a page at its root.
 """
 
@@ -22,6 +22,7 @@ def routes() -> list[web.RouteDef]:
     return [
         # LAP keeps an address as it was typed.
         web.route("*", "/v1/v1/{path:.*}", _refuse_doubled),
+        web.route("*", "//{path:.*}", _refuse_slash),
         web.route("*", "/", _refuse_root),
         *(
             web.route("*", f"/v1/{part}{{rest:(/.*)?}}", _refuse_model_call)
@@ -34,6 +35,13 @@ async def _refuse_doubled(request: web.Request) -> web.StreamResponse:
     raise NotFoundError(
         f"no such route: {request.method} {request.path[:200]}; the base URL must not end in /v1, "
         "clients add that themselves: register this runtime without it"
+    )
+
+
+async def _refuse_slash(request: web.Request) -> web.StreamResponse:
+    raise NotFoundError(
+        f"no such route: {request.method} {request.path[:200]}; the base URL must not end in a slash, this "
+        "client adds one itself: register this runtime without it"
     )
 
 

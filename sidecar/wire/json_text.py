@@ -26,6 +26,8 @@ MAX_DEPTH = 128
 _LARGE_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
+_TOO_MANY_DIGITS = "integer string conversion"
+"""In Python's own words about an integer of more than 4300 digits."""
 _LONGEST_INTEGER = 308
 """Digits that every double holds."""
 
@@ -62,7 +64,7 @@ def read_strictly(raw: bytes | bytearray | str) -> Any:
     """
     if not isinstance(raw, str) and len(raw) > _LARGE_BYTES:
         return _read_large(raw)
-    text = raw if isinstance(raw, str) else raw.decode("utf-8-sig")
+    text = raw if isinstance(raw, str) else _decoded(raw)
     value = _loads(text, number=_finite, constant=_refuse_constant)
     if _is_suspect(text):
         fields = value.items() if isinstance(value, dict) else [("", value)]
@@ -173,6 +175,13 @@ def _read_large(data: bytes | bytearray) -> Any:
     return value
 
 
+def _decoded(raw: bytes | bytearray) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8, from byte {error.start} on") from None
+
+
 def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str], Any]) -> Any:
     try:
         return json.loads(text, parse_float=number, parse_constant=constant)
@@ -180,6 +189,10 @@ def _loads(text: str, *, number: Callable[[str], Any], constant: Callable[[str],
         raise UnstorableError(
             "", f"the JSON is nested more than {MAX_DEPTH} levels deep"
         ) from error
+    except ValueError as error:
+        if _TOO_MANY_DIGITS not in str(error):
+            raise
+        raise ValueError("a number has too many digits") from None
 
 
 def _loads_leniently(text: str) -> Any:

@@ -20,6 +20,7 @@ WITHOUT_DOCUMENT = (
         r"/",
         r"/\{path:\.\*\}",
         r"/v1/v1/.*",
+        r"//\{path.*",
         r"/v1/[a-z/]+\{rest.*",
     ),  # refusals; what is opencode's own
     r"/console.*",  # pages for people

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.ids import new_id
 from tests.harness import user_message
-from tests.integration.bad_input.server import AGENT, CREATORS, Server
+from tests.integration.bad_input.server import AGENT, CREATORS, Server, speak
 
 BASH_OFF = {
     "type": "agent_toolset_20260401",
@@ -23,15 +23,16 @@ BASH_OFF = {
         (b"", "empty"),
         (b"{", "not JSON"),
         (b"name=x", "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
+        (b"\xff\xfe{}", "not UTF-8"),
         (b"[1]", "an array"),
         (b'"text"', "a string"),
         (b"null", "null"),
         (b'{"name": NaN}', "not JSON"),
+        (b'{"name": ' + b"1" * 5000 + b"}", "too many digits"),
         (b"[" * 100_000, "JSON"),
         (b'{"a":' * 100_000, "JSON"),
     ],
-    ids=["empty", "cut", "form", "utf-16", "array", "string", "null", "nan", "deep", "deeper"],
+    ids=["empty", "cut", "form", "utf-16", "array", "string", "null", "nan", "long", "deep", "deeper"],
 )
 async def test_a_body_that_is_no_json_object(
     server: Server, path: str, body: bytes, says: str
@@ -346,3 +347,11 @@ async def test_a_base_url_that_ends_in_v1_is_named(server: Server) -> None:
     says = "must not end in /v1"
     await server.refused("POST", "/v1/v1/agents", 404, "not_found_error", says, json={})
     await server.refused("GET", "/v1/v1/models", 404, "not_found_error", says)
+
+
+@pytest.mark.parametrize("path", ["//v1/models", "///v1/models", "//v1/v1/agents"])
+async def test_a_base_url_that_ends_in_a_slash_is_named(server: Server, path: str) -> None:
+    """For clients that do not take it away."""
+    status, _, body = await speak(server, "GET", path)
+    assert status == 404
+    assert "must not end in a slash" in body["error"]["message"]
