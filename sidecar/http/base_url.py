@@ -1,7 +1,7 @@
 """Requests that were meant for another address, answered with a sentence that says which.
 
-The base URL with `/v1` or a slash at its end is the commonest mistake. Others are to take the sidecar for a gateway, and
-to look for a page at its root.
+The base URL with `/v1` or a slash at its end is the commonest mistake. Others are to take the sidecar for a
+gateway, and to look for a page at its root.
 """
 
 from __future__ import annotations
