@@ -32,7 +32,10 @@ BASH_OFF = {
         (b"[" * 100_000, "JSON"),
         (b'{"a":' * 100_000, "JSON"),
     ],
-    ids=["empty", "cut", "form", "utf-16", "array", "string", "null", "nan", "long", "deep", "deeper"],
+    ids=[
+        *("empty", "cut", "form", "utf-16", "array", "string", "null"),
+        *("nan", "long", "deep", "deeper"),
+    ],
 )
 async def test_a_body_that_is_no_json_object(
     server: Server, path: str, body: bytes, says: str
