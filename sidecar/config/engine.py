@@ -217,7 +217,7 @@ class TurnSettings(SettingsGroup):
     """Silence of a running turn after which opencode is asked whether it still works on it, seconds."""
     max_running: Annotated[int, Field(ge=1)] = 32
     """Turns that opencode works on at once; further ones wait in order. It is one thread, which too many
-    turns keep from answering anything (`python -m tests.chaos.burst` measures other bounds). Turns that wait
+    turns keep from answering anything (docs/reliability.md has what others cost). Turns that wait
     for their client do not count."""
     max_waiting: Annotated[int, Field(ge=0)] = 1000
     """Turns that may wait for one of those places; then a message that would begin another is refused with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.config import Settings, StorageSettings
@@ -29,6 +30,8 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
             f"DATA_DIR: cannot use {error.filename}: {error.strerror}; set DATA_DIR (and WORKDIR) to "
             "writable directories"
         ) from error
+    for directory in (storage.data_dir, storage.data_dir / "opencode"):
+        await asyncio.to_thread(_refuse_special_files, directory)
     lock_data_dir(storage, stack)
     if storage.database_url is not None:
         database: Store = await open_postgres(storage)
@@ -36,6 +39,15 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
         database = await open_sqlite(storage)
     stack.push_async_callback(database.close)
     return database
+
+
+def _refuse_special_files(directory: Path) -> None:
+    """Raise SettingsError for a pipe or a device: opening one for a file may wait without end."""
+    if not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        if path.is_fifo() or path.is_char_device() or path.is_block_device():
+            raise SettingsError(f"DATA_DIR: {path} is a pipe or a device; move it away")
 
 
 def lock_data_dir(storage: StorageSettings, stack: AsyncExitStack) -> None:

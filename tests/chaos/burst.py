@@ -37,13 +37,25 @@ class Burst(Tally):
     """When each turn was seen to be over, seconds from the start."""
     largest_bytes: int = 0
     """Of opencode, resident."""
+    processor_seconds: dict[int, float] = field(default_factory=dict)
+    """What each opencode used, by process id; the last second of one that has ended is missing."""
+
+    def over_after(self, share: float) -> float:
+        """Return the seconds after which that share of the turns was over."""
+        return sorted(self.ended)[int((len(self.ended) - 1) * share)]
+
+    @property
+    def processor_per_turn(self) -> float:
+        """Processor seconds of opencode per turn, its start included."""
+        return sum(self.processor_seconds.values()) / self.turns
 
     def __str__(self) -> str:
-        half, nearly_all = (sorted(self.ended)[int(len(self.ended) * p)] for p in (0.5, 0.95))
         return (
             f"{self.turns} at once, {self.running} running: {self.cut} cut, {self.per_minute:.0f} turns per "
-            f"minute, half over after {half:.0f} s, 95 % after {nearly_all:.0f} s, largest opencode "
-            f"{self.largest_bytes // _MEGABYTE} MB, {self.boots} boots {dict(self.errors)}"
+            f"minute, half over after {self.over_after(0.5):.0f} s, 95 % after "
+            f"{self.over_after(0.95):.0f} s, {self.processor_per_turn:.2f} processor seconds of "
+            f"opencode per turn, largest opencode {self.largest_bytes // _MEGABYTE} MB, "
+            f"{self.boots} boots {dict(self.errors)}"
         )
 
 
@@ -66,6 +78,7 @@ async def burst(root: Path, *, sessions: int, running: int | None = None) -> Bur
                 await asyncio.sleep(_POLL_SECONDS if waiting else 0)
         result.seconds = time.monotonic() - began
         looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
         for id_ in ids:
             await result.count(raw, id_)
         result.boots = len(site.process.entries("child started"))
@@ -73,13 +86,17 @@ async def burst(root: Path, *, sessions: int, running: int | None = None) -> Bur
 
 
 async def _look(site: Site, result: Burst) -> None:
-    """Note how large opencode is."""
+    """Note how large every opencode is, and what it has used."""
     while True:
-        try:
-            size = psutil.Process(site.child_pid()).memory_info().rss
-        except psutil.Error:
-            size = 0  # it has ended
-        result.largest_bytes = max(result.largest_bytes, size)
+        for entry in site.process.entries("child started"):
+            try:
+                opencode = psutil.Process(entry["pid"])
+                used = opencode.cpu_times()
+                size = opencode.memory_info().rss
+            except psutil.Error:
+                continue  # it has ended
+            result.processor_seconds[entry["pid"]] = used.user + used.system
+            result.largest_bytes = max(result.largest_bytes, size)
         await asyncio.sleep(_POLL_SECONDS)
 
 

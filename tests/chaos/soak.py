@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +48,12 @@ class Use:
         )
 
 
+def use_of(pid: int) -> Use:
+    """Return what the process has now."""
+    process = psutil.Process(pid)
+    return Use(process.memory_info().rss, process.num_fds(), process.num_threads())
+
+
 @dataclass
 class Soak(Tally):
     """What came of it."""
@@ -80,8 +86,6 @@ async def soak(root: Path, *, rounds: int) -> Soak:
     result = Soak(rounds * _SESSIONS)
     async with site_in(root) as site, http_client(site.url, KEY) as http:
         raw = RawClient(http)
-        target = replace(site.target, pid=site.process.process.pid)
-        process = psutil.Process(site.process.process.pid)
 
         async def live(number: int) -> None:
             session = await raw.new_session()
@@ -97,9 +101,7 @@ async def soak(root: Path, *, rounds: int) -> Soak:
         for _ in range(rounds):
             await asyncio.gather(*map(live, range(_SESSIONS)))
             await asyncio.sleep(_REST_SECONDS)
-            result.uses.append(
-                Use(target.resident_bytes(), target.descriptors(), process.num_threads())
-            )
+            result.uses.append(use_of(site.process.process.pid))
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.burst import burst
+from tests.chaos.crowd import crowd
 from tests.chaos.soak import soak
 from tests.chaos.storm import blow
 
@@ -46,3 +47,14 @@ async def test_nothing_grows_with_use(tmp_path: Path) -> None:
     print(f"\n{result}")
     assert not result.growths, str(result)
     assert result.cut == 0, str(result)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(0)
+async def test_a_crowd_of_streams_costs_what_it_holds_and_no_more(tmp_path: Path) -> None:
+    """As many streams as are served, clients that come and go, and all of them back at once after a crash:
+    every stream shows the end of its turn, more are refused, nothing is left."""
+    streams = int(os.environ.get("STREAMS", "300"))
+    result = await crowd(tmp_path, streams=streams, passers_by=2 * streams)
+    print(f"\n{result}")
+    assert not result.faults, str(result)

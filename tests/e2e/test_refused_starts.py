@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ def no_text(path: Path) -> None:
     """Put bytes where text is expected."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\xff\xfe\x00")
+
+
+def pipe(path: Path) -> None:
+    """Put a named pipe, which keeps a reader waiting until there is a writer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
 
 
 def emptied(path: Path) -> None:
@@ -48,6 +55,7 @@ async def refused(data_dir: Path, *says: str, **environment: str) -> None:
         ("secret.key", no_text),
         ("opencode/opencode.json", in_the_way),
         ("sidecar.db", emptied),
+        *((name, pipe) for name in ("lock", "sidecar.db", "secret.key", "opencode/opencode.json")),
     ],
 )
 async def test_something_is_in_the_way(tmp_path: Path, name: str, spoil: object) -> None:
