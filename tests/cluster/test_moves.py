@@ -6,6 +6,7 @@ Bounded by default; `CLUSTER_LOAD=30 make cluster` is the long form.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -85,13 +86,18 @@ async def ready_pair(bed: Bed) -> list[Pod]:
 
 
 class Load:
-    """Clients of the one URL that talk until they are stopped, each request on a connection of its own."""
+    """Clients of the one URL that talk until they are stopped, each request on a connection of its own.
+
+    Each session has a reader, too, which connects anew when the pod of its stream ends.
+    """
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
         self._is_over = asyncio.Event()
         self.sessions: list[str] = []
         self.turns = 0
+        self.streams: dict[str, list[list[str]]] = {}
+        """Ids of events, of each stream that was open to the end of its pod, by session."""
 
     @asynccontextmanager
     async def run(self, count: int) -> AsyncIterator[Load]:
@@ -104,6 +110,9 @@ class Load:
             client = RawClient(http)
             self.sessions = [await client.new_session() for _ in range(count)]
             async with asyncio.TaskGroup() as talks:
+                readers = [
+                    asyncio.create_task(self._listen(client, session)) for session in self.sessions
+                ]
                 for session in self.sessions:
                     talks.create_task(self._talk(client, session))
                 try:
@@ -114,6 +123,32 @@ class Load:
                 events = await client.events(session)
                 check_events(events)
                 assert not plain(events, "session.error"), session
+                self._check_streams(session, [event["id"] for event in events])
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    def _check_streams(self, session: str, listed: list[str]) -> None:
+        """What a stream shows has no hole and nothing twice, whoever owns the session meanwhile."""
+        assert any(self.streams[session])
+        for ids in filter(None, self.streams[session]):
+            start = listed.index(ids[0])
+            assert listed[start : start + len(ids)] == ids, session
+
+    async def _listen(self, client: RawClient, session: str) -> None:
+        streams = self.streams.setdefault(session, [])
+        while True:
+            ids: list[str] = []
+            streams.append(ids)
+            with contextlib.suppress(aiohttp.ClientError):
+                async with client.http.get(
+                    f"/v1/sessions/{session}/events/stream", timeout=aiohttp.ClientTimeout()
+                ) as response:
+                    async for line in response.content:
+                        if not line.startswith(b"data: "):
+                            continue
+                        ids.append(json.loads(line.removeprefix(b"data: "))["id"])
+            await asyncio.sleep(0.1)
 
     async def _talk(self, client: RawClient, session: str) -> None:
         path = f"/v1/sessions/{session}/events"
