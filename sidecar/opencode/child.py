@@ -161,11 +161,6 @@ class Child(ABC):
         return self._current.process_stats if self._current is not None else None
 
     @property
-    def restarts(self) -> int:
-        """How often the child was replaced, planned or not."""
-        return max(0, self.boot - 1)
-
-    @property
     def restart_pending(self) -> str | None:
         """Why a restart waits for idle, None if none does."""
         return self._restart.reason

@@ -85,7 +85,6 @@ class ToolPlan:
     def __init__(
         self, tools: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, Any]]
     ) -> None:
-        self._tools = tools
         self.server_keys = _server_keys([server["name"] for server in servers])
         self.custom = [dict(tool) for tool in tools if tool["type"] == "custom"]
         self._toolset = next((t for t in tools if t["type"] == BUILT_IN), None)
