@@ -10,7 +10,6 @@ It also works on a decoded copy of the text, and lets no other thread run meanwh
 
 from __future__ import annotations
 
-import codecs
 import json
 import math
 import re
@@ -116,17 +115,15 @@ def storable_text(text: str) -> str:
 
 
 def escaped(text: str) -> bytes:
-    """Return JSON text in ASCII: with escapes for all other characters, which only strings can hold."""
-    return text.encode("ascii", _ESCAPES)
+    """Return JSON text, or frames of it, in ASCII: with escapes for all other characters.
 
-
-def _escape(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)
-    return encode_basestring_ascii(error.object[error.start : error.end])[1:-1], error.end
-
-
-_ESCAPES = "json-escapes"
-codecs.register_error(_ESCAPES, _escape)
+    Python's encoder is fast, a function that is called for each character is not. It takes the text for a
+    string; what it does to the text's own quotes, backslashes and newlines is undone. NUL is in no JSON text.
+    """
+    quoted = encode_basestring_ascii(text)[1:-1]
+    for escape, character in (("\\\\", "\0"), ('\\"', '"'), ("\\n", "\n"), ("\0", "\\")):
+        quoted = quoted.replace(escape, character)
+    return quoted.encode("ascii")
 
 
 def is_encodable(text: str) -> bool:

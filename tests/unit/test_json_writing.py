@@ -36,6 +36,9 @@ def test_pieces_are_what_the_encoder_writes(
         in_utf8 = write_json(value, is_ascii=False).encode()
         assert b"".join(json_chunks(value)) == in_utf8
         assert json.loads(escaped(in_utf8.decode())) == mended(value)
+        before, after = "event: e\ndata: ", "\n\n"
+        frame = escaped(before + in_utf8.decode() + after).decode()
+        assert json.loads(frame.removeprefix(before).removesuffix(after)) == mended(value)
         written = json_bytes(value, before=b"[", after=b"]")
         assert json.loads(written) == [mended(value)]
     assert write_json(value, is_ascii=is_ascii) == wanted
