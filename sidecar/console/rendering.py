@@ -1,4 +1,5 @@
-"""Fills the templates. Everything that a template is given is escaped, without exception.
+"""Fills the templates. Everything that a template is given is escaped, without exception, and what could not
+be seen in it, or would turn its order, is named: `<U+202E>`.
 
 Jinja is the template engine that aiohttp's and most of Python's own tools use; it costs about 4 MB, and
 nothing before the first page.
@@ -7,6 +8,7 @@ nothing before the first page.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from sidecar import __version__
 from sidecar.console.guard import ROOT
@@ -39,6 +42,7 @@ class Renderer:
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=visible,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
@@ -67,6 +71,30 @@ class Renderer:
         headers = {"cache-control": f"public, max-age={_A_YEAR}, immutable"}
         content_type = _STATIC_TYPES[name]
         return web.Response(body=self._static[name], content_type=content_type, headers=headers)
+
+
+_UNSEEN = re.compile(
+    r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+"""Control characters, what overrides the direction of text, and letters without a width."""
+
+
+def visible(value: Any) -> Any:
+    """Return a text with what cannot be seen named, as console.js does; anything else as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _UNSEEN.sub(
+        lambda found: (
+            f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{ord(found[0]):04X}"
+            "\N{MATHEMATICAL RIGHT ANGLE BRACKET}"
+        ),
+        value,
+    )
+
+
+def as_typed(text: str) -> Markup:
+    """Return the text, escaped and otherwise unchanged: a form sends it again."""
+    return escape(text)
 
 
 def _digest(data: bytes) -> str:
@@ -131,4 +159,5 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "money": money,
     "moment": moment,
     "clock": clock,
+    "as_typed": as_typed,
 }

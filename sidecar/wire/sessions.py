@@ -9,7 +9,14 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from sidecar.wire.agents import MODEL_REQUIRED, ModelParam, Skills, System
@@ -283,10 +290,18 @@ class GithubRepository(Body):
     mount_path: Annotated[str, StringConstraints(pattern=r"^/\S*$", max_length=512)] | None = None
 
 
+_ONLY_THE_TOKEN = refused(
+    "cannot be changed: only the token can; give another session the resource"
+)
+
+
 class ResourceUpdate(Body):
     """`POST /v1/sessions/{id}/resources/{resource}`: only the token can change."""
 
     authorization_token: GitToken
+    url: Annotated[None, _ONLY_THE_TOKEN] = None
+    checkout: Annotated[None, _ONLY_THE_TOKEN] = None
+    mount_path: Annotated[None, _ONLY_THE_TOKEN] = None
 
 
 Budget = Annotated[
@@ -309,11 +324,24 @@ class SessionCreate(Body):
     budget: Budget = None
 
 
+_FOR_ANOTHER_SESSION = refused(
+    "cannot be changed; create another session, whose agent is of type agent_with_overrides"
+)
+
+
 class SessionAgentUpdate(Body):
-    """`agent` of a session update: full replacement of its tools and servers."""
+    """`agent` of a session update: full replacement of its tools and servers. Anything else is refused: what
+    stands here is meant to change the agent, and would not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
     tools: Tools | None = None
     mcp_servers: McpServers | None = None
+    model: Annotated[None, _FOR_ANOTHER_SESSION] = None
+    system: Annotated[None, _FOR_ANOTHER_SESSION] = None
+
+
+_STAYS = refused("cannot be changed; create another session")
 
 
 class SessionUpdate(Body):
@@ -325,4 +353,9 @@ class SessionUpdate(Body):
     budget: Budget = None
     vault_ids: Annotated[
         None, refused("cannot be changed; create another session with these vaults")
+    ] = None
+    environment_id: Annotated[None, _STAYS] = None
+    resources: Annotated[None, _STAYS] = None
+    initial_events: Annotated[
+        None, refused("are of a new session; send events to POST /v1/sessions/{id}/events")
     ] = None

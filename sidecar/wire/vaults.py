@@ -146,16 +146,18 @@ class EnvironmentVariable(Body):
 
 
 class StaticBearerUpdate(Body):
-    """A new token; the URL stays."""
+    """A new token; the URL stays, and may be sent again."""
 
     type: Literal["static_bearer"]
+    mcp_server_url: str | None = None
     token: Token | None = None
 
 
 class EnvironmentVariableUpdate(Body):
-    """A new value; the name stays."""
+    """A new value; the name stays, and may be sent again."""
 
     type: Literal["environment_variable"]
+    secret_name: str | None = None
     secret_value: VariableValue | None = None
     networking: Annotated[Networking | None, LeftOut] = None
     injection_location: InjectionLocation | None = None

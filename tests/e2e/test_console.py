@@ -243,6 +243,20 @@ async def test_what_agents_say_is_text(page: Page, url: str, raw: RawClient) -> 
     assert await page.evaluate("window.hacked") is None
 
 
+async def test_a_command_reads_as_it_runs(page: Page, url: str) -> None:
+    """Where a call is asked about, what would turn or hide a part of it is named; and in its output, too."""
+    command = "echo \u202e safe \u2066 \U000e0041"
+    named = "echo ⟨U+202E⟩ safe ⟨U+2066⟩ ⟨U+E0041⟩"
+    await try_it(page, url, f"[[bash: {command}]] [[then]] [[say: Read \u202eit.]]")
+    await expect(page.locator("#pending")).to_contain_text(named)
+    await page.get_by_role("button", name="Allow").click()
+    await expect(line(page, "Read ⟨U+202E⟩it.").last).to_be_visible()
+    await page.locator("#events .tool summary").click()
+    await expect(page.locator("#events .output")).to_contain_text("⟨U+202E⟩ safe")
+    shown = await page.locator("#events").inner_text()
+    assert [odd for odd in "\u202e\u2066\U000e0041" if odd in shown] == []
+
+
 async def test_our_own_script_cannot_make_markup_of_text(
     browser: Browser, signed_in: Any, url: str
 ) -> None:

@@ -304,6 +304,23 @@ async def test_hostile_names_are_text(browser: Browser) -> None:
         assert str(1234 * 5678) not in page
 
 
+async def test_what_cannot_be_seen_is_named(browser: Browser) -> None:
+    """Control characters and what turns the order of text; a form still sends what was typed."""
+    await browser.sign_in()
+    odd = "a\u202egnp\u2066\x1b[31m\x00\u200b\U000e0041z"
+    named = "a⟨U+202E⟩gnp⟨U+2066⟩⟨U+001B⟩[31m⟨U+0000⟩⟨U+200B⟩⟨U+E0041⟩z"
+    _, searched, _ = await browser.get("/models?q=" + quote(odd))
+    assert f"No model matches “{named}”." in searched
+    assert f'value="{odd}"' in searched
+    form = {"token": await browser.token(), "model": f"x{odd}", "text": odd, "tools": "none"}
+    status, refused, _ = await browser.post("/try", form)
+    assert status == 400
+    assert f">{odd}</textarea>" in refused
+    joined = "\u0645\u06cc\u200c\u062e \U0001f469\u200d\U0001f4bb"  # letters and pictures need the joiners
+    _, page, _ = await browser.get("/models?q=" + quote(joined))
+    assert f"{joined}\N{RIGHT DOUBLE QUOTATION MARK}." in page
+
+
 async def test_a_refused_message_is_kept_in_the_form(browser: Browser) -> None:
     """With the API's own sentence, near matches included."""
     await browser.sign_in()

@@ -318,12 +318,17 @@ async def test_one_credential_for_one_url(http: ClientSession) -> None:
 
 
 async def test_a_credential_keeps_its_kind(http: ClientSession) -> None:
-    """An update with another auth type is refused, and so is one of an archived credential."""
+    """An update with another auth type or URL is refused, and so is one of an archived credential."""
     vault_id = await new_vault(http)
     _, credential = await post_auth(http, vault_id, BEARER)
     path = f"/v1/vaults/{vault_id}/credentials/{credential['id']}"
     other = {"auth": {"type": "environment_variable", "secret_value": "x"}}
     assert (await http.post(path, json=other)).status == 400
+    moved = {"auth": {**BEARER, "mcp_server_url": "https://elsewhere.example/"}}
+    async with http.post(path, json=moved) as refused:
+        message = (await refused.json())["error"]["message"]
+    assert (refused.status, message.startswith("auth.mcp_server_url: this")) == (400, True)
+    assert (await http.post(path, json={"auth": {**BEARER, "token": "next"}})).status == 200
     await http.post(f"{path}/archive")
     assert (await http.post(path, json={"display_name": "x"})).status == 400
 

@@ -10,11 +10,20 @@ const MAX_SHOWN_EVENTS = 3000;
 const find = (selector) => document.querySelector(selector);
 const token = find('meta[name="console-token"]')?.content ?? "";
 
+/** What has no picture of its own, or turns the order of what follows: a command that is asked about must read as
+ * it runs. The pages do the same, see rendering.py. */
+const UNSEEN = /[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+
+function visible(text) {
+  return text.replace(UNSEEN, (one) => `⟨U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+}
+
 /** Make an element: el("p", { class: "quiet" }, "text", child). */
 function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children.filter((child) => child !== null));
+  const shown = children.filter((child) => child !== null);
+  node.append(...shown.map((child) => (typeof child === "string" ? visible(child) : child)));
   return node;
 }
 
@@ -196,7 +205,7 @@ class Timeline {
     }
     const node = this.nodes.get(frame.event_id);
     const piece = frame.delta?.text ?? frame.delta?.content?.text ?? "";
-    if (node?.classList.contains("is-partial")) node.querySelector(".text")?.append(piece);
+    if (node?.classList.contains("is-partial")) node.querySelector(".text")?.append(visible(piece));
   }
 
   /** Keep what an event says about the session. */
@@ -340,13 +349,13 @@ function watchSession(section) {
   const timeline = new Timeline(find("#events"));
   const problem = find("#problem");
   const connection = find("#connection");
-  let pages = [];
+  let isFirst = true;
   let earlierPage = null;
   let waiting = null;
   let shownState = null;
 
   const complain = (error) => {
-    problem.textContent = error ? error.message : "";
+    problem.textContent = error ? visible(error.message) : "";
     problem.hidden = !error;
   };
 
@@ -416,7 +425,6 @@ function watchSession(section) {
 
   /** Read the newest page, or what is missing since the last one: back to an event that is known. */
   async function readHistory() {
-    const isFirst = pages.length === 0;
     let page = null;
     const found = [];
     for (let count = 0; count < 20; count++) {
@@ -427,9 +435,8 @@ function watchSession(section) {
       if (isFirst || !page || answer.data.some((event) => timeline.events.get(event.id)?.processed_at)) break;
     }
     if (isFirst) earlierPage = page;
-    const events = found.flat().reverse();
-    pages.push(events);
-    take(...events);
+    isFirst = false;
+    take(...found.flat().reverse());
     find("#earlier").hidden = !earlierPage;
   }
 

@@ -81,7 +81,7 @@ class Credentials:
     ) -> Credential:
         """Change the secret, the name or the metadata; sessions get a new secret with their next use.
 
-        Raises InvalidRequestError when archived, or when `auth.type` differs.
+        Raises InvalidRequestError when archived, or when `auth` is of another type, URL or name.
         """
 
         def write(connection: Connection) -> Credential:
@@ -172,14 +172,24 @@ def _merged(body: dict[str, Any], request: CredentialUpdate) -> tuple[dict[str, 
             field="auth",
         )
     if isinstance(auth, StaticBearerUpdate):
+        _check_stays("mcp_server_url", auth.mcp_server_url, body["auth"])
         secret = auth.token
     elif isinstance(auth, EnvironmentVariableUpdate):
+        _check_stays("secret_name", auth.secret_name, body["auth"])
         secret = auth.secret_value
         merged["auth"] = {
             **body["auth"],
             "injection_location": {"header": True, "body": True},
         }
     return merged, secret
+
+
+def _check_stays(name: str, given: str | None, auth: dict[str, Any]) -> None:
+    if given is not None and given != auth[name]:
+        raise InvalidRequestError(
+            f"auth.{name}: this credential is for {auth[name]} and stays so; create another one",
+            field="auth",
+        )
 
 
 def _refuse_duplicate(connection: Connection, vault_id: str, auth: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ async def server(
 ) -> AsyncIterator[Server]:
     root = tmp_path_factory.mktemp("bad_input")
     child = {"binary": fake_child(root, "child_never_ready.py"), "drain_seconds": 0.1}
-    settings = make_settings(root / "data", gateway.url, child=child)
+    web = {"search_tool": "search"}
+    settings = make_settings(root / "data", gateway.url, child=child, web=web)
     if request.param == "postgres":
         settings = on_postgres(settings, request.getfixturevalue("postgres"))
     async with sidecar_for(settings, is_ready=False) as sidecar:

@@ -271,6 +271,12 @@ async def test_what_a_session_cannot_change(server: Server, session: str) -> Non
     """The message says what to do instead."""
     for body, says in (
         ({"vault_ids": ["vlt_x"]}, "vault_ids: cannot be changed; create another session"),
+        ({"environment_id": "env_x"}, "environment_id: cannot be changed; create another session"),
+        ({"resources": []}, "resources: cannot be changed; create another session"),
+        ({"initial_events": [user_message("x")]}, "send events to POST /v1/sessions/{id}/events"),
+        ({"agent": {"model": "openai/gpt-4o"}}, "agent.model: cannot be changed"),
+        ({"agent": {"system": "x"}}, "agent.system: cannot be changed"),
+        ({"agent": {"tool": []}}, "agent.tool: is not an option"),
         ({"budget": {"type": "limit"}}, "budget: is not offered"),
     ):
         path = f"/v1/sessions/{session}"
