@@ -124,7 +124,7 @@ def test_a_script_that_forgets_to_close_ends_cleanly(
         "print(len(client.models.list('cursor')))"
     )
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", code, url, fake.key],
+        [sys.executable, "-W", "always", "-c", code, url, fake.key],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ from sidecar.web.addresses import AddressGuard
 from sidecar.web.domains import DomainRules
 from sidecar.web.fetch import WebFetcher
 from tests.fakes.web_site import PAGE, PNG, Site, web_site
+from tests.waiting import PATIENCE_SECONDS
 
 ANY = DomainRules()
 LOCAL = {"private_networks": ("127.0.0.0/8",)}
@@ -87,7 +88,8 @@ async def test_a_page_that_is_nested_deeply_is_read_as_text(
 
 async def test_a_page_made_to_break_its_reader_is_given_up(site: Site) -> None:
     """The program that converts it is ended, and the sidecar goes on."""
-    async with WebFetcher.open(WebSettings(**LOCAL), Proxies({})) as fetcher:
+    patient = WebSettings(**LOCAL, timeout_seconds=PATIENCE_SECONDS)
+    async with WebFetcher.open(patient, Proxies({})) as fetcher:
         assert "cannot be converted" in await refusal(fetcher, site.url("/monster"))
         assert (await fetcher.fetch(site.url("/page"), rules=ANY)).text
 
