@@ -93,9 +93,11 @@ def json_schema() -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return _MASK
-    if isinstance(value, tuple):
-        return list(value)
-    if value is None or isinstance(value, bool | int | float | dict):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float):
         return value
     return masked_urls(str(value))
 

@@ -53,6 +53,19 @@ def _without_trailing_slash(url: str) -> str:
 Url = Annotated[str, AfterValidator(_without_trailing_slash)]
 
 
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "must not have a user or password: the Authorization header has what its own variable holds"
+        )
+    return url
+
+
+KeyedUrl = Annotated[Url, AfterValidator(_without_user)]
+"""The URL of a service whose key, in a variable of its own, is sent in the Authorization header."""
+
+
 def _address(host: str) -> str:
     if host == "*":
         return "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104  # what `*` means

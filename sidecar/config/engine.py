@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import CommaList, Seconds, SettingsGroup, Url
+from sidecar.config.base import CommaList, KeyedUrl, Seconds, SettingsGroup
 from sidecar.errors import SettingsError
 
 KEY_FILE = "secret.key"
@@ -154,7 +154,7 @@ class ChildSettings(SettingsGroup):
     """First back-off after a crash, seconds; doubles up to 30 s."""
     crash_loop_limit: Annotated[int, Field(ge=1)] = 8
     """Crashes without a stable minute in between after which the sidecar gives up and exits with 3."""
-    url: Url | None = Field(None, validation_alias="OPENCODE_URL")
+    url: KeyedUrl | None = Field(None, validation_alias="OPENCODE_URL")
     """An opencode that runs elsewhere, in another container of the pod: none is started here (attach
     mode, docs/operations.md). It must see the same files under the same paths."""
     password: SecretStr | None = Field(None, validation_alias="OPENCODE_SERVER_PASSWORD")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from sidecar.config.base import CommaList, Host, Seconds, SettingsGroup, Url
+from sidecar.config.base import CommaList, Host, KeyedUrl, Seconds, SettingsGroup, Url
 from sidecar.errors import SettingsError
 
 
@@ -125,7 +125,7 @@ class RelaySettings(SettingsGroup):
     """TCP port; 0 picks a free one, which works only with a child that we start ourselves."""
     token: SecretStr | None = None
     """What opencode authenticates with. Unset: a new one for every start of the sidecar."""
-    url: Url | None = None
+    url: KeyedUrl | None = None
     """How opencode reaches the relay, ending in `/v1`. Unset: loopback."""
 
     def reached_at(self) -> str:
@@ -144,7 +144,7 @@ class RuntimesSettings(SettingsGroup):
     """Anthropic's URL. Unset: `https://api.anthropic.com`."""
     cursor_api_key: SecretStr | None = Field(None, validation_alias="CURSOR_API_KEY")
     """Cursor's key for `runtime=cursor`. Used for the list only."""
-    cursor_base_url: Url | None = Field(None, validation_alias="CURSOR_BASE_URL")
+    cursor_base_url: KeyedUrl | None = Field(None, validation_alias="CURSOR_BASE_URL")
     """Cursor's URL. Unset: `https://api.cursor.com`."""
     refresh_seconds: Seconds = 300.0
     """Age at which such a list is read again at the next request for it, seconds."""

@@ -16,6 +16,7 @@ import structlog
 from sidecar.aiokit import Callbacks
 from sidecar.config import ChildSettings
 from sidecar.errors import ChildUnavailableError
+from sidecar.masking import masked_urls
 from sidecar.opencode.boot import Boot, Loss
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.environment import PINNED_VERSION
@@ -341,7 +342,7 @@ class Child(ABC):
 
     def _fail(self, sentence: str) -> None:
         _log.error("child given up", reason=sentence)
-        self.failure = sentence
+        self.failure = masked_urls(sentence)  # `/health` shows it without a key
         self._set_state("failed")
         self.failed.set()
 

@@ -13,6 +13,7 @@ from sidecar.console.sign_in import Attempts, SignIns
 from sidecar.http.admin import AdminApi
 from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.instruments import Reading, Sources
+from sidecar.masking import masked_urls
 from sidecar.wiring.child import ChildParts
 from sidecar.wiring.domain import Domain
 
@@ -52,7 +53,7 @@ def console_routes(
             environments=domain.environments,
             recent=recent,
             confinement=child.confinement.describe(),
-            gateway_url=gateway_url,
+            gateway_url=masked_urls(gateway_url),
         ),
         sign_ins=sign_ins,
         attempts=attempts,
