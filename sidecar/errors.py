@@ -192,6 +192,10 @@ class ChildUnavailableError(ChildError):
     status = 503
 
 
+class ChildSlowError(ChildUnavailableError):
+    """opencode did not answer a request in time; it may have taken it all the same."""
+
+
 class RuntimeListError(SidecarError):
     """Another runtime (Anthropic, Cursor) refused to list its models, or its answer is not a list."""
 

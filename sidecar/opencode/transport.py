@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from sidecar.aiokit import SMALL_BYTES, aside
-from sidecar.errors import ChildError, ChildUnavailableError
+from sidecar.errors import ChildError, ChildSlowError, ChildUnavailableError
 from sidecar.opencode.environment import USERNAME
 from sidecar.wire.json_text import read_leniently
 from sidecar.wire.json_writing import json_chunks, json_size, write_json
@@ -72,7 +72,7 @@ class Transport:
             try:
                 raw = await response.read()
             except (aiohttp.ClientError, OSError) as error:
-                raise _unavailable(method, path) from error
+                raise _unavailable(method, path, error) from error
         if response.status >= 400:
             raise _refused(method, path, response.status, raw.decode(errors="replace"))
         try:
@@ -107,7 +107,7 @@ class Transport:
             )
         except (aiohttp.ClientError, OSError) as error:
             path = target.removeprefix(self.base_url).partition("?")[0]
-            raise _unavailable(method, path) from error
+            raise _unavailable(method, path, error) from error
 
 
 async def _streamed(body: Mapping[str, Any]) -> AsyncIterator[bytes]:
@@ -117,8 +117,12 @@ async def _streamed(body: Mapping[str, Any]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)  # opencode may take it all without letting us wait
 
 
-def _unavailable(method: str, path: str) -> ChildUnavailableError:
-    return ChildUnavailableError(
+def _unavailable(method: str, path: str, error: Exception) -> ChildUnavailableError:
+    is_slow = isinstance(error, TimeoutError) and not isinstance(
+        error, aiohttp.ConnectionTimeoutError
+    )
+    kind = ChildSlowError if is_slow else ChildUnavailableError
+    return kind(
         f"opencode did not answer {method} {path}", retry_after_seconds=_RETRY_AFTER_SECONDS
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.aiokit import cancel_and_wait
-from sidecar.errors import ChildError, ChildUnavailableError, SidecarError
+from sidecar.errors import ChildError, ChildSlowError, ChildUnavailableError, SidecarError
 from sidecar.managed.child.places import TurnPlace
 from sidecar.managed.child.sessions import ChildSession, ChildSessions, prompt_parts
 from sidecar.managed.turns import commands as do
@@ -113,7 +113,8 @@ class ChildWorker:
         try:
             result = await self._execute(command)
         except ChildUnavailableError as error:
-            result = got.Unavailable(command, error.message)
+            is_slow = isinstance(error, ChildSlowError)
+            result = got.Unavailable(command, error.message, is_slow=is_slow)
         except TurnFailedError as error:
             result = got.Refused(command, error.message, failure=error.failure)
         except SidecarError as error:

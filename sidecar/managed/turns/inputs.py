@@ -122,6 +122,8 @@ class Unavailable:
 
     command: ChildCommand
     message: str
+    is_slow: bool = False
+    """It did not answer in time, and may have done what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)

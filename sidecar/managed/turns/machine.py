@@ -477,6 +477,8 @@ class TurnMachine:
             case do.ReadTruth():
                 # Slow is not dead, and the next silence asks again. If it is dead, its supervisor says so.
                 self._is_truth_asked = False
+            case do.SendPrompt() | do.AskBusy() if item.is_slow and self.phase in FOLLOWING:
+                self._ask_truth()  # a prompt that was taken must not be cut to be sent again
             case do.Abort() | do.AskBusy() if self.phase is Phase.ABORTING:
                 self._end_unconfirmed()
             case do.Abort() if self.phase is Phase.GIVING_UP:

@@ -9,13 +9,17 @@ import pytest
 from sidecar.managed.turns.commands import (
     Abort,
     Append,
+    AskBusy,
+    Close,
     Detach,
     Finish,
+    Open,
     ReadTruth,
     RejectQuestion,
     ReplyPermission,
     Reschedule,
     Run,
+    SendPrompt,
 )
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.turns.inputs import (
@@ -35,6 +39,7 @@ from sidecar.model_requests import ModelRequestStarted
 from sidecar.wire.opencode_events import ChildGap
 from tests.playbook import (
     PROMPT,
+    WAIT_SECONDS,
     Playbook,
     after,
     assistant,
@@ -174,6 +179,21 @@ def test_a_child_that_is_too_slow_to_tell_the_truth_is_not_dead() -> None:
     """The next silence asks again; its supervisor says when it is dead."""
     play = Playbook.working() >> after(30) << ReadTruth() >> Unavailable(ReadTruth(), "slow")
     assert play >> after(30) << ReadTruth()
+
+
+@pytest.mark.parametrize("question", [SendPrompt(), AskBusy()])
+def test_an_answer_that_is_late_is_no_loss(question: SendPrompt | AskBusy) -> None:
+    """A loaded opencode may have taken the prompt: it is asked, and nothing is cut or sent again."""
+    late = Unavailable(question, "opencode did not answer", is_slow=True)
+    for play in (Playbook.sent(), Playbook.working()):
+        assert play >> late << ReadTruth() >> Truth(is_busy=True)
+
+
+def test_a_late_prompt_that_opencode_does_not_work_on_is_sent_again() -> None:
+    """After it was asked whether it has taken it."""
+    play = Playbook.sent() >> Unavailable(SendPrompt(), "late", is_slow=True) << ReadTruth()
+    play = play >> Truth(is_busy=False) << Close()
+    assert play >> after(0.1) << Open(WAIT_SECONDS - 0.1, is_repeated=True)
 
 
 def test_after_a_gap_in_the_events_the_truth_is_asked() -> None:
