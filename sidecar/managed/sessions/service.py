@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from sidecar.managed.sessions.representation import session_to_api
 from sidecar.managed.sessions.table import insert_session, read_row, save_body, select_session
 from sidecar.managed.turns.state import CURRENT_RULES, PACKAGES, RULES, STALE, SessionRecord
 from sidecar.managed.turns.tool_plan import ToolPlan
+from sidecar.managed.workspaces.directories import remove_directory
 from sidecar.managed.workspaces.packages import INSTALLED
 from sidecar.managed.workspaces.repositories import Repositories
 from sidecar.model_requests import Usage
@@ -254,7 +254,8 @@ class Sessions:
             self._log.close_readers(session_id, sse_frame("session.deleted", to_json(body)))
             await self._release(actor.record)
             for directory in self._child_sessions.directories(session_id):
-                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+                if not await asyncio.to_thread(remove_directory, directory):
+                    _log.warning("directory not removed", session=session_id, path=str(directory))
             if self._on_deleted is not None:
                 self._on_deleted()
 

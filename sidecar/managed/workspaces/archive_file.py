@@ -8,6 +8,7 @@ same archive made, once, so no name leads out and nothing is written through a l
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from sidecar.managed.workspaces.directories import READ_FLAGS, REPLACED, open_inside
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -30,7 +33,8 @@ _MAX_DEPTH = 200
 _MAX_NAME_BYTES = 3000
 """Deeper or longer (Linux opens paths of up to 4095 bytes) is left out."""
 _MODE = 0o777
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOT_THERE = REPLACED | {errno.EACCES, errno.EPERM}
+"""What is said of an entry that an agent removed, replaced or locked."""
 
 
 class ArchiveError(Exception):
@@ -168,23 +172,38 @@ class _Packing:
         info = tarfile.TarInfo(entry.name)
         info.mode = stat.S_IMODE(entry.found.st_mode) & _MODE
         info.mtime = entry.found.st_mtime
-        try:
-            if stat.S_ISDIR(entry.found.st_mode):
-                info.type = tarfile.DIRTYPE
-                self._tar.addfile(info)
-            elif stat.S_ISLNK(entry.found.st_mode):
-                info.type = tarfile.SYMTYPE
-                info.linkname = os.readlink(entry.leaf, dir_fd=entry.folder)
-                self._links.append(info)
-            elif stat.S_ISREG(entry.found.st_mode):
-                self._add_file(entry, info)
-            else:
-                self.left_out += 1
-        except (FileNotFoundError, PermissionError):
+        if stat.S_ISDIR(entry.found.st_mode):
+            info.type = tarfile.DIRTYPE
+            self._tar.addfile(info)
+        elif stat.S_ISLNK(entry.found.st_mode):
+            self._add_link(entry, info)
+        elif stat.S_ISREG(entry.found.st_mode):
+            self._add_file(entry, info)
+        else:
             self.left_out += 1
 
+    def _add_link(self, entry: _Entry, info: tarfile.TarInfo) -> None:
+        info.type = tarfile.SYMTYPE
+        try:
+            info.linkname = os.readlink(entry.leaf, dir_fd=entry.folder)
+        except OSError as error:
+            self._leave_out(error)
+        else:
+            self._links.append(info)
+
+    def _leave_out(self, error: OSError) -> None:
+        """Count what cannot be packed. Raises what is not about that entry, such as too many open files."""
+        if error.errno not in _NOT_THERE:
+            raise error
+        self.left_out += 1
+
     def _add_file(self, entry: _Entry, info: tarfile.TarInfo) -> None:
-        with os.fdopen(_open(entry.folder, entry.leaf, _READ_FLAGS), "rb") as file:
+        try:
+            opened = open_inside(entry.folder, entry.leaf, READ_FLAGS)
+        except OSError as error:
+            self._leave_out(error)
+            return
+        with os.fdopen(opened, "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 self.left_out += 1
@@ -219,7 +238,7 @@ class _Exactly:
 
 def _entries(directory: Path, bounds: Bounds) -> Iterator[_Entry]:
     try:
-        root = os.open(directory, _READ_FLAGS | os.O_DIRECTORY)
+        root = open_inside(None, directory)
     except FileNotFoundError:
         return
     try:
@@ -246,27 +265,15 @@ def _below(folder: int, prefix: str, bounds: Bounds, depth: int) -> Iterator[_En
         if not is_folder or is_too_deep:
             continue
         try:
-            inner = _open(folder, leaf, _READ_FLAGS | os.O_DIRECTORY)
-        except OSError:
-            continue  # removed, or replaced by a link
+            inner = open_inside(folder, leaf)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+            continue
         try:
             yield from _below(inner, f"{name}/", bounds, depth + 1)
         finally:
             os.close(inner)
-
-
-def _open(folder: int, leaf: str, flags: int) -> int:
-    """Open what its owner, who is us, may have made unreadable."""
-    try:
-        return os.open(leaf, flags, dir_fd=folder)
-    except PermissionError:
-        itself = os.open(leaf, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            # By its descriptor, so that no other file can be put in its place before this.
-            Path(f"/proc/self/fd/{itself}").chmod(stat.S_IRWXU)
-        finally:
-            os.close(itself)
-        return os.open(leaf, flags, dir_fd=folder)
 
 
 def unpack(archive: Path, target: Path, bounds: Bounds) -> None:

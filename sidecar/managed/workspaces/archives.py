@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sidecar.managed.common import timestamps
 from sidecar.managed.turns.failures import Failure, TurnFailedError
 from sidecar.managed.workspaces import archive_file
 from sidecar.managed.workspaces.archive_file import ArchiveError, Bounds, Packed
+from sidecar.managed.workspaces.directories import remove_directory
 from sidecar.managed.workspaces.disk_use import free_space
 from sidecar.store.interface import Connection, ObjectError, Store, StoreError
 
@@ -87,10 +87,10 @@ class SessionArchives:
 
     def prepare(self) -> None:
         """Make a directory for what is under way, empty it. Blocks. Raises OSError."""
-        shutil.rmtree(self._scratch_dir, ignore_errors=True)
+        remove_directory(self._scratch_dir)
         self._scratch_dir.mkdir(mode=0o700, parents=True)
         for rest in self._workspaces_dir.glob(".restoring-*"):
-            shutil.rmtree(rest, ignore_errors=True)
+            remove_directory(rest)
 
     # -- before a turn ------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class SessionArchives:
     async def _replace(self, directory: Path, archive: _Archive) -> None:
         if archive.name is None:
             # A copy from when the session was here before would not be what it is now.
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await asyncio.to_thread(remove_directory, directory)
             self._fingerprints[directory.name] = ""
             return
         free = await asyncio.to_thread(free_space, self._workspaces_dir)
@@ -340,13 +340,13 @@ def _select(connection: Connection, session_id: str) -> _Archive:
 def _exchange(draft: Path, directory: Path) -> None:
     """Put a directory in the place of another, which may be there. A crash in between is repaired by
     restoring again."""
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_directory(directory)
     draft.rename(directory)
 
 
 def _remove(file: Path, draft: Path) -> None:
     file.unlink(missing_ok=True)
-    shutil.rmtree(draft, ignore_errors=True)
+    remove_directory(draft)
 
 
 def _bug(error: BaseException) -> BaseException | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sidecar.managed.workspaces.directories import REPLACED, Walk, open_inside
 
 _BLOCK_BYTES = 512
 """The unit of `st_blocks` (stat(2)), whatever the file system's own."""
@@ -39,48 +40,85 @@ def disk_use(directories: Iterable[Path]) -> DiskUse:
     """Measure the directories, links not followed, a file with several names once.
 
     Counted are blocks on the disk: a sparse file takes what was written to it. A directory that its owner
-    made unreadable is made readable. One whose path is longer than the system allows (which takes an effort:
-    4096 bytes) cannot be read, and the result is not whole.
+    made unreadable is made readable. Where that does not help, the result is not whole.
     """
-    size = entries = 0
-    is_whole = True
-    seen: set[tuple[int, int]] = set()
-    pending = [os.fspath(directory) for directory in directories]
-    while pending:
-        folder = pending.pop()
+    measuring = _Measuring()
+    for directory in directories:
         try:
-            with _scan(folder) as scan:
+            root = open_inside(None, directory)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            measuring.is_whole = False
+            continue
+        try:
+            measuring.measure(root)
+        finally:
+            os.close(root)
+    return DiskUse(measuring.size, measuring.entries, measuring.is_whole)
+
+
+@dataclass(slots=True)
+class _Measuring:
+    size: int = 0
+    entries: int = 0
+    is_whole: bool = True
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    """Files with several names."""
+
+    def measure(self, root: int) -> None:
+        walk = Walk(root)
+        try:
+            levels = [self._scan(walk.here)]
+            while levels:
+                if self.entries >= _MAX_ENTRIES:
+                    self.is_whole = False
+                    return
+                if levels[-1]:
+                    self._enter(walk, levels)
+                elif len(levels) == 1:
+                    return
+                else:
+                    del levels[walk.leave() + 1 :]
+        finally:
+            walk.close()
+
+    def _enter(self, walk: Walk, levels: list[list[str]]) -> None:
+        try:
+            walk.enter(levels[-1].pop())
+        except OSError as error:
+            if error.errno not in REPLACED:
+                self.is_whole = False
+            return
+        levels.append(self._scan(walk.here))
+
+    def _scan(self, folder: int) -> list[str]:
+        """Count what is in a directory; return the names of the directories in it."""
+        inner = []
+        try:
+            with os.scandir(folder) as scan:
                 for entry in scan:
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
-                        if found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
-                            if (found.st_dev, found.st_ino) in seen:
-                                continue
-                            seen.add((found.st_dev, found.st_ino))
-                        size += max(found.st_blocks * _BLOCK_BYTES, _ENTRY_BYTES)
-                        entries += 1
-                        if stat.S_ISDIR(found.st_mode):
-                            pending.append(entry.path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it has just been removed
+                        if self._count(found):
+                            inner.append(entry.name)
         except OSError:
-            is_whole = False
-        if entries >= _MAX_ENTRIES:
-            return DiskUse(size, entries, is_whole=False)
-    return DiskUse(size, entries, is_whole)
+            self.is_whole = False
+        return inner
+
+    def _count(self, found: os.stat_result) -> bool:
+        """Count an entry; return whether it is a directory."""
+        is_directory = stat.S_ISDIR(found.st_mode)
+        if found.st_nlink > 1 and not is_directory:
+            if (found.st_dev, found.st_ino) in self.seen:
+                return False
+            self.seen.add((found.st_dev, found.st_ino))
+        self.size += max(found.st_blocks * _BLOCK_BYTES, _ENTRY_BYTES)
+        self.entries += 1
+        return is_directory
 
 
 def free_space(directory: Path) -> FreeSpace:
     """Return the free space of the file system that holds the directory. Raises OSError."""
     found = os.statvfs(directory)
     return FreeSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
-
-
-def _scan(folder: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    try:
-        return os.scandir(folder)
-    except PermissionError:
-        # Only its owner, who is us, gets rights: a link put in its place meanwhile gains nothing.
-        path = Path(folder)
-        path.chmod(stat.S_IMODE(path.lstat().st_mode) | stat.S_IRWXU)
-        return os.scandir(folder)

@@ -24,6 +24,7 @@ from yarl import URL
 
 from sidecar.aiokit import TaskOwner, cancel_and_wait
 from sidecar.config import RepositorySettings
+from sidecar.managed.workspaces.directories import remove_directory
 from sidecar.masking import IN_USE, masked
 from sidecar.opencode.environment import INHERITED
 from sidecar.processes.process import guarded
@@ -120,7 +121,7 @@ class Git:
                     raise CloneError(error.type, masked(error.message, token)) from None
                 raise
             finally:
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+                await asyncio.to_thread(remove_directory, work)
 
     async def _clone(
         self, url: str, work: Path, checkout: Checkout, environment: Mapping[str, str]
@@ -253,7 +254,7 @@ def _make_room(parent: Path, begin: str) -> None:
     parent.mkdir(parents=True, exist_ok=True)
     for leftover in parent.iterdir():
         if leftover.name.startswith(begin):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove_directory(leftover)
 
 
 def _size(directory: Path) -> int:

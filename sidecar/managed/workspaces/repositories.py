@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +30,7 @@ from sidecar.ids import new_id
 from sidecar.managed.common import timestamps
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import DecryptionError, SecretBox
+from sidecar.managed.workspaces.directories import remove_directory
 from sidecar.managed.workspaces.git import Checkout, CloneError, Git
 from sidecar.store.interface import Connection, Row, Store
 from sidecar.wire.sessions import GithubRepository
@@ -154,7 +154,7 @@ class Repositories:
         wanted = resource["checkout"] or {}
         checkout = Checkout(branch=wanted.get("name"), commit=wanted.get("sha"))
         staging = staging_of(directory)
-        await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)  # of a killed sidecar
+        await asyncio.to_thread(remove_directory, staging)  # of a killed sidecar
         try:
             made = staging / "made"
             await self._git.clone(resource["url"], made, checkout=checkout, token=token)
@@ -162,7 +162,7 @@ class Repositories:
                 _move_in, made, directory, relative_path(resource["mount_path"])
             )
         finally:
-            await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+            await asyncio.to_thread(remove_directory, staging)
         _log.info("repository cloned", resource=resource["id"], directory=str(target))
 
     async def _mark_done(self, resource_id: str) -> None:
