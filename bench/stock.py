@@ -19,7 +19,7 @@ from bench.straight import StraightOpencode
 from sidecar.naming import GATEWAY_PROVIDER
 from sidecar.opencode.boot_process import BootProcess
 from sidecar.opencode.client import ChildClient
-from sidecar.opencode.environment import find_binary
+from sidecar.opencode.executable import find_binary
 from sidecar.processes.process import ChildProcess
 
 DEFAULT_AGENT = "build"

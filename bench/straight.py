@@ -25,7 +25,8 @@ from sidecar.naming import GATEWAY_PROVIDER, ModelRef
 from sidecar.opencode.boot_process import BootProcess
 from sidecar.opencode.client import ChildClient, PermissionRule
 from sidecar.opencode.config_file import AGENT, ConfigFile
-from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.environment import ChildFiles, RelayAccess
+from sidecar.opencode.executable import find_binary
 from sidecar.opencode.provider import ModelEntry
 
 _READY_SECONDS = 60.0

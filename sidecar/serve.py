@@ -48,7 +48,10 @@ def main() -> int:
 
 
 async def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; a child in a crash loop ends the process with an error."""
+    """Serve until SIGTERM or SIGINT; a child in a crash loop ends the process with an error.
+
+    Raises SettingsError for what cannot be opened as configured, and for an executable that is no opencode.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,6 +72,8 @@ async def serve(settings: Settings) -> int:
         if stop.is_set():
             _log.info("stopping on a signal")
             return EXIT_OK
+        if sidecar.supervisor.is_misconfigured:
+            raise SettingsError(sidecar.supervisor.failure)
         _log.critical("opencode cannot be kept running", reason=sidecar.supervisor.failure)
         return EXIT_CHILD_FAILED
 

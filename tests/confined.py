@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from sidecar.opencode.environment import find_binary
+from sidecar.opencode.executable import find_binary
 from tests.harness import until_idle, user_message
 from tests.sidecar_process import ROOT, SidecarProcess
 from tests.waiting import PATIENCE_SECONDS

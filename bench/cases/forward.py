@@ -32,8 +32,8 @@ from sidecar.opencode.environment import (
     ChildFiles,
     RelayAccess,
     attached_environment,
-    find_binary,
 )
+from sidecar.opencode.executable import find_binary
 
 TITLE = "opencode's own API: through the sidecar, against straight to it"
 

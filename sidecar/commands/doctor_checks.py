@@ -21,12 +21,11 @@ from sidecar.listening import url_of
 from sidecar.masking import masked_urls
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.confinement import Surroundings, open_services, prepare
-from sidecar.opencode.environment import PINNED_VERSION, ChildFiles, find_binary
+from sidecar.opencode.environment import PINNED_VERSION, ChildFiles
+from sidecar.opencode.executable import VERSION_SECONDS, ask_version, find_binary
 
 Status = Literal["ok", "warning", "failure"]
 
-_VERSION_SECONDS = 30.0
-"""opencode is 180 MB; the first start after an install reads all of it from disk."""
 _OLDEST_NODE = 20
 _LITTLE_SPACE_BYTES = 2_000_000_000
 _NO_SPACE_BYTES = 200_000_000
@@ -69,12 +68,12 @@ def failure(message: str, fix: str) -> Finding:
 def machine_checks(settings: Settings) -> list[Check]:
     """Return the checks that need no gateway and start no server."""
     return [
-        Check("node", _node, _VERSION_SECONDS),
-        Check("opencode", lambda: _opencode(settings), _VERSION_SECONDS),
-        Check("ripgrep", lambda: _ripgrep(settings), _VERSION_SECONDS),
+        Check("node", _node, VERSION_SECONDS),
+        Check("opencode", lambda: _opencode(settings), VERSION_SECONDS),
+        Check("ripgrep", lambda: _ripgrep(settings), VERSION_SECONDS),
         Check("data dir", lambda: asyncio.to_thread(_data_dir, settings)),
         Check("disk space", lambda: asyncio.to_thread(_disk_space, settings)),
-        Check("confinement", lambda: asyncio.to_thread(_confinement, settings), _VERSION_SECONDS),
+        Check("confinement", lambda: asyncio.to_thread(_confinement, settings), VERSION_SECONDS),
         Check("port", lambda: _port(settings)),
         Check("admin port", lambda: _admin_port(settings)),
         Check("access", lambda: _access(settings)),
@@ -98,18 +97,16 @@ async def _node() -> Finding:
 async def _opencode(settings: Settings) -> Finding:
     if settings.child.url is not None:
         return await _attached(settings)
-    try:
-        binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
-    except SettingsError as error:
-        return failure(
-            error.message, "run `make setup`, or set SIDECAR_CHILD_BINARY to an executable"
-        )
-    version = await _version_of(str(binary))
-    if version is None:
-        return failure(
-            f"{binary} does not run",
-            "install opencode again (`npm ci` in deploy/opencode); the image may lack its libc",
-        )
+    with tempfile.TemporaryDirectory(prefix="opencode-sidecar-doctor-") as home:
+        try:
+            binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
+            version = await ask_version(binary, env=_plain_environment(home), cwd=Path(home))
+        except (SettingsError, ChildError) as error:
+            return failure(
+                error.message,
+                "run `make setup`, or set SIDECAR_CHILD_BINARY to an executable of this machine; the image "
+                "may lack its libc",
+            )
     if version != PINNED_VERSION:
         return warning(
             f"opencode {version} at {binary}, tested is {PINNED_VERSION}",
@@ -156,9 +153,12 @@ async def _attached(settings: Settings) -> Finding:
     return ok(f"opencode {version} (the pinned one) answers at {url}")
 
 
+def _plain_environment(home: str) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": home}
+
+
 async def _version_of(binary: str) -> str | None:
     with tempfile.TemporaryDirectory(prefix="opencode-sidecar-doctor-") as home:
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home}
         try:
             process = await asyncio.create_subprocess_exec(
                 binary,
@@ -166,7 +166,7 @@ async def _version_of(binary: str) -> str | None:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=environment,
+                env=_plain_environment(home),
             )
         except OSError:
             return None

@@ -109,7 +109,8 @@ class ChildSettings(SettingsGroup):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(0, validation_alias="OPENCODE_PORT")
     """Loopback port of the child; 0 picks a free one."""
     binary: Path | None = None
-    """The opencode executable. Unset: the pinned one under `deploy/opencode`, else `opencode` on PATH."""
+    """The opencode executable. Unset: the pinned one under `deploy/opencode`, else `opencode` on PATH.
+    One that does not start and prints no version is refused with exit code 2."""
     start_timeout_seconds: Seconds = 60.0
     """Bound from spawn to the first healthy answer, seconds (3.4 s measured warm, 6 s cold). Time in which
     it works, or waits for a processor, does not count, see `SIDECAR_CHILD_BUSY_LIMIT_SECONDS`."""

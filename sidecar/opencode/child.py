@@ -102,6 +102,8 @@ class Child(ABC):
         """How many retiring boots had turns that were cut, because they took too long."""
         self.failure = ""
         """Why the state is `failed`: one sentence for people."""
+        self.is_misconfigured = False
+        """It failed because there is no opencode that runs here, which only its operator can mend."""
         self.failed = asyncio.Event()
 
     def note_version(self, version: str) -> None:
@@ -340,8 +342,9 @@ class Child(ABC):
         elif self.state == "degraded" and is_healthy:
             self._set_state("ready")
 
-    def _fail(self, sentence: str) -> None:
+    def _fail(self, sentence: str, *, is_misconfigured: bool = False) -> None:
         _log.error("child given up", reason=sentence)
+        self.is_misconfigured = is_misconfigured
         self.failure = masked_urls(sentence)  # `/health` shows it without a key
         self._set_state("failed")
         self.failed.set()

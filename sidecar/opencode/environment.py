@@ -1,4 +1,4 @@
-"""What the child sees: its files, its environment, its executable. Nothing of ours leaks into it.
+"""What the child sees: its files, its environment. Nothing of ours leaks into it.
 
 The agent's bash tool can print the child's environment, so it is built from nothing: a short
 allow-list of ours plus what opencode needs. The gateway's key is not in it; the relay's token, which
@@ -10,9 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,11 +65,7 @@ _PLUGIN = "@opencode-ai/plugin"
 PLUGIN_FILE = Path(__file__).with_name("plugin") / "shell_environment.js"
 PINNED_VERSION = "1.18.33"
 """The opencode that deploy/opencode installs and everything here was measured with."""
-_PROJECT_ROOT = Path(__file__).resolve().parents[2]
-_MODULES = Path("deploy", "opencode", "node_modules")
 _MAX_SOCKET_PATH_BYTES = 100
-_STUB_BYTES = 1_000_000
-"""A real build has 180 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,44 +251,3 @@ def attached_environment(
     if confining:
         ours[CONFINED_BY_VARIABLE] = " ".join(confining)
     return {name: value for name, value in ours.items() if name != "PATH"}
-
-
-def find_binary(
-    explicit: Path | None, *, search_path: str | None, project_root: Path = _PROJECT_ROOT
-) -> Path:
-    """Return the opencode executable: the named one, else the pinned one, else that on `search_path`.
-
-    npm's post-install step puts the build that suits this CPU and libc behind `.bin`; where scripts were
-    switched off, a stub is there and the platform package is taken directly.
-    Raises SettingsError that says what to run.
-    """
-    if explicit is not None:
-        if _is_executable(explicit):
-            return explicit.absolute()
-        raise SettingsError(f"SIDECAR_CHILD_BINARY: {explicit} is not an executable file")
-    modules = project_root / _MODULES
-    linked = modules / ".bin" / "opencode"
-    if _is_executable(linked) and linked.stat().st_size > _STUB_BYTES:
-        return linked.resolve()
-    packaged = modules / f"opencode-{_os_name()}-{_architecture()}" / "bin" / "opencode"
-    if _is_executable(packaged):
-        return packaged
-    if found := shutil.which("opencode", path=search_path):
-        return Path(found).absolute()
-    raise SettingsError(
-        "opencode is not installed: run `make setup` (or `npm ci` in deploy/opencode), "
-        "or name an executable with SIDECAR_CHILD_BINARY"
-    )
-
-
-def _is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def _os_name() -> str:
-    return {"win32": "windows"}.get(sys.platform, sys.platform)
-
-
-def _architecture() -> str:
-    machine = platform.machine().lower()
-    return {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64"}.get(machine, machine)

@@ -13,6 +13,9 @@ time; another replacement waits for its end. A dead or silent boot costs its own
 a growing delay, or at once by a spare, where one is kept. A busy one is not silent (`pulse`), and when it is
 given up all the same, which does not count as a crash.
 
+When the very first start fails, the executable is asked for its version. One that prints none is no opencode
+that runs here: a wrong setting, given up at once. Whatever else ends is a crash, and tried again.
+
 Only one opencode can listen on a port that is set (`OPENCODE_PORT`): then a planned restart waits for a
 moment without turns (`planned_restart`).
 """
@@ -24,18 +27,20 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 import aiohttp
 import structlog
 
 from sidecar.aiokit import Backoff, TaskOwner, cancel_and_wait
 from sidecar.config import ChildSettings
-from sidecar.errors import SettingsError
+from sidecar.errors import ChildError, SettingsError
 from sidecar.opencode.boot import Boot
 from sidecar.opencode.boot_process import BootProcess
 from sidecar.opencode.boot_run import NOT_STARTED, STOPPED, BootRun, StartFailedError
 from sidecar.opencode.child import Child, IsBusy, never_busy
-from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment
+from sidecar.opencode.executable import ask_version, find_binary
 from sidecar.opencode.pulse import OVERWORKED
 
 _IDLE_POLL_SECONDS = 1.0
@@ -80,6 +85,8 @@ class Supervisor(Child):
         self._replace_at = 0.0
         self._spare_backoff = Backoff(first=settings.restart_first_delay_seconds)
         self._spare_at = 0.0
+        self._is_opencode = False
+        """What is started has answered, or printed its version: a later end is a crash."""
 
     async def start(self) -> None:
         """Begin supervising and return at once."""
@@ -105,11 +112,6 @@ class Supervisor(Child):
     # -- the current boot --------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        try:
-            find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
-        except SettingsError as error:
-            self._fail(error.message)
-            return
         await asyncio.to_thread(self._files.prepare)
         while await self._serve_once():
             pass
@@ -125,9 +127,37 @@ class Supervisor(Child):
             if run.is_stable:
                 self._backoff.reset()
                 self._crashes = 0
-        if self._is_stopping:
+        if not (self._is_stopping or self._is_opencode):
+            await self._examine()
+        if self._is_stopping or self.failed.is_set():
             return False
         return is_planned or reason == OVERWORKED or await self._may_go_on()
+
+    async def _examine(self) -> None:
+        """Fail unless what is started is an opencode that runs here, or that cannot be known now."""
+        asking = self._tasks.start("version", self._ask_version())
+        while not (self._is_stopping or asking.done()):
+            await self._pause(None)
+        await cancel_and_wait(asking)
+
+    async def _ask_version(self) -> None:
+        nothing = RelayAccess("", "")
+        try:
+            await ask_version(
+                self._find_binary(),
+                confining=self._confining,
+                env=build_environment(
+                    self._files, inherited=self._inherited, password="", relay=nothing
+                ),
+                cwd=self._files.cwd,
+            )
+            self._is_opencode = True
+        except SettingsError as error:
+            self._fail(error.message, is_misconfigured=True)
+        except ChildError as error:
+            _log.warning("opencode cannot be examined", reason=error.message)
+        finally:
+            self._wake.set()
 
     async def _next(self) -> BootRun:
         """Return a boot for new turns where there is none. Raises StartFailedError."""
@@ -137,6 +167,7 @@ class Supervisor(Child):
         run, self._spare = self._spare, None
         if run is None or run.boot.is_over:
             run = await self._start(is_alone=True)
+        self._is_opencode = True
         self.note_version(run.version)
         self._become_current(run.boot)
         return run
@@ -292,11 +323,13 @@ class Supervisor(Child):
         self._runs.add(run)
         return run
 
-    async def _spawn(self) -> BootProcess:
+    def _find_binary(self) -> Path:
         # Looked for each time: it may have been replaced by another version.
-        binary = find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
+        return find_binary(self._settings.binary, search_path=self._inherited.get("PATH"))
+
+    async def _spawn(self) -> BootProcess:
         return await BootProcess.spawn(
-            binary,
+            self._find_binary(),
             settings=self._settings,
             files=self._files,
             session=self._session,

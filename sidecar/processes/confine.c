@@ -715,7 +715,8 @@ int main(int argc, char **argv)
         limit();
         if (argc == 2) return 0;
         set_variables();
-        execvp(argv[2], argv + 2);
+        /* A file that is no program is not given to a shell, as execvp would. */
+        (strchr(argv[2], '/') ? execv : execvp)(argv[2], argv + 2);
         die("cannot run %s", argv[2]);
     }
     return run(name, argv);

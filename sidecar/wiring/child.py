@@ -21,8 +21,9 @@ from sidecar.opencode.boot import Boot
 from sidecar.opencode.child import Child, IsBusy
 from sidecar.opencode.config_file import ConfigFile
 from sidecar.opencode.confinement import Confinement, Surroundings, prepare
-from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.environment import PLUGIN_FILE, ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
+from sidecar.opencode.executable import find_binary
 from sidecar.opencode.frame_feed import FrameFeed
 from sidecar.opencode.instances import Instances, OnMove
 from sidecar.opencode.moved_data import follow_move

@@ -19,7 +19,8 @@ import pytest
 
 from sidecar.demo_gateway import DemoGateway
 from sidecar.demo_gateway.models import DemoModel
-from sidecar.opencode.environment import ChildFiles, find_binary
+from sidecar.opencode.environment import ChildFiles
+from sidecar.opencode.executable import find_binary
 from tests.harness import GATEWAY_KEY, RUNTIME_KEY, http_client, text_of
 from tests.ports import free_port
 from tests.raw_client import RawClient, plain

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from sidecar.app import RunningSidecar
-from sidecar.opencode.environment import find_binary
+from sidecar.opencode.executable import find_binary
 from tests import node_program
 from tests.harness import RUNTIME_KEY, http_client
 from tests.terminal import Terminal

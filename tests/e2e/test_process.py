@@ -307,7 +307,7 @@ async def test_a_missing_opencode_is_one_clear_sentence(
     environment = settings(tmp_path, gateway, SIDECAR_CHILD_BINARY=str(tmp_path / "nowhere"))
     code, output = await run(**environment)
     assert code == 2
-    assert "nowhere is not an executable file" in output
+    assert f"SIDECAR_CHILD_BINARY: {tmp_path}/nowhere cannot be used" in output
     assert "Traceback" not in output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,75 @@ async def test_something_is_in_the_way(tmp_path: Path, name: str, spoil: object)
     await refused(tmp_path / "data", str(tmp_path / "data" / name))
 
 
-@pytest.mark.parametrize("binary", ["gone", "a-directory"])
-async def test_there_is_no_opencode(tmp_path: Path, binary: str) -> None:
-    """Said at once, by the name of the setting; not after some failed starts."""
-    in_the_way(tmp_path / "a-directory")
-    path = str(tmp_path / binary)
-    await refused(tmp_path / "data", "SIDECAR_CHILD_BINARY", path, SIDECAR_CHILD_BINARY=path)
+def script(text: str) -> Callable[[Path], None]:
+    """Return what writes an executable file of that text."""
+
+    def write(path: Path) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+
+    return write
+
+
+def not_executable(path: Path) -> None:
+    """Put a program that may not be run, which holds for root as well."""
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o644)
+
+
+def for_another_processor(path: Path) -> None:
+    """Put the beginning of a program for the IBM S/390, 64 bits."""
+    path.write_bytes(b"\x7fELF\x02\x02\x01" + bytes(9) + b"\x00\x02\x00\x16" + bytes(1000))
+    path.chmod(0o755)
+
+
+def link_to(target: str) -> Callable[[Path], None]:
+    """Return what makes a link."""
+    return lambda path: path.symlink_to(target)
+
+
+NO_OPENCODE = {
+    "gone": (lambda _path: None, "No such file"),
+    "a directory": (in_the_way, "is no file"),
+    "not executable": (not_executable, "is not an executable file"),
+    "below a file": (lambda path: path.parent.touch(), "Not a directory"),
+    "a link to nothing": (link_to("nowhere"), "is a link to nothing"),
+    "a link to itself": (link_to("opencode"), "symbolic links"),
+    "too long a name": (lambda _path: None, "File name too long"),
+    "a line break in its name": (lambda _path: None, "holds a control character"),
+    "a device": (link_to("/dev/null"), "is no file"),
+    "empty": (script(""), "Exec format error"),
+    "for another processor": (for_another_processor, "Exec format error"),
+    "text": (script("touch this-was-run\n"), "Exec format error"),
+    "without its interpreter": (script("#!/nowhere/node\n"), "No such file"),
+    "true": (link_to("/bin/true"), "no opencode that runs here"),
+    "cat": (link_to("/bin/cat"), "no opencode that runs here"),
+    "silent": (script("#!/bin/sh\nexit 0\n"), "printed nothing"),
+    "garbage": (script("#!/bin/sh\nprintf '\\377\\033[1m 1.2.3'\n"), "`--version` printed"),
+    "without a library": (
+        script("#!/bin/sh\necho 'libc.musl: not found' >&2; exit 127\n"),
+        "exit code 127 (libc.musl: not found)",
+    ),
+    "an instruction it lacks": (script("#!/bin/sh\nkill -ILL $$\n"), "was ended by SIGILL"),
+}
+NAMES = {
+    "below a file": "file/opencode",
+    "too long a name": "o" * 300,
+    "a line break in its name": "open\ncode",
+}
+
+
+@pytest.mark.parametrize("kind", NO_OPENCODE)
+async def test_no_opencode_that_runs_here(tmp_path: Path, kind: str) -> None:
+    """Known after one try, by the name of the setting: no row of crashes, and nothing is left running."""
+    make, says = NO_OPENCODE[kind]
+    path = tmp_path / NAMES.get(kind, "opencode")
+    make(path)
+    await refused(
+        tmp_path / "data",
+        "SIDECAR_CHILD_BINARY: ",
+        says,
+        "`make setup`",
+        SIDECAR_CHILD_BINARY=str(path),
+    )
+    assert not list(tmp_path.rglob("this-was-run"))

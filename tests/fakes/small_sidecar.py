@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from sidecar.config import Settings
+from sidecar.opencode.environment import PINNED_VERSION
 from tests.harness import make_settings
 
 
@@ -12,7 +13,8 @@ def fake_child(directory: Path, program: str = "child_healthy.py") -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     launcher = directory / "fake-opencode"
     launcher.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name(program)}" "$@"\n'
+        f'#!/bin/sh\n[ "$1" = --version ] && exec echo {PINNED_VERSION}\n'
+        f'exec "{sys.executable}" "{Path(__file__).with_name(program)}" "$@"\n'
     )
     launcher.chmod(0o755)
     return launcher

@@ -20,8 +20,9 @@ from sidecar.errors import ChildError, ChildUnavailableError
 from sidecar.naming import ModelRef
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
-from sidecar.opencode.environment import ChildFiles, RelayAccess, find_binary
+from sidecar.opencode.environment import ChildFiles, RelayAccess
 from sidecar.opencode.events import EventPump
+from sidecar.opencode.executable import find_binary
 from sidecar.opencode.instances import Instances
 from sidecar.opencode.provider import ModelEntry
 from sidecar.opencode.supervisor import Supervisor

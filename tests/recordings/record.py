@@ -31,7 +31,8 @@ from sidecar.demo_gateway.models import DemoModel
 from sidecar.naming import ModelRef
 from sidecar.opencode.client import ChildClient
 from sidecar.opencode.config_file import AGENT, ConfigFile
-from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment, find_binary
+from sidecar.opencode.environment import ChildFiles, RelayAccess, build_environment
+from sidecar.opencode.executable import find_binary
 from sidecar.opencode.provider import Costs, ModelEntry
 from sidecar.processes.process import ChildProcess
 from tests.recordings.mcp_server import McpServer

@@ -16,8 +16,8 @@ from sidecar.opencode.environment import (
     RelayAccess,
     attached_environment,
     build_environment,
-    find_binary,
 )
+from sidecar.opencode.executable import find_binary
 from sidecar.processes.orphans import marker_for
 
 OURS = {

@@ -68,6 +68,7 @@ async def test_crash_loop_fails_visibly(stages: Stages) -> None:
         await stage.supervisor.failed.wait()
     assert stage.supervisor.state == "failed"
     assert stage.supervisor.boot == 3
+    assert not stage.supervisor.is_misconfigured
     assert "no room for me" in stage.supervisor.failure
     async with patience():
         with pytest.raises(ChildUnavailableError, match="no room for me"):
@@ -81,7 +82,38 @@ async def test_missing_binary_fails_at_once(stages: Stages, tmp_path: Path) -> N
     async with patience():
         await stage.supervisor.failed.wait()
     assert stage.supervisor.boot == 0
+    assert stage.supervisor.is_misconfigured
     assert "SIDECAR_CHILD_BINARY" in stage.supervisor.failure
+
+
+async def test_a_program_that_is_no_opencode_fails_at_once(stages: Stages) -> None:
+    """It ended before it was ready, and its version is none: no crash loop."""
+    stage = stages("child_healthy.py")
+    stage.launcher.write_text("#!/bin/sh\necho cat 9.1\n")
+    await stage.supervisor.start()
+    async with patience():
+        await stage.supervisor.failed.wait()
+    assert stage.supervisor.boot == 1
+    assert stage.supervisor.is_misconfigured
+    assert "`--version` printed 'cat 9.1'" in stage.supervisor.failure
+
+
+async def test_stop_while_the_version_is_asked(stages: Stages, tmp_path: Path) -> None:
+    """Stopping waits for no answer, and leaves nothing of the program that was asked."""
+    stage = stages("child_healthy.py")
+    asked = tmp_path / "asked"
+    stage.launcher.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] || exit 1\necho $$ > {asked}.new\n'
+        f"mv {asked}.new {asked}\nexec sleep 600\n"
+    )
+    await stage.supervisor.start()
+    await until(asked.exists)
+    pid = int(asked.read_text())
+    assert not is_gone(pid)
+    await stage.supervisor.stop()
+    assert is_gone(pid)
+    assert stage.supervisor.state == "stopped"
+    assert not stage.supervisor.failed.is_set()
 
 
 async def test_a_child_that_never_listens_is_killed(stages: Stages) -> None:
