@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,6 +12,8 @@ from sidecar.store.interface import StoreError
 from sidecar.wiring.running import RunningSidecar
 from sidecar.wiring.services import open_services
 from sidecar.wiring.storage import open_storage
+
+_OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 __all__ = ["RunningSidecar", "running"]
 
@@ -26,15 +29,17 @@ async def running(settings: Settings) -> AsyncIterator[RunningSidecar]:
             database = await open_storage(settings, stack)
             sidecar = await open_services(settings, database, stack)
         except OSError as error:
-            raise _unusable(error) from error
+            raise _unusable(error, settings) from error
         except StoreError as error:
             raise SettingsError(f"DATA_DIR: the database cannot be used: {error}") from error
         yield sidecar
 
 
-def _unusable(error: OSError) -> Exception:
-    """Return what is said of a file that stops the start, the error itself when it is of none."""
+def _unusable(error: OSError, settings: Settings) -> Exception:
+    """Return what is said of a file or disk that stops the start, the error itself when it is of none."""
     path = error.filename2 or error.filename
+    if path is None and error.errno in _OF_DISKS:  # of a file that is open: which one is not known
+        path = settings.storage.data_dir
     if path is None:
         return error
     return SettingsError(

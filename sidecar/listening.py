@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler
+
+from sidecar.errors import SettingsError
 
 ANY_IPV6 = "::"
 _ANY = {"0.0.0.0": "127.0.0.1", ANY_IPV6: "127.0.0.1"}  # noqa: S104  # compared, not bound
@@ -22,7 +25,10 @@ async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
     `::` serves IPv4, too: left to asyncio it would serve IPv6 only, and no other value would serve both.
     """
     if host != ANY_IPV6:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except UnicodeError as error:  # an empty or long label, bytes that are no text
+            raise OSError(errno.EADDRNOTAVAIL, "not a host name") from error
         return
     listener = socket.create_server(
         (host, port),
@@ -35,6 +41,28 @@ async def listen(runner: web.BaseRunner, host: str, port: int) -> None:
     except BaseException:
         listener.close()
         raise
+
+
+def cannot_listen(
+    error: OSError, host: str, port: int, *, host_setting: str, port_setting: str
+) -> SettingsError:
+    """Return what is said of a listener that `listen` could not open: the setting to change, and how."""
+    why = f"cannot listen on {host}:{port}: {error.strerror or error}"
+    if is_about_host(error):
+        return SettingsError(f"{host_setting}: {why}; set it to an address of this machine")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return SettingsError(f"{port_setting}: {why}; set one that this user may use, above 1023")
+    return SettingsError(f"{port_setting}: {why}; stop what uses it or set another {port_setting}")
+
+
+def is_about_host(error: OSError) -> bool:
+    """Return whether another port would not help: the address is none of this machine's, or unknown."""
+    unusable = {
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+        None,
+    }  # none: asyncio tried several addresses
+    return isinstance(error, socket.gaierror) or error.errno in unusable
 
 
 @web.middleware

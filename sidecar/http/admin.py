@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from sidecar import __version__
 from sidecar.config import AdminSettings
-from sidecar.errors import NotFoundError, SettingsError
+from sidecar.errors import NotFoundError
 from sidecar.gateway.catalogue import CatalogueEntry, CatalogueSnapshot
 from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies, read_optional_model
@@ -27,7 +27,7 @@ from sidecar.http.origin_check import check_origin
 from sidecar.http.responses import json_response
 from sidecar.http.runner import Runner
 from sidecar.instruments import Sources
-from sidecar.listening import listen, url_of
+from sidecar.listening import cannot_listen, is_about_host, listen, url_of
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.metrics import Metrics
 
@@ -227,7 +227,7 @@ class AdminApi:
 async def start_admin(
     settings: AdminSettings, api: AdminApi, *, runtime_key: SecretStr | None, is_walled: bool = True
 ) -> tuple[web.AppRunner, str]:
-    """Listen; return the runner and the URL. Raises SettingsError when a port that was set is taken.
+    """Listen; return the runner and the URL. Raises SettingsError when it cannot.
 
     Without a key of its own the listener, which is on loopback then, takes `runtime_key` for all but the
     metrics: the agents' shells run on this machine too. Without any key, and with `is_walled`, it refuses
@@ -257,12 +257,10 @@ async def start_admin(
     try:
         await listen(runner, settings.host, settings.port)
     except OSError as error:
-        if "port" in settings.model_fields_set:
+        if "port" in settings.model_fields_set or is_about_host(error):
             await runner.cleanup()
-            raise SettingsError(
-                f"SIDECAR_ADMIN_PORT: cannot listen on {settings.host}:{settings.port}: "
-                f"{error.strerror}; stop what uses it or set another port"
-            ) from error
+            names = {"host_setting": "SIDECAR_ADMIN_HOST", "port_setting": "SIDECAR_ADMIN_PORT"}
+            raise cannot_listen(error, settings.host, settings.port, **names) from error
         # A second sidecar on a developer's machine: it must start all the same.
         await listen(runner, settings.host, 0)
     host, port = runner.addresses[0][:2]

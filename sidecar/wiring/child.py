@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from sidecar.config import ChildSettings, Settings
 from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.relay import Relay
+from sidecar.listening import cannot_listen
 from sidecar.managed.agents.model_registry import ModelRegistry
 from sidecar.managed.child.sessions import EndProcesses
 from sidecar.opencode.attached import AttachedChild
@@ -31,6 +34,8 @@ from sidecar.opencode.supervisor import Supervisor
 from sidecar.processes.keepers import end_session
 from sidecar.processes.orphans import marker_for
 from sidecar.wire.external_directory import Rule, external_rules
+
+_ENDING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,13 @@ async def make_child(
 ) -> ChildParts:
     """Put the child's parts together.
 
-    Raises SettingsError when its directories cannot be made, when there is no opencode to start, or when it
-    cannot be confined as required.
+    Raises SettingsError when its directories cannot be made, when there is no opencode to start, when its
+    port is taken, or when it cannot be confined as required.
     """
     binary = None
     if settings.child.url is None:  # now, not when the first start fails
         binary = find_binary(settings.child.binary, search_path=os.environ.get("PATH"))
+        await _refuse_taken(settings.child.port)
     plugin = await _lay_out(settings, files)
     around = Surroundings.of(settings, files, binary)
     confinement = await asyncio.to_thread(prepare, settings.confinement, around)
@@ -144,6 +150,26 @@ async def _lay_out(settings: Settings, files: ChildFiles) -> Path:
             "another DATA_DIR"
         ) from error
     return PLUGIN_FILE
+
+
+async def _refuse_taken(port: int) -> None:
+    """Raise SettingsError when a program listens on opencode's port, other than one that is just ending.
+
+    After a SIGKILL the next sidecar may start before the end of what the last one left.
+    """
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    names = {"host_setting": "OPENCODE_PORT", "port_setting": "OPENCODE_PORT"}
+                    raise cannot_listen(error, "127.0.0.1", port, **names) from error
+            else:
+                return
+        await asyncio.sleep(_ENDING_SECONDS / 20)
 
 
 def _make(directory: Path) -> None:

@@ -28,6 +28,7 @@ from sidecar.http.peer_listener import PeerApi, start_peer_listener
 from sidecar.http.peers import Peers
 from sidecar.http.streams import LocalStreams, Streams
 from sidecar.instruments import Reading
+from sidecar.listening import cannot_listen
 from sidecar.managed.child.mirror import Mirror
 from sidecar.managed.sessions.engine import SessionEngine
 from sidecar.opencode.child import Child, State
@@ -131,9 +132,8 @@ class Cluster:
                 bounds=BodyBounds.of(self.settings.http),
             )
         except OSError as error:
-            raise SettingsError(
-                f"SIDECAR_CLUSTER_PORT: cannot listen on {wanted.host}:{wanted.port}: {error.strerror}"
-            ) from error
+            names = {"host_setting": "SIDECAR_CLUSTER_HOST", "port_setting": "SIDECAR_CLUSTER_PORT"}
+            raise cannot_listen(error, wanted.host, wanted.port, **names) from error
         stack.push_async_callback(asyncio.to_thread, self.guardian.close)
         try:
             await self._check_key()

@@ -12,11 +12,11 @@ import structlog
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import RelaySettings, Settings
-from sidecar.errors import SettingsError
 from sidecar.gateway.catalogue import Catalogue
 from sidecar.gateway.client import GatewayClient
 from sidecar.gateway.relay import Relay
 from sidecar.gateway.request_guard import RequestGuard
+from sidecar.listening import cannot_listen
 from sidecar.tracing import Tracer
 
 _log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ async def start_relay(
     traceparent_of: Callable[[str], str | None],
     on_release: Callable[[int], None],
 ) -> Relay:
-    """Return the relay, listening. Raises SettingsError when its port is taken."""
+    """Return the relay, listening. Raises SettingsError when it cannot."""
     given: RelaySettings = settings.relay
     relay = Relay(
         settings=settings.gateway,
@@ -90,10 +90,8 @@ async def start_relay(
     try:
         await relay.start()
     except OSError as error:
-        raise SettingsError(
-            f"SIDECAR_RELAY_PORT: cannot listen on {given.host}:{given.port}: {error.strerror}; "
-            "stop what uses it or set another port"
-        ) from error
+        names = {"host_setting": "SIDECAR_RELAY_HOST", "port_setting": "SIDECAR_RELAY_PORT"}
+        raise cannot_listen(error, given.host, given.port, **names) from error
     stack.push_async_callback(relay.close)
     return relay
 

@@ -10,7 +10,6 @@ from aiohttp.typedefs import Middleware
 
 from sidecar.aiokit import TaskOwner
 from sidecar.config import HttpSettings, Settings
-from sidecar.errors import SettingsError
 from sidecar.http.agents_kept_out import refuse_agents
 from sidecar.http.bodies import BodyBounds, BodyBudget, bounded_bodies
 from sidecar.http.connections import ConnectionBounds
@@ -19,7 +18,7 @@ from sidecar.http.origin_check import check_origin
 from sidecar.http.queries import LIST_BYTES
 from sidecar.http.runner import Runner
 from sidecar.http.telemetry import telemetry
-from sidecar.listening import listen, url_of
+from sidecar.listening import cannot_listen, listen, url_of
 from sidecar.memory import MemoryReturn
 from sidecar.metrics import Metrics
 from sidecar.tracing import Tracer
@@ -37,7 +36,7 @@ async def open_public_listener(
 ) -> str:
     """Listen until the stack closes, with the middleware that every public route has; return the URL.
 
-    Raises SettingsError when the port is taken.
+    Raises SettingsError when it cannot.
     """
     bodies = BodyBudget(BodyBounds.of(settings.http), on_release=memory.note)
     metrics.watch_bodies(lambda: bodies.held_bytes, lambda: bodies.refused)
@@ -86,8 +85,7 @@ async def _listen(settings: HttpSettings, app: web.Application) -> Runner:
         await listen(runner, host, settings.port)
     except OSError as error:
         await runner.cleanup()
-        raise SettingsError(
-            f"PORT: cannot listen on {host}:{settings.port}: {error.strerror}; "
-            "stop what uses it or set another PORT"
+        raise cannot_listen(
+            error, host, settings.port, host_setting="HOST", port_setting="PORT"
         ) from error
     return runner

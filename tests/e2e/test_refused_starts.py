@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def emptied(path: Path) -> None:
 
 async def refused(data_dir: Path, *says: str, **environment: str) -> None:
     """Start, and check how that ends."""
-    code, output = await run("serve", DATA_DIR=str(data_dir), PORT="0", **environment)
+    code, output = await run("serve", **{"DATA_DIR": str(data_dir), "PORT": "0"} | environment)
     assert code == 2, output
     assert "Traceback" not in output
     sentences = [line for line in output.splitlines() if line.startswith("opencode-sidecar: ")]
@@ -138,3 +139,36 @@ async def test_no_opencode_that_runs_here(tmp_path: Path, kind: str) -> None:
         SIDECAR_CHILD_BINARY=str(path),
     )
     assert not list(tmp_path.rglob("this-was-run"))
+
+
+@pytest.mark.parametrize(
+    "setting", ["PORT", "SIDECAR_ADMIN_PORT", "SIDECAR_RELAY_PORT", "OPENCODE_PORT"]
+)
+async def test_a_port_is_taken(tmp_path: Path, setting: str) -> None:
+    """The sentence names the port and its setting, also for the one of opencode."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        await refused(
+            tmp_path / "data",
+            f"{setting}: cannot listen on 127.0.0.1:{port}",
+            f"set another {setting}",
+            **{setting: port},
+        )
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["192.0.2.1", "o" * 70, "h\udcff"],
+    ids=["elsewhere", "a long label", "no text"],
+)
+@pytest.mark.parametrize("setting", ["HOST", "SIDECAR_ADMIN_HOST"])
+async def test_a_host_that_is_not_this_machine(tmp_path: Path, setting: str, host: str) -> None:
+    """The sentence names the host's setting: another port would not help."""
+    await refused(
+        tmp_path / "data",
+        f"{setting}: cannot listen on ",
+        "set it to an address of this machine",
+        RUNTIME_API_KEY="key-of-the-tests-of-hosts",
+        SIDECAR_ADMIN_KEY="key-of-the-tests-of-hosts",
+        **{setting: host},
+    )
