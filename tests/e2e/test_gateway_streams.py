@@ -24,7 +24,7 @@ from tests.fakes.gateway_scripted import (
     sse,
     whole_message,
 )
-from tests.harness import http_client, text_of
+from tests.harness import http_client, text_of, types_of
 from tests.raw_client import plain
 from tests.scripted_world import (
     World,
@@ -440,11 +440,13 @@ async def test_a_used_up_limit_is_named(
 async def test_a_stream_that_ends_without_its_mark_is_a_failed_request(
     failed: Failed, name: str
 ) -> None:
-    """opencode tries 5 more times, as for any failure, and then the session says what was missing."""
+    """opencode tries 5 more times, as for any failure, and then the session says what was missing; the
+    beginning of an answer is not shown as one, let alone six times."""
     events, asked = failed[name]
     error = error_of(events)
 
     assert asked == 6
+    assert "agent.message" not in types_of(events)
     assert error["type"] == "model_request_failed_error"
     assert "connection lost" in error["message"]
 

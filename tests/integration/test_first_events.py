@@ -51,14 +51,15 @@ HEADS: dict[str, list[bytes]] = {
     ],
 }
 """Signs of life, and what the answer begins with."""
+HI = message_events({"type": "text", "text": "hi"})
 TEXTS = {
     "chat/completions": sse(chunk({"content": "hi"})),
-    "messages": named_sse(*message_events({"type": "text", "text": "hi"})[1:]),
+    "messages": named_sse(*HI[1:-2]),
     "responses": named_sse({"type": "response.output_text.delta", "delta": "hi"}),
 }
 ENDS = {
     "chat/completions": sse(chunk(finish="stop"), "[DONE]"),
-    "messages": named_sse({"type": "message_stop"}),
+    "messages": named_sse(*HI[-2:], {"type": "message_stop"}),
     "responses": named_sse({"type": "response.completed", "response": RESPONSE}),
 }
 

@@ -496,8 +496,39 @@ def test_counts_that_are_none_are_left_out(odd: object) -> None:
 
     last = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": odd}}
     message = AnswerStream("messages", is_repaired=True)
-    [value] = objects(message.feed(named_sse(last)))
+    value, *_ = objects(message.feed(named_sse(last, {"type": "message_stop"})))
     assert value["usage"] == {"output_tokens": 0}
+
+
+HELLO = message_events({"type": "text", "text": "hello"})
+STOP = {"type": "message_stop"}
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "later"}}
+REFUSED = {"type": "error", "error": {"type": "permission_error", "message": "no"}}
+
+
+@pytest.mark.parametrize("end", range(len(HELLO) - 2, len(HELLO) + 1))
+def test_a_text_is_closed_when_the_answer_goes_on(end: int) -> None:
+    """opencode shows a closed text: of an answer that proves broken it would be shown with each try."""
+    whole = named_sse(*HELLO, STOP)
+    closed = named_sse(*HELLO[:-2])
+    stream = AnswerStream("messages", is_repaired=True)
+    assert stream.feed(named_sse(*HELLO[:end])) == closed
+    assert stream.feed(named_sse({"type": "ping"})) == named_sse({"type": "ping"})
+    assert stream.feed(named_sse(*HELLO[end:], STOP)) == whole.removeprefix(closed)
+
+    broken = AnswerStream("messages", is_repaired=True)
+    assert broken.feed(named_sse(*HELLO[:end], OVERLOADED)) == closed + named_sse(OVERLOADED)
+    cut = AnswerStream("messages", is_repaired=True)
+    assert cut.feed(named_sse(*HELLO[:end])) + cut.end() == closed
+
+
+def test_a_closed_text_before_another_block_or_a_last_error_stays() -> None:
+    """It was said, and is not said again."""
+    block_start = {"type": "content_block_start", "index": 1}
+    for then in (block_start | {"content_block": {"type": "text", "text": ""}}, REFUSED):
+        stream = AnswerStream("messages", is_repaired=True)
+        frames = named_sse(*HELLO[:-1], then)
+        assert objects(stream.feed(frames))[: len(HELLO)] == [*HELLO[:-1], then]
 
 
 def test_a_call_that_the_limit_cut_is_no_progress() -> None:

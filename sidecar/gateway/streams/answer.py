@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from sidecar.gateway.error_status import is_final, is_too_long, status_of
 from sidecar.gateway.streams.chat import ChatRepair
+from sidecar.gateway.streams.closings import Closings
 from sidecar.gateway.streams.facts import TERMINAL_MARK, AnswerFacts, Wire, error_in, interruption
 from sidecar.gateway.streams.formats import describe_mismatch, format_of, is_preamble
 from sidecar.gateway.streams.frames import (
@@ -68,6 +69,7 @@ class AnswerStream:
         self._frames = FrameSplitter()
         self._is_repaired = is_repaired
         self._repair = _repair_of(wire) if is_repaired else None
+        self._closings = Closings(wire if is_repaired else "other")
 
     @property
     def has_begun(self) -> bool:
@@ -139,9 +141,9 @@ class AnswerStream:
             self._see(frame)
             if frame.value is not None and frame.is_strict:
                 self._run = text_run(self._wire, raw, frame.value)
-            return raw
+            return self._closings.pass_on(frame.value, raw)
         self.repaired_frames += 1
-        return passed
+        return self._closings.pass_on(frame.value, passed)
 
     def _fault_of(self, frame: Frame) -> Fault | None:
         value = frame.value
