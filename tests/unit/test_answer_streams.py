@@ -500,6 +500,18 @@ def test_counts_that_are_none_are_left_out(odd: object) -> None:
     assert value["usage"] == {"output_tokens": 0}
 
 
+@pytest.mark.parametrize("wire", ["chat", "messages"])
+def test_lines_that_end_with_cr_alone_end_with_lf(wire: Wire) -> None:
+    """The reader inside opencode waits for an LF behind the last CR, and for the last event with it; CR LF
+    passes as it came."""
+    whole = named_sse(*HELLO, STOP) if wire == "messages" else sse(chunk({"content": "hi"}), LAST)
+    assert passed(wire, whole, []) == whole
+    assert passed(wire, whole.replace(b"\n", b"\r"), []) == whole
+    windows = whole.replace(b"\n", b"\r\n")
+    assert passed(wire, windows, []) == windows
+    assert passed(wire, windows, list(range(len(windows)))).rstrip() == windows.rstrip()
+
+
 HELLO = message_events({"type": "text", "text": "hello"})
 STOP = {"type": "message_stop"}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "later"}}

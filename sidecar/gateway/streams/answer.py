@@ -20,6 +20,7 @@ from sidecar.gateway.streams.frames import (
     looks_like_events,
     read_frame,
     separate,
+    with_line_feeds,
     write_frame,
 )
 from sidecar.gateway.streams.messages import MessagesRepair
@@ -129,6 +130,8 @@ class AnswerStream:
 
     def _pass(self, raw: bytes) -> bytes:
         self._run = None
+        if fed := with_line_feeds(raw) if self._is_repaired else None:
+            raw = fed
         frame = read_frame(raw)
         if self._is_repaired and frame.kind in {"text", "broken"} and (frames := separate(raw)):
             self.repaired_frames += 1
@@ -139,6 +142,7 @@ class AnswerStream:
         passed = self._repaired(frame)
         if passed is None:
             self._see(frame)
+            self.repaired_frames += fed is not None
             if frame.value is not None and frame.is_strict:
                 self._run = text_run(self._wire, raw, frame.value)
             return self._closings.pass_on(frame.value, raw)
