@@ -18,6 +18,7 @@ from sidecar.masking import masked_urls
 from sidecar.memory import keep_large_apart
 from sidecar.process_hardening import close_to_same_user
 from sidecar.process_limits import raise_descriptor_limit
+from sidecar.stop_signals import stop_signals, without_terminal
 
 EXIT_OK = 0
 EXIT_SETTINGS = 2
@@ -48,34 +49,58 @@ def main() -> int:
 
 
 async def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; a child in a crash loop ends the process with an error.
+    """Serve until a signal; a child in a crash loop ends the process with an error.
+
+    A signal ends a start that is not complete as well, and what is open by then is closed.
 
     Raises SettingsError for what cannot be opened as configured, and for an executable that is no opencode.
     """
     stop = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def request_stop() -> None:
+        if starting is not None and not stop.is_set():
+            starting.cancel()
+        stop.set()
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with running(settings) as sidecar:
-        gc.freeze()  # what is loaded by now is not looked at again; see sidecar.start
-        gc.enable()
-        _log.info("serving", url=sidecar.url, demo_gateway=sidecar.gateway.is_demo)
-        if sys.stderr.isatty() or sidecar.gateway.is_demo:
-            print(_banner(sidecar, settings), file=sys.stderr, flush=True)  # noqa: T201  # for people
-        failed = asyncio.ensure_future(sidecar.supervisor.failed.wait())
-        stopped = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            failed.cancel()
-            stopped.cancel()
-        if stop.is_set():
-            _log.info("stopping on a signal")
-            return EXIT_OK
-        if sidecar.supervisor.is_misconfigured:
-            raise SettingsError(sidecar.supervisor.failure)
-        _log.critical("opencode cannot be kept running", reason=sidecar.supervisor.failure)
-        return EXIT_CHILD_FAILED
+    for number in stop_signals():
+        is_hang_up = number == signal.SIGHUP
+        loop.add_signal_handler(
+            number, without_terminal(request_stop) if is_hang_up else request_stop
+        )
+    try:
+        async with running(settings) as sidecar:
+            starting = None
+            return await _serve(sidecar, settings, stop)
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        _log.info("stopped by a signal while starting")
+        return EXIT_OK
+
+
+async def _serve(sidecar: RunningSidecar, settings: Settings, stop: asyncio.Event) -> int:
+    """Serve until `stop`, or until the child is given up; return the exit code."""
+    gc.freeze()  # what is loaded by now is not looked at again; see sidecar.start
+    gc.enable()
+    _log.info("serving", url=sidecar.url, demo_gateway=sidecar.gateway.is_demo)
+    if sys.stderr.isatty() or sidecar.gateway.is_demo:
+        print(_banner(sidecar, settings), file=sys.stderr, flush=True)  # noqa: T201  # for people
+    failed = asyncio.ensure_future(sidecar.supervisor.failed.wait())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        failed.cancel()
+        stopped.cancel()
+    if stop.is_set():
+        _log.info("stopping on a signal")
+        return EXIT_OK
+    if sidecar.supervisor.is_misconfigured:
+        raise SettingsError(sidecar.supervisor.failure)
+    _log.critical("opencode cannot be kept running", reason=sidecar.supervisor.failure)
+    return EXIT_CHILD_FAILED
 
 
 def _banner(sidecar: RunningSidecar, settings: Settings) -> str:

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+from sidecar.stop_signals import stop_signals
+
 
 def leave_on_signals() -> None:
-    """End on SIGTERM and SIGINT at once and with 0, until the loop has its own handlers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """End at once and with 0 on a signal that stops the server, until the loop has its own handlers."""
+    for number in stop_signals():
         signal.signal(number, _leave)
 
 

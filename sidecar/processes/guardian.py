@@ -73,7 +73,7 @@ class Guardian:
 
 def main() -> None:
     """Watch until the pipe ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the sidecar, which stops its child itself
     bound = float(sys.argv[1])
     pids, rest = list[int](), b""
