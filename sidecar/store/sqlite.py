@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
@@ -98,6 +99,10 @@ class SqliteStore:
         self._writer: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store-reader")
         self._read_connection: SqliteConnection | None = None
+        self._has_links = False
+        """Whether its file system counts them; not all in user space do."""
+        self._descriptor = -1
+        """Of the file, to see whether it is still in a directory. Closed last: that ends SQLite's locks."""
 
     @property
     def path(self) -> Path:
@@ -127,6 +132,8 @@ class SqliteStore:
             self._read_connection = await loop.run_in_executor(self._reader, self._connect)
         except sqlite3.Error as error:
             raise _store_error(error) from error
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        self._has_links = os.fstat(self._descriptor).st_nlink > 0
         self._writer = threading.Thread(
             target=self._run_writer, args=(connection, loop), name="store-writer", daemon=True
         )
@@ -143,6 +150,9 @@ class SqliteStore:
             await loop.run_in_executor(self._reader, self._read_connection.close)
             self._read_connection = None
         self._reader.shutdown()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     async def write(self, job: Job[T]) -> T:
         """Run `job` in the next transaction; returns its result once committed.
@@ -192,6 +202,12 @@ class SqliteStore:
         migrate(connection)
         return connection
 
+    def _removed(self) -> StoreError | None:
+        """Return what is said when the file is in no directory any more: what SQLite writes then is lost."""
+        if not self._has_links or os.fstat(self._descriptor).st_nlink > 0:
+            return None
+        return StoreError(f"{self._path} was removed; restore it and start again")
+
     def _run_writer(self, connection: SqliteConnection, loop: asyncio.AbstractEventLoop) -> None:
         open_for_jobs = True
         give_up_at: float | None = None
@@ -202,7 +218,11 @@ class SqliteStore:
                     batch.append(self._jobs.get_nowait())
             open_for_jobs = batch[-1] is not None
             writes = [write for write in batch if write is not None]
-            _commit_together(connection, writes)
+            removed = self._removed()
+            for write in writes:
+                write.error = removed
+            if removed is None:
+                _commit_together(connection, writes)
             while refused := [write for write in writes if _full(write.error)]:
                 give_up_at = give_up_at or time.monotonic() + self._full_patience_seconds
                 if time.monotonic() >= give_up_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -48,3 +49,19 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         await health(target, wanted=True)
         answer = await target.call("POST", "/v1/environments", {"name": "e"})
         assert answer.status == 200
+
+
+async def test_the_data_directory_is_removed(tmp_path: Path) -> None:
+    """Nothing is accepted that would be in no file any more; what is stored is still shown."""
+    async with served(tmp_path, storage={"check_seconds": 0.1}) as (sidecar, target):
+        assert (await target.call("POST", "/v1/environments", {"name": "kept"})).status == 200
+        shutil.rmtree(Path(sidecar.database.location).parent)
+        answer = await target.call("POST", "/v1/environments", {"name": "lost"})
+        assert answer.status == 503
+        assert answer.is_enveloped
+        assert int(answer.headers["retry-after"]) >= 1
+        await health(target, wanted=False)
+        assert (await target.call("GET", "/readyz")).status == 503
+        assert (await target.call("GET", "/livez")).status == 200
+        listed = (await target.call("GET", "/v1/environments")).json["data"]
+        assert [environment["name"] for environment in listed] == ["kept"]
