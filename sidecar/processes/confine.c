@@ -64,6 +64,26 @@
 struct ruleset { uint64_t fs, net, scoped; };
 struct path_rule { uint64_t access; int32_t parent; } __attribute__((packed));
 
+/* Likewise (include/uapi/linux/{seccomp,filter,audit}.h); `OTHER_` are the numbers of 32-bit programs. */
+#define SECCOMP_FILTER 2
+#define FILTER_LOAD(offset) {0x20, 0, 0, offset}
+#define FILTER_EQUALS(value, yes, no) {0x15, yes, no, value}
+#define FILTER_AT_LEAST(value, yes, no) {0x35, yes, no, value}
+#define FILTER_ALLOW {0x06, 0, 0, 0x7fff0000u}
+#define FILTER_REFUSE {0x06, 0, 0, 0x00050000u | EPERM}
+#define X32_CALLS 0x40000000u
+#if defined(__x86_64__)
+#define ARCHITECTURE 0xc000003eu
+#define OTHER_ARCHITECTURE 0x40000003u
+enum other_calls { OTHER_add_key = 286, OTHER_request_key, OTHER_keyctl, OTHER_prlimit64 = 340 };
+#elif defined(__aarch64__)
+#define ARCHITECTURE 0xc00000b7u
+#define OTHER_ARCHITECTURE 0x40000028u
+enum other_calls { OTHER_add_key = 309, OTHER_request_key, OTHER_keyctl, OTHER_prlimit64 = 369 };
+#endif
+struct filter { uint16_t code; uint8_t yes, no; uint32_t value; };
+struct filters { uint16_t count; const struct filter *list; };
+
 #define MAX_REQUEST (8u << 20) /* the kernel's own bound on arguments and environment is 6 MiB */
 #define MAX_RULES 4096
 #define IDLE_MS 60000
@@ -167,6 +187,43 @@ static void confine(const char *const *extra)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) die("cannot give up privileges");
     if (syscall(SYS_RESTRICT_SELF, ruleset, 0)) die("cannot enter the Landlock domain");
     close(ruleset);
+}
+
+/* Refuse what Landlock does not know and what reaches past the session: the kernel's keyrings, which belong to
+ * the user (container runtimes refuse them as well), and setting limits of other processes: one of CPU time
+ * kills. Jumps count from the next line; a call's number is at 0, its architecture at 4, arguments of 8 bytes
+ * from 16. */
+static void refuse_calls(void)
+{
+#ifdef ARCHITECTURE
+    static const struct filter list[] = {
+        /*  0 */ FILTER_LOAD(4),
+        /*  1 */ FILTER_EQUALS(ARCHITECTURE, 2, 0),
+        /*  2 */ FILTER_EQUALS(OTHER_ARCHITECTURE, 7, 0),
+        /*  3 */ FILTER_REFUSE,
+        /*  4 */ FILTER_LOAD(0),
+        /*  5 */ FILTER_AT_LEAST(X32_CALLS, 16, 0),
+        /*  6 */ FILTER_EQUALS(SYS_add_key, 15, 0),
+        /*  7 */ FILTER_EQUALS(SYS_request_key, 14, 0),
+        /*  8 */ FILTER_EQUALS(SYS_keyctl, 13, 0),
+        /*  9 */ FILTER_EQUALS(SYS_prlimit64, 5, 11),
+        /* 10 */ FILTER_LOAD(0),
+        /* 11 */ FILTER_EQUALS(OTHER_add_key, 10, 0),
+        /* 12 */ FILTER_EQUALS(OTHER_request_key, 9, 0),
+        /* 13 */ FILTER_EQUALS(OTHER_keyctl, 8, 0),
+        /* 14 */ FILTER_EQUALS(OTHER_prlimit64, 0, 6),
+        /* 15: the caller's own limits, */ FILTER_LOAD(16),
+        /* 16 */ FILTER_EQUALS(0, 4, 0),
+        /* 17: or none to be set (a pointer has two halves) */ FILTER_LOAD(32),
+        /* 18 */ FILTER_EQUALS(0, 0, 3),
+        /* 19 */ FILTER_LOAD(36),
+        /* 20 */ FILTER_EQUALS(0, 0, 1),
+        /* 21 */ FILTER_ALLOW,
+        /* 22 */ FILTER_REFUSE,
+    };
+    const struct filters filters = {sizeof list / sizeof *list, list};
+    if (prctl(PR_SET_SECCOMP, SECCOMP_FILTER, &filters, 0, 0)) die("cannot refuse system calls");
+#endif
 }
 
 /* As root, everything that goes around files and processes: kernel modules, bpf, raw disks, other users. */
@@ -408,6 +465,7 @@ __attribute__((noreturn)) static void handle(int connection)
 __attribute__((noreturn)) static void serve(int listener, int news, int opencode, const char *const *own)
 {
     confine(own);
+    refuse_calls();
     limit();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     signal(SIGCHLD, SIG_IGN); /* handlers reap themselves */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from sidecar.errors import InvalidRequestError
 from sidecar.ids import new_id
 from sidecar.managed.turns.failures import Failure
 from sidecar.managed.vaults.encryption import open_secret_box
-from sidecar.managed.workspaces.git import Git
+from sidecar.managed.workspaces.git import Checkout, CloneError, Git
 from sidecar.managed.workspaces.repositories import Plan, Repositories, staging_of
 from sidecar.store.interface import Store
 from sidecar.wire.sessions import GithubRepository
@@ -312,6 +313,94 @@ async def test_a_hook_of_the_user_does_not_run(bench: Bench, tmp_path: Path) -> 
     assert await repositories.materialise(bench.session_id, bench.directory) == []
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "trace").exists()
+
+
+def make_hostile_repository(root: Path, ran: Path) -> None:
+    """Make a bare repository that has in it whatever could make a git run a program: `ran` would appear."""
+    make_repository(root)
+    work = root.with_suffix(".work")
+    program = work / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\ncat\n")
+    program.chmod(0o755)
+    (work / ".gitattributes").write_text("* filter=evil diff=evil merge=evil\n")
+    modules = "".join(
+        f'[submodule "s{number}"]\n path = s{number}\n url = {url}\n update = !touch {ran}\n'
+        for number, url in enumerate((f"ext::sh -c touch%20{ran}", f"file://{root}", "-u./program"))
+    )
+    (work / ".gitmodules").write_text(modules)
+    (work / ".gitconfig").write_text(f"[core]\n fsmonitor = {program}\n hooksPath = hooks\n")
+    (work / "hooks").mkdir()
+    shutil.copy(program, work / "hooks" / "post-checkout")
+    git("add", ".", cwd=work)
+    head = git("rev-parse", "HEAD", cwd=work)
+    for number in range(3):
+        git("update-index", "--add", "--cacheinfo", f"160000,{head},s{number}", cwd=work)
+    git("commit", "--quiet", "-m", "hostile", cwd=work)
+    git("push", "--quiet", str(root), "HEAD:main", cwd=work)
+
+
+async def test_nothing_in_a_repository_runs(bench: Bench, tmp_path: Path) -> None:
+    """Filters, hooks, monitors, submodules: also where the configuration of the machine would allow them."""
+    ran = tmp_path / "ran"
+    make_hostile_repository(tmp_path / "host" / "public" / "hostile.git", ran)
+    home = tmp_path / "home"
+    (home / ".config" / "git").mkdir(parents=True)
+    config = (
+        f'[filter "evil"]\n smudge = sh -c "touch {ran}; cat"\n process = sh -c "touch {ran}"\n'
+        f'[submodule]\n recurse = true\n[protocol "ext"]\n allow = always\n'
+        f'[protocol "file"]\n allow = always\n[core]\n fsmonitor = touch {ran}\n askPass = touch {ran}\n'
+        f'[credential]\n helper = "!touch {ran}; true"\n'
+        f'[includeIf "gitdir:/"]\n path = {home}/.config/git/config\n'
+    )
+    for file in (home / ".gitconfig", home / ".config" / "git" / "config"):
+        file.write_text(config)
+    hostile = {
+        **os.environ,
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_CONFIG_SYSTEM": str(home / ".gitconfig"),
+        "GIT_CONFIG_PARAMETERS": "'submodule.recurse'='true'",
+        "GIT_ALLOW_PROTOCOL": "ext:file:http",
+        "GIT_ASKPASS": f"touch {ran}",
+        "GIT_SSH_COMMAND": f"touch {ran}",
+        "GIT_EXEC_PATH": str(home),
+    }
+    runner = Git(settings=RepositorySettings(), inherited=hostile, tasks=bench.tasks)
+    url = f"{bench.server.url}/public/hostile.git"
+    head = git("rev-parse", "main", cwd=tmp_path / "host" / "public" / "hostile.git")
+    for number, checkout in enumerate((Checkout(), Checkout("main"), Checkout(commit=head))):
+        made = bench.directory / str(number)
+        await runner.clone(url, made, checkout=checkout)
+        assert (made / "program").read_text().endswith("cat\n"), "unchanged by any filter"
+        assert not list((made / "s0").iterdir()), "no submodule is fetched"
+    url = f"{bench.server.url}/private/app.git"
+    with pytest.raises(CloneError):
+        await runner.clone(url, bench.directory / "private", checkout=Checkout())
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ext::sh -c touch%20{ran}",
+        "file://{host}/public/app.git",
+        "{host}/public/app.git",
+        "ssh://-oProxyCommand=touch${{IFS}}{ran}/x",
+        "git://127.0.0.1/app",
+        "--upload-pack=touch {ran}",
+        "fd::7",
+    ],
+)
+async def test_only_http_is_spoken(bench: Bench, tmp_path: Path, url: str) -> None:
+    """Whatever address reaches git: nothing else is fetched, and no program started for it."""
+    ran = tmp_path / "ran"
+    runner = Git(settings=RepositorySettings(), inherited=os.environ, tasks=bench.tasks)
+    given = url.format(ran=ran, host=tmp_path / "host")
+    with pytest.raises(CloneError):
+        await runner.clone(given, bench.directory / "made", checkout=Checkout())
+    assert not ran.exists()
+    assert not list(bench.directory.iterdir())
 
 
 @pytest.mark.parametrize(
