@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,13 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Store:
             f"DATA_DIR: cannot use {error.filename}: {error.strerror}; set DATA_DIR (and WORKDIR) to "
             "writable directories"
         ) from error
+    for directory in (storage.data_dir, storage.workspaces_dir):
+        if not os.access(directory, os.W_OK | os.X_OK):
+            name = "DATA_DIR" if directory.is_relative_to(storage.data_dir) else "WORKDIR"
+            raise SettingsError(
+                f"{name}: this user (uid {os.getuid()}) cannot write in {directory}; make it writable, or "
+                "set DATA_DIR (and WORKDIR) to writable directories"
+            )
     for directory in (storage.data_dir, storage.data_dir / "opencode"):
         await asyncio.to_thread(_refuse_special_files, directory)
     lock_data_dir(storage, stack)

@@ -25,3 +25,12 @@ async def test_the_data_directory_is_read_only(tmp_path: Path) -> None:
     """Exit code 2; the sentence says which file could not be written."""
     with read_only(tmp_path / "data"):
         await refused(tmp_path / "data", str(tmp_path / "data"), "Read-only file system")
+
+
+async def test_the_directory_of_the_workspaces_is_read_only(tmp_path: Path) -> None:
+    """Not found out by the first session: the sentence names the setting and the directory."""
+    with read_only(tmp_path / "work"):
+        work = str(tmp_path / "work")
+        await refused(
+            tmp_path / "data", f"WORKDIR: this user (uid 0) cannot write in {work}", WORKDIR=work
+        )
