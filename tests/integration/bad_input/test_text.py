@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.http.responses import json_response
-from tests.integration.bad_input.server import Server, speak
+from tests.integration.bad_input.server import AGENT, Server, speak
 
 HALVES = [rb"\ud83d", rb"\uDC00", b"\xed\xa0\x80"]
 CUSTOM = (
@@ -40,7 +40,7 @@ async def test_half_a_surrogate_pair(
 ) -> None:
     """However it is written and wherever it stands, it is a 400, and lists stay readable."""
     body = template % half
-    says = "utf-8" if half[0] > 127 else ""
+    says = "UTF-8" if half[0] > 127 else ""
     await server.refused("POST", path, 400, "invalid_request_error", says, data=body)
     await lists_are_fine(server)
 
@@ -90,7 +90,7 @@ async def test_nul_in_a_secret_is_refused(server: Server, agent: str, place: str
 async def test_utf_16_is_not_read(server: Server) -> None:
     """JSON on the wire is UTF-8."""
     body = json.dumps({"name": "n", "model": "openai/gpt-4o"}).encode("utf-16")
-    await server.refused("POST", "/v1/agents", 400, "invalid_request_error", "utf-8", data=body)
+    await server.refused("POST", "/v1/agents", 400, "invalid_request_error", "UTF-8", data=body)
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e400", b"Infinity"])
@@ -166,8 +166,9 @@ async def test_times_at_the_ends_of_the_calendar(server: Server, session: str, p
     assert [item["id"] for item in before["data"]] == [item["id"] for item in everything["data"]]
 
 
-async def test_times_before_the_year_1000_come_first(server: Server, agent: str) -> None:
+async def test_times_before_the_year_1000_come_first(server: Server) -> None:
     """Years are compared as numbers, not as the text that they happen to be written as."""
+    agent = (await server.raw.call("POST", "/v1/agents", AGENT))["id"]
     page = await server.raw.call("GET", "/v1/agents?created_at[gte]=0999-01-01T00:00:00Z")
     assert agent in [item["id"] for item in page["data"]]
 
