@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -67,6 +68,14 @@ class _ByGroup(LoadScopeScheduling):
         if "/bad_input/" in file:  # all files share one sidecar for each engine
             return next((engine for engine in ENGINES if f"[{engine}" in name), file)
         return file
+
+
+@pytest.fixture
+def hang_ups() -> Iterator[None]:
+    """Have SIGHUP do what it does, in what the test starts, too; where `nohup` runs the tests it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,6 +44,7 @@ def test_serve_through_the_command_line_is_the_same_server() -> None:
 @pytest.mark.parametrize(
     "module", ["ctypes", "structlog"]
 )  # the first that is loaded, and a later one
+@pytest.mark.usefixtures("hang_ups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_modules_are_loaded_ends_the_start(
     tmp_path: Path, number: signal.Signals, module: str
