@@ -72,7 +72,7 @@ class _ByGroup(LoadScopeScheduling):
 
 @pytest.fixture
 def hang_ups() -> Iterator[None]:
-    """Have SIGHUP do what it does, in what the test starts, too; where `nohup` runs the tests it is ignored."""
+    """Have SIGHUP end what the test starts, also where `nohup` runs the tests and it is ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
