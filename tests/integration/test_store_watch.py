@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from sidecar.managed.workspaces.directories import remove_directory
 from tests.chaos.target import Target
 from tests.integration.test_body_bounds import served
-from tests.waiting import patience
+from tests.waiting import patience, until
 
 _FAILING = """
 CREATE TRIGGER failing_check BEFORE UPDATE ON key_check BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;
@@ -55,7 +55,8 @@ async def test_the_data_directory_is_removed(tmp_path: Path) -> None:
     """Nothing is accepted that would be in no file any more; what is stored is still shown."""
     async with served(tmp_path, storage={"check_seconds": 0.1}) as (sidecar, target):
         assert (await target.call("POST", "/v1/environments", {"name": "kept"})).status == 200
-        shutil.rmtree(Path(sidecar.database.location).parent)
+        data_dir = Path(sidecar.database.location).parent
+        await until(lambda: remove_directory(data_dir))  # the sidecar makes and removes files, too
         answer = await target.call("POST", "/v1/environments", {"name": "lost"})
         assert answer.status == 503
         assert answer.is_enveloped
