@@ -57,11 +57,8 @@ def cannot_listen(
 
 def is_about_host(error: OSError) -> bool:
     """Return whether another port would not help: the address is none of this machine's, or unknown."""
-    unusable = {
-        errno.EADDRNOTAVAIL,
-        errno.EAFNOSUPPORT,
-        None,
-    }  # none: asyncio tried several addresses
+    # None: asyncio tried several addresses.
+    unusable = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, None}
     return isinstance(error, socket.gaierror) or error.errno in unusable
 
 

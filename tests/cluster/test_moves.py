@@ -129,7 +129,7 @@ class Load:
             await asyncio.gather(*readers, return_exceptions=True)
 
     def _check_streams(self, session: str, listed: list[str]) -> None:
-        """What a stream shows has no hole and nothing twice, whoever owns the session meanwhile."""
+        """A stream shows every event once, also while its session moves from pod to pod."""
         assert any(self.streams[session])
         for ids in filter(None, self.streams[session]):
             start = listed.index(ids[0])

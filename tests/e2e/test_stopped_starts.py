@@ -9,7 +9,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,9 @@ from tests.sidecar_process import SidecarProcess, all_gone, serving
 from tests.waiting import until
 
 Reached = Callable[[SidecarProcess], Awaitable[object]]
+"""Waits until the sidecar is at the stage."""
+Stage = Callable[[Path], AbstractAsyncContextManager[tuple[dict[str, str], Reached]]]
+"""Prepares a start in a directory; yields the variables that it needs beside the usual ones."""
 
 
 @asynccontextmanager
@@ -69,7 +72,7 @@ async def walls(root: Path) -> AsyncIterator[tuple[dict[str, str], Reached]]:
     )
 
 
-def child(program: str, event: str) -> Callable[[Path], object]:
+def child(program: str, event: str) -> Stage:
     """Return the stage in which such a child has led to that log entry."""
 
     @asynccontextmanager
@@ -89,7 +92,7 @@ async def version(root: Path) -> AsyncIterator[tuple[dict[str, str], Reached]]:
     yield {"SIDECAR_CHILD_BINARY": str(binary)}, lambda _sidecar: until(asked.exists)
 
 
-STAGES = {
+STAGES: dict[str, Stage] = {
     "storage": storage,
     "walls": walls,
     "served": child("child_never_ready.py", "serving"),
@@ -112,7 +115,7 @@ TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 async def test_a_signal_while_it_starts(tmp_path: Path, stage: str, number: signal.Signals) -> None:
     """Whatever the start waits for, it is over: with 0, without a traceback, without a process left."""
     data_dir = tmp_path / "data"
-    async with STAGES[stage](tmp_path) as (more, reached):  # type: ignore[operator,attr-defined]
+    async with STAGES[stage](tmp_path) as (more, reached):
         environment = {
             "DATA_DIR": str(data_dir),
             "PORT": "0",

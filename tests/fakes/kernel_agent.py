@@ -135,7 +135,7 @@ class Probe:
         return "done"
 
     def terminal(self) -> str:
-        """Type at the terminal of whoever started all this."""
+        """Type at the terminal from which the sidecar was started."""
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
         fcntl.ioctl(terminal, termios.TIOCGPGRP, struct.pack("i", 0))
         return "done"

@@ -63,7 +63,7 @@ def main(folder: Path, secret: str) -> None:
     except OSError:
         pass
     LIBC.prctl(PR_SET_NAME, f"of-{secret[-12:]}".encode())
-    LIBC.syscall(USERFAULTFD, 1)  # left open: whoever gets it reads our memory
+    LIBC.syscall(USERFAULTFD, 1)  # left open: a program that gets it can read our memory
     listener = socket.create_server(("127.0.0.1", 0))
     planted["port"] = listener.getsockname()[1]
     service = socket.socket(socket.AF_UNIX)

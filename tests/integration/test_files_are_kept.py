@@ -1,4 +1,4 @@
-"""Files are kept before a pause or an end is shown, and nobody waits for that but the turn itself."""
+"""Files are kept before a pause or an end is shown; only the turn itself waits for that."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -19,6 +19,7 @@ from sidecar.http.middleware import request_context
 from sidecar.http.peer_listener import PeerApi, start_peer_listener
 from sidecar.http.peer_protocol import BOOT_HEADER
 from sidecar.http.peers import Peers
+from sidecar.http.streams import LocalStreams
 from sidecar.store.postgres import PostgresStore
 from tests.fakes.scripted_child import new_session
 from tests.postgres import PostgresCluster
@@ -113,17 +114,25 @@ def program(handler: Handler) -> web.Application:
     return app
 
 
+class OwnsAll(SharedOwnership):
+    """A pod to which every session belongs."""
+
+    def owns(self, _session_id: str, /) -> bool:
+        """Return True."""
+        return True
+
+
 @asynccontextmanager
 async def peer_listener(
     edge: Edge, *keys: str, handler: Handler | None = None, boot_id: str = _OWNER
 ) -> AsyncIterator[str]:
     """Run the internal listener of a pod that owns all sessions; yield its address."""
-    ownership = SharedOwnership(database=edge.store, boot_id=boot_id, home="owner", is_local=False)
-    ownership.owns = lambda _id: True  # type: ignore[method-assign]
+    ownership = OwnsAll(database=edge.store, boot_id=boot_id, home="owner", is_local=False)
     routes = [
         web.RouteDef(m, "/v1/sessions/{id}", handler or edge.handle, {}) for m in ("POST", "DELETE")
     ]
-    api = PeerApi(ownership=ownership, local=None, load=Load(), routes=routes)  # type: ignore[arg-type]
+    local = cast(LocalStreams, None)  # no stream is opened here: tests/cluster does
+    api = PeerApi(ownership=ownership, local=local, load=Load(), routes=routes)
     tasks = TaskOwner("peers")
     runner, port = await start_peer_listener(
         api, host="::", port=0, keys=keys, tasks=tasks, bounds=BodyBounds.of(HttpSettings())

@@ -77,16 +77,14 @@ def _remove(directory: Path) -> None:
 
 def _empty(root: int) -> None:
     """Remove what is in a directory. Directories further down are first moved up into it."""
-    names = (
-        f".{secrets.token_hex(8)}" for _ in itertools.count()
-    )  # an agent cannot have taken them
+    # An agent cannot have taken these.
+    names = (f".{secrets.token_hex(8)}" for _ in itertools.count())
     os.fchmod(root, stat.S_IRWXU)
     pending = _remove_files(root)
     while pending:
         name = pending.pop()
-        with contextlib.suppress(
-            OSError
-        ):  # not there any more, or not to be removed: the caller looks
+        # Not there any more, or not to be removed: the caller looks.
+        with contextlib.suppress(OSError):
             folder = open_inside(root, name)
             try:
                 os.fchmod(folder, stat.S_IRWXU)
